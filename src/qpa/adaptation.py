@@ -1,0 +1,92 @@
+"""How an adapter's weights are trained: themselves, or through a generator by one vector-Jacobian product per step.
+
+The adapter's tensors stay real leaf parameters of the PEFT model. Each optimizer step, the generator's output is copied
+into them, any number of micro-batches run forward and backward, and their summed gradient is pushed back through the
+generator once. Gradients equal those of a differentiable injection, and gradient checkpointing stays right, because the
+model only ever sees ordinary parameters.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from qpa.generator import Generator
+from qpa.layout import AdapterTensor, Layout
+
+
+class Leaves:
+    """The adapter's parameters as views of one flat vector, and their gradients as views of another.
+
+    Args:
+        layout: where each tensor lies in the flat vector.
+        parameters: the PEFT model's trainable parameters by name; their present values fill the vector.
+    """
+
+    def __init__(self, layout: Layout, parameters: dict[str, nn.Parameter]) -> None:
+        self.slots = [(parameters[tensor.name], tensor, offset) for tensor, offset in layout.offsets()]
+        self.values = torch.zeros(layout.size)
+        for parameter, tensor, offset in self.slots:
+            _view(self.values, tensor, offset).copy_(parameter.detach())
+        self.bind(self.values.device)
+
+    def bind(self, device: torch.device) -> None:
+        """Make every parameter and its gradient a view again, on `device` (moving a model replaces its storage)."""
+        self.values = self.values.to(device)
+        self.gradient = torch.zeros_like(self.values)
+        for parameter, tensor, offset in self.slots:
+            parameter.data = _view(self.values, tensor, offset)
+            parameter.grad = _view(self.gradient, tensor, offset)
+
+
+class GeneratedAdaptation(nn.Module):
+    """Trains a generator in place of the adapter's weights. Its state and parameters are the generator's alone."""
+
+    def __init__(self, generator: Generator, leaves: Leaves) -> None:
+        super().__init__()
+        self.generator = generator
+        self.leaves = leaves
+        self._generated: Tensor | None = None
+
+    def write(self) -> None:
+        """Put the generator's present output into the adapter, unless this step's output is already there."""
+        if self._generated is not None:
+            return
+        generated = self.generator()
+        if self.leaves.values.device != generated.device:
+            self.leaves.bind(generated.device)
+        self.leaves.values.copy_(generated.detach())
+        if generated.requires_grad:
+            self._generated = generated
+
+    def collect(self) -> None:
+        """Turn the adapter's summed gradient into the generator's; the next `write` generates anew."""
+        if self._generated is None:
+            raise RuntimeError("collect() before write(): there is no generated output to differentiate")
+        self._generated.backward(self.leaves.gradient)
+        self.leaves.gradient.zero_()
+        self._generated = None
+
+
+class DirectAdaptation(nn.Module):
+    """The baseline: trains the adapter's own weights. There is nothing to write and nothing to collect."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+        super().__init__()
+        self.names = list(parameters)
+        self.weights = nn.ParameterList(parameters.values())
+
+    def write(self) -> None:
+        """Nothing: the weights are where they are used."""
+
+    def collect(self) -> None:
+        """Nothing: backward has left the gradients on the weights themselves."""
+
+
+Adaptation = GeneratedAdaptation | DirectAdaptation
+
+
+def _view(flat: Tensor, tensor: AdapterTensor, offset: int) -> Tensor:
+    """The part of a flat vector that is `tensor`, in the tensor's own shape."""
+    part = flat[offset : offset + tensor.size]
+    if tensor.transposed:
+        return part.view(tensor.shape[1], tensor.shape[0]).t()
+    return part.view(tensor.shape)

@@ -1,0 +1,46 @@
+"""The frozen language model: loaded from a folder, or built with random weights from its published config."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from qpa.config import ModelConfig
+from qpa.modules import depth_key
+from qpa.source import architecture
+
+
+def load(model: ModelConfig, folder: Path | None) -> PreTrainedModel:
+    """Load the base model on the CPU, in bf16 where this processor computes in it, else in fp32.
+
+    Args:
+        model: config group `model`.
+        folder: where its files are (see `qpa.source`), None for random weights.
+    """
+    settings = _architecture(model, folder)
+    kwargs = {"dtype": frozen_dtype()} | ({"attn_implementation": model.attention} if model.attention else {})
+    with torch.device("cpu"):
+        if folder is None:
+            loaded = AutoModelForCausalLM.from_config(settings, **kwargs)
+        else:
+            loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, **kwargs)
+    return loaded.requires_grad_(False)
+
+
+def frozen_dtype() -> torch.dtype:
+    """bf16 where the GPU or the processor has instructions for it, else fp32."""
+    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _architecture(model: ModelConfig, folder: Path | None) -> PretrainedConfig:
+    if folder is None:
+        settings = AutoConfig.for_model(**(architecture(model) or {}))
+    else:
+        settings = AutoConfig.from_pretrained(folder)
+    if model.num_layers:
+        setattr(settings, depth_key(settings.to_dict()), model.num_layers)
+        if getattr(settings, "layer_types", None):
+            settings.layer_types = settings.layer_types[: model.num_layers]
+    settings.use_cache = False
+    return settings

@@ -1,0 +1,53 @@
+"""What watches a run: the clock of the optimizer steps and the progress display."""
+
+import sys
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+
+from qpa.config import TrainerConfig
+
+
+class StepClock(Callback):
+    """Seconds of every optimizer step, validation and checkpoints not counted."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._spent = 0.0
+        self._started = 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """A micro-batch begins."""
+        self._started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """A micro-batch has ended; the last of a step completes it."""
+        self._spent += time.perf_counter() - self._started
+        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+            self.seconds.append(self._spent)
+            pl_module.log("train/seconds_per_step", self._spent)
+            self._spent = 0.0
+
+
+class PlainProgress(Callback):
+    """A line per tenth of the run, for output that is not a terminal."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Print when a tenth is full."""
+        every = max(1, trainer.max_steps // 10)
+        step_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if step_done and (trainer.global_step % every == 0 or trainer.global_step == trainer.max_steps):
+            loss = trainer.callback_metrics["train/loss"]
+            print(f"step {trainer.global_step}/{trainer.max_steps}  loss {loss:.3f}")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print what validation found."""
+        print(f"step {trainer.global_step}/{trainer.max_steps}  validation perplexity {trainer.callback_metrics['val/perplexity']:.3f}")
+
+
+def progress(settings: TrainerConfig) -> Callback:
+    """A live bar in a terminal, plain lines elsewhere."""
+    live = settings.enable_progress_bar and sys.stdout.isatty()
+    return RichProgressBar() if live else PlainProgress()

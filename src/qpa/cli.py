@@ -1,0 +1,39 @@
+"""The command line's errors: what a user can mend becomes one line.
+
+Exit codes: 0 done, 1 something in the config or the run cannot work, 2 wrong usage. `HYDRA_FULL_ERROR=1` shows tracebacks.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from qpa.errors import UsageError, UserError
+
+FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """End the process with one line on stderr for every error that a user can mend."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them its own way
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if FULL_ERRORS:
+            raise
+        print(f"qpa: {describe(error)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, OverrideParseException | UsageError) else 1)
+
+
+def describe(error: Exception) -> str:
+    """An error in one line: key, value, way out."""
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, value = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={value}: there is no such choice; there are {', '.join(sorted(error.options))}"
+    cause = error.__cause__
+    text = f"{error} ({cause})" if isinstance(error, HydraException) and cause else str(error)
+    return " ".join(text.split())

@@ -1,0 +1,167 @@
+"""The config's types and ranges. Defaults are in `conf/`; nothing heavy is imported here, so that errors answer fast."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from qpa.errors import ConfigError
+
+VOLATILE = ("name", "run_dir", "ckpt", "force", "cache_dir", "logger")  # keys that do not change what a run computes
+
+
+class Section(BaseModel):
+    """A config group: types are not coerced, unknown keys are refused."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=False)
+
+
+class OpenSection(Section):
+    """A config group whose further keys are arguments of the class it names in `_target_`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = Field(alias="_target_")
+
+    def arguments(self) -> dict[str, Any]:
+        """Every further key, to hand to the class."""
+        return dict(self.model_extra or {})
+
+
+class ModelConfig(Section):
+    """Group `model`: which frozen causal language model, and where its weights are from."""
+
+    source: Literal["package", "hub"]
+    package: str | None
+    file: str | None
+    sha256: str | None
+    install: str | None
+    hub: str | None
+    path: str | None
+    weights: Literal["published", "random"]
+    num_layers: int | None = Field(ge=1)
+    attention: str | None
+    gradient_checkpointing: bool
+    architecture: dict[str, Any] | None
+
+
+class GeneratorConfig(Section):
+    """Group `generator`: `qpa` generates the adapter's weights, `none` trains them themselves."""
+
+    kind: Literal["qpa", "none"]
+    circuits: Literal["per_module", "shared"] | None
+    lr: float = Field(gt=0)
+
+
+class CircuitConfig(Section):
+    """Group `circuit`: the ansatz and the simulator."""
+
+    qubits: int | None = Field(ge=1)
+    layers: int = Field(ge=1)
+    backend: Literal["statevector", "torchquantum"]
+
+
+class MapperConfig(Section):
+    """Group `mapper`: the MLP from a basis state and its probability to a chunk of weights."""
+
+    hidden: list[int] = Field(min_length=1)
+    activation: Literal["tanh", "silu", "gelu", "relu", "none"]
+    chunk_size: int | None = Field(ge=1)
+
+
+class OptimizerConfig(OpenSection):
+    """Group `optimizer`: a torch optimizer, linear warm-up, and decay to zero."""
+
+    lr: float = Field(gt=0)
+    warmup: float = Field(ge=0, lt=1)
+    decay: Literal["linear", "cosine"]
+
+
+class DataConfig(Section):
+    """Group `data`: text, its split, and the windows it is cut into."""
+
+    source: Literal["pydoc", "hub", "files"]
+    hub: str | None
+    hub_config: str | None
+    train_files: list[str]
+    val_files: list[str]
+    test_files: list[str]
+    val_fraction: float | None = Field(gt=0, lt=1)
+    context: int = Field(ge=2)
+    batch_size: int = Field(ge=1)
+
+
+class TrainerConfig(OpenSection):
+    """Group `trainer`: arguments of `pytorch_lightning.Trainer`."""
+
+    max_steps: int = Field(ge=1)
+    val_every: int = Field(ge=1)
+    accumulate_grad_batches: int = Field(ge=1)
+    gradient_clip_val: float | None = Field(gt=0)
+    log_every_n_steps: int = Field(ge=1)
+    precision: Literal["32-true", "bf16-mixed"]
+    enable_progress_bar: bool
+
+
+class LoggerConfig(Section):
+    """Group `logger`: Weights & Biases, or none beside the run's own files."""
+
+    kind: Literal["wandb", "none"]
+    project: str | None
+    mode: Literal["offline", "online", "disabled"] | None
+    group: str | None
+
+
+class Config(Section):
+    """A whole run."""
+
+    model: ModelConfig
+    peft: dict[str, Any]
+    generator: GeneratorConfig
+    circuit: CircuitConfig
+    mapper: MapperConfig
+    optimizer: OptimizerConfig
+    data: DataConfig
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    name: str
+    run_dir: str | None
+    seed: int = Field(ge=0, lt=2**32)
+    ckpt: str | None
+    force: bool
+    cache_dir: str | None
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files lie: `run_dir`, or `outputs/NAME-HASH` with the hash of all that the run computes."""
+        if self.run_dir:
+            return Path(self.run_dir)
+        return Path("outputs") / f"{self.name}-{self.fingerprint()}"
+
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that change when a value that the result depends on changes."""
+        kept = self.model_dump(by_alias=True, exclude=set(VOLATILE))
+        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def parse(config: DictConfig | Mapping[str, Any]) -> Config:
+    """Check a composed config.
+
+    Raises:
+        ConfigError: the first value that has the wrong type or range, with what would be right.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(error.full_key or "config", "?", str(error).splitlines()[0]) from error
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(key, first["input"], first["msg"].replace("Input should", "should")) from error

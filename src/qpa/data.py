@@ -1,0 +1,68 @@
+"""Text to windows: tokenise once, pack, load in batches.
+
+A window is `context` tokens: one BOS where the model has one, then consecutive tokens of the text, windows not overlapping.
+Only the last window of a split may be shorter; its padding is labelled -100 and counts nowhere.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import Dataset, disable_progress_bars, load_from_disk
+
+from qpa.config import Config
+from qpa.errors import ConfigError
+from qpa.files import whole_folder
+from qpa.text import SPLITS, Texts, where
+from qpa.tokenizer import TextEncoder
+
+IGNORED = -100  # the label that torch's cross entropy leaves out
+BLOCK = 1 << 20  # characters tokenised at once; text is cut at line ends, so memory stays flat on large files
+
+
+def windows(config: Config, texts: Texts, encoder: TextEncoder, cache: Path) -> dict[str, Dataset]:
+    """Tokenise and pack each split, or take it from the cache.
+
+    Returns:
+        By split, rows of `input_ids` and `labels`, each `[context]`.
+
+    Raises:
+        ConfigError: a split is shorter than one window.
+    """
+    return {name: _windows_of(config, name, getattr(texts, name), encoder, cache) for name in SPLITS}
+
+
+def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cache: Path) -> Dataset:
+    disable_progress_bars()
+    context = config.data.context
+    key = hashlib.sha256(f"{encoder.key()}|{context}|{text}".encode(errors="replace")).hexdigest()[:24]
+    folder = cache / "tokens" / key
+    if folder.is_dir():
+        return load_from_disk(str(folder)).with_format("torch")
+    tokens = [token for ids in map(encoder.encode, _blocks(text)) for block in ids for token in block]
+    first = [] if encoder.bos is None else [encoder.bos]
+    if len(tokens) + len(first) < context:
+        problem = f"the {name} text ({len(tokens)} tokens) is shorter than one window; lower data.context={context}"
+        raise ConfigError(*where(config.data, name), problem)
+    dataset = Dataset.from_list(list(_pack(tokens, first, context)))
+    with whole_folder(folder) as scratch:
+        dataset.save_to_disk(str(scratch))
+    return dataset.with_format("torch")
+
+
+def _blocks(text: str) -> Iterator[list[str]]:
+    start = 0
+    while start < len(text):
+        end = text.rfind("\n", start, start + BLOCK) + 1
+        end = end if end > start and start + BLOCK < len(text) else start + BLOCK
+        yield [text[start:end]]
+        start = end
+
+
+def _pack(tokens: list[int], first: list[int], context: int) -> Iterator[dict[str, list[int]]]:
+    step = context - len(first)
+    for at in range(0, len(tokens), step):
+        ids = first + tokens[at : at + step]
+        padding = context - len(ids)
+        # Padding stands on the right, where causal attention never looks back from a real token: any id will do.
+        yield {"input_ids": ids + ids[-1:] * padding, "labels": ids + [IGNORED] * padding}

@@ -1,0 +1,26 @@
+"""Errors that a user can mend: one line with the key, its value and the way out."""
+
+
+class UserError(Exception):
+    """Something the user gave cannot work; its text is one complete line."""
+
+
+class ConfigError(UserError):
+    """A config value that cannot work.
+
+    Args:
+        key: the dotted config key, e.g. ``circuit.qubits``.
+        value: the value as given.
+        problem: what is wrong with it, and what would work.
+    """
+
+    def __init__(self, key: str, value: object, problem: str) -> None:
+        super().__init__(f"{key}={value}: {problem}")
+
+
+class NonFiniteLossError(UserError):
+    """The loss or a gradient became infinite or NaN; training stopped before the weights were touched."""
+
+
+class UsageError(UserError):
+    """The command line itself is malformed."""

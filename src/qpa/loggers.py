@@ -1,0 +1,50 @@
+"""Where numbers go while a run lasts: the run's own `metrics.csv`, always, and Weights & Biases. wandb enters here."""
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import wandb
+from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+
+from qpa.config import Config
+from qpa.record import WANDB_ID
+
+
+@contextmanager
+def opened(config: Config, folder: Path, *, job_type: str) -> Iterator[list[Logger]]:
+    """The run's loggers, closed at the end as finished or failed (an open W&B run would swallow a multirun's next job)."""
+    exit_code = 1
+    try:
+        loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
+        if config.logger.kind == "wandb":
+            loggers.append(_wandb(config, folder, job_type))
+        yield loggers
+        exit_code = 0
+    finally:
+        wandb.finish(exit_code=exit_code)
+
+
+def summarise(loggers: list[Logger], numbers: Mapping[str, float]) -> None:
+    """Put final numbers where W&B's tables and scatter plots look for them (`result.json` holds them anyway)."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.summary.update(dict(numbers))
+
+
+def _wandb(config: Config, folder: Path, job_type: str) -> WandbLogger:
+    identity = folder / WANDB_ID
+    if not identity.exists():
+        identity.write_text(uuid.uuid4().hex[:8])
+    arguments: dict[str, Any] = {
+        "id": identity.read_text(),
+        "resume": "allow",  # a resumed run goes on in the same W&B run
+        "mode": config.logger.mode,
+        "group": config.logger.group,
+        "job_type": job_type,
+        "config": config.model_dump(by_alias=True),
+        "settings": wandb.Settings(silent=True, console="off"),
+    }
+    return WandbLogger(project=config.logger.project, name=folder.name, save_dir=folder, **arguments)

@@ -1,0 +1,78 @@
+"""The one place where peft enters: wrap the base model, find the adapter's tensors, save and merge the adapter."""
+
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from hydra.utils import instantiate
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+from transformers import PreTrainedModel
+
+from qpa.errors import ConfigError
+from qpa.files import whole_folder
+from qpa.layout import AdapterTensor
+
+
+def wrap(base: PreTrainedModel, settings: dict[str, Any], *, seed: int, gradient_checkpointing: bool) -> PeftModel:
+    """Put the adapter on the base model, its initial weights drawn from `seed`, and switch everything to training mode.
+
+    Raises:
+        ConfigError: peft refuses the settings; its own words are in the text.
+    """
+    try:
+        config = instantiate(settings, _convert_="all")
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.manual_seed(seed)
+            model = peft.get_peft_model(base, config)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError("peft", settings.get("_target_"), " ".join(str(error).split())) from error
+    if gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
+
+
+def adapter_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
+    """What the PEFT method trains, by name, in the model's order."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def adapter_tensors(model: PeftModel) -> list[AdapterTensor]:
+    """Shapes of `adapter_parameters`, each with the module it adapts."""
+    adapted = sorted((name for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)), key=len, reverse=True)
+
+    def module(name: str) -> str:
+        return next((a for a in adapted if name.startswith(a + ".")), name.rsplit(".", 1)[0])
+
+    return [AdapterTensor(name, tuple(p.shape), module(name)) for name, p in adapter_parameters(model).items()]
+
+
+def save_adapter(model: PeftModel, folder: Path, *, base_name: str | None) -> None:
+    """Write a plain PEFT adapter: `adapter_config.json` and `adapter_model.safetensors`, naming the base model."""
+    model.peft_config["default"].base_model_name_or_path = base_name
+    with whole_folder(folder) as scratch:
+        model.save_pretrained(str(scratch), save_embedding_layers=False)  # "auto" would add a whole tied head
+
+
+def load_adapter(model: PeftModel, folder: Path) -> None:
+    """Put the weights of a saved adapter into an adapter of the same shape."""
+    from safetensors.torch import load_file
+
+    peft.set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+
+
+def merge(model: PeftModel) -> PreTrainedModel:
+    """Fold the adapter into the base weights.
+
+    A head that shares its storage with the input embedding is given its own first: merging into the shared one would
+    change the embedding as well (peft #2018, #2864).
+    """
+    base = model.get_base_model()
+    head = base.get_output_embeddings()
+    inner = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
+    if isinstance(head, BaseTunerLayer) and inner.weight is base.get_input_embeddings().weight:
+        inner.weight = nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
+        base.config.tie_word_embeddings = False
+    return model.merge_and_unload()

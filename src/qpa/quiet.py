@@ -1,0 +1,25 @@
+"""Silence for what the libraries say of themselves, so that a run prints its own lines only."""
+
+import logging
+import os
+import warnings
+
+UNWANTED = (
+    r".*does not have many workers.*",  # windows are read from memory-mapped files: workers would only copy them
+    r".*is_gradient_checkpointing.*is deprecated.*",
+    r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
+    r".*Experiment logs directory .* exists and is not empty.*",
+)
+
+
+def quiet() -> None:
+    """Switch off tips, banners and known harmless warnings of transformers, Lightning and wandb."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    for name in ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in UNWANTED:
+        warnings.filterwarnings("ignore", message=message)

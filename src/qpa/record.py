@@ -1,0 +1,156 @@
+"""The run's own record: `config.yaml` and `result.json`, written whatever happens to the run.
+
+`run_info`, `train_info` and `meta_info` follow PEFT's method_comparison; what is ours stands under `qpa`. A value that is
+not known is null.
+"""
+
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from qpa.config import Config, parse
+from qpa.errors import ConfigError, UserError
+from qpa.files import write_json
+
+RESULT = "result.json"
+CONFIG = "config.yaml"
+WANDB_ID = "wandb-id.txt"
+PACKAGES = ("qpa", "torch", "transformers", "peft", "pytorch-lightning", "datasets", "tokenizers", "torchquantum")
+
+Record = dict[str, Any]
+
+
+@contextmanager
+def writing(folder: Path, config: Config) -> Iterator[Record]:
+    """Give a record to fill in; it is written at the end, with status and error, also when the run fails."""
+    started = time.perf_counter()
+    result = _blank(config)
+    result["train_info"]["status"] = "failed"
+    try:
+        yield result
+        result["train_info"]["status"] = "success"
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit)
+        result["train_info"]["status"] = "canceled" if interrupted else "failed"
+        result["run_info"]["error_msg"] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        result["run_info"]["total_time"] = time.perf_counter() - started
+        write_json(folder / RESULT, result)
+
+
+def _blank(config: Config) -> Record:
+    plain = config.model_dump(by_alias=True)
+    return {
+        "run_info": {
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "total_time": None,
+            "experiment_name": config.name,
+            "train_config": plain,
+            "peft_config": plain["peft"],
+            "error_msg": None,
+        },
+        "train_info": {"status": None, "train_time": None, "file_size": None, "num_trainable_params": None, "num_total_params": None, "metrics": []},
+        "meta_info": {
+            "package_info": {f"{name}-version": version(name) for name in PACKAGES},
+            "system_info": {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},
+            "revision": _revision(),
+        },
+        "qpa": {"fingerprint": config.fingerprint()},
+    }
+
+
+def fill(
+    result: Record, config: Config, folder: Path, *, parameters: dict[str, float], measured: Record, seconds: list[float], total_params: int
+) -> None:
+    """Add what a finished run has found. `seconds` are those of its optimizer steps."""
+    weights = folder / "adapter" / "adapter_model.safetensors"
+    result["train_info"] |= {
+        "train_time": sum(seconds),
+        "file_size": weights.stat().st_size,
+        "num_trainable_params": parameters["trainable"],
+        "num_total_params": total_params,
+    }
+    result["qpa"] |= {
+        "params": parameters,
+        "test": measured["test"],
+        "val": measured["val"],
+        "protocol": {"context": config.data.context, "stride": config.data.context, "bos": "one per window, where the model has one"},
+        "seconds_per_step": statistics.median(seconds[1:] or seconds) if seconds else None,
+        "peak_memory_bytes": peak_memory(),
+    }
+
+
+def summary(result: Record) -> dict[str, float]:
+    """The record's numbers under flat names, for dashboards."""
+    ours = result["qpa"]
+    flat = {f"{group}/{key}": value for group in ("params", "test", "val") for key, value in ours[group].items()}
+    return flat | {"seconds_per_step": ours["seconds_per_step"], "peak_memory_bytes": ours["peak_memory_bytes"]}
+
+
+def peak_memory() -> int:
+    """The most memory this process has held so far, bytes: of the GPU where one is used, else resident in main memory."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB, macOS in bytes
+
+
+def _revision() -> str | None:
+    """The git commit that this code is of, where it is a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def read(folder: Path) -> Record:
+    """A run's record.
+
+    Raises:
+        ConfigError: the folder is not a run's.
+    """
+    try:
+        return json.loads((folder / RESULT).read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError("run", folder, f"no run folder: it has no readable {RESULT}") from error
+
+
+def finished(folder: Path, config: Config | None = None) -> bool:
+    """Whether the folder holds a finished run (of this very config, if one is given)."""
+    if not (folder / RESULT).exists():
+        return False
+    result = read(folder)
+    same = config is None or result["qpa"]["fingerprint"] == config.fingerprint()
+    return same and result["train_info"]["status"] == "success"
+
+
+def save_config(folder: Path, config: Config) -> None:
+    """Write the run's resolved config."""
+    OmegaConf.save(OmegaConf.create(config.model_dump(by_alias=True)), folder / CONFIG)
+
+
+def load_config(folder: Path) -> Config:
+    """The config of a run.
+
+    Raises:
+        ConfigError: the folder is not a run's.
+    """
+    if not (folder / CONFIG).is_file():
+        raise ConfigError("run", folder, f"no run folder: it has no {CONFIG}; give a folder that train.py printed")
+    return parse(OmegaConf.load(folder / CONFIG))  # pyright: ignore[reportArgumentType]

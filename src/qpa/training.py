@@ -1,0 +1,112 @@
+"""One training step, and what is measured before and after: the LightningModule around a PEFT model and its adaptation."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from peft import PeftModel
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from qpa.adaptation import Adaptation
+from qpa.config import OptimizerConfig
+from qpa.errors import NonFiniteLossError
+from qpa.perplexity import Perplexity, token_nll
+
+HELD_OUT = ("val", "test")  # the order of the dataloaders that `trainer.test` is given
+
+
+class FineTuning(LightningModule):
+    """Trains an adaptation of a frozen language model.
+
+    Its parameters, optimizer and checkpoints are those of the adaptation alone; the frozen model is only carried along.
+
+    Args:
+        model: the PEFT-wrapped language model.
+        adaptation: what is trained and how it reaches the model's adapter.
+        optimizer: config group `optimizer`.
+        steps: optimizer steps of the whole run, for the rate's schedule.
+    """
+
+    def __init__(self, model: PeftModel, adaptation: Adaptation, *, optimizer: OptimizerConfig, steps: int) -> None:
+        super().__init__()
+        self.strict_loading = True
+        self.model = model
+        self.adaptation = adaptation
+        self.schedule = optimizer
+        self.steps = steps
+        self.val_perplexity = Perplexity()
+        self.held_out = nn.ModuleDict({f"{split}_{kind}": Perplexity() for split in HELD_OUT for kind in ("base", "adapted")})
+
+    def training_step(self, batch: Mapping[str, Tensor], _: int) -> Tensor:
+        """Mean NLL of one micro-batch, nats per token."""
+        self.adaptation.write()
+        nll, tokens = token_nll(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+        loss = nll / tokens
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """After the last backward of a step: one vector-Jacobian product, then the finiteness check."""
+        self.adaptation.collect()
+        norm = nn.utils.get_total_norm([p.grad for p in self.adaptation.parameters() if p.grad is not None])
+        if not torch.isfinite(norm):
+            raise NonFiniteLossError(f"loss or gradient is not finite at step {self.global_step + 1}: training stopped before it did harm")
+        self.log("train/gradient_norm", norm)
+
+    def on_validation_start(self) -> None:
+        """Held-out text is read with the adapter as it is now."""
+        self.adaptation.write()
+
+    def validation_step(self, batch: Mapping[str, Tensor], _: int) -> None:
+        """Count one batch of held-out windows."""
+        self.val_perplexity.update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log perplexity over all of them."""
+        self.log("val/perplexity", self.val_perplexity.compute().float(), prog_bar=True)
+        self.val_perplexity.reset()
+
+    def on_test_start(self) -> None:
+        """As for validation."""
+        self.adaptation.write()
+
+    def test_step(self, batch: Mapping[str, Tensor], _: int, dataloader_idx: int) -> None:
+        """Read the same windows with the adapter and without it."""
+        split = HELD_OUT[dataloader_idx]
+        self.held_out[f"{split}_adapted"].update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+        with self.model.disable_adapter():
+            self.held_out[f"{split}_base"].update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+
+    def measured(self) -> dict[str, dict[str, float | int]]:
+        """What the last `trainer.test` found: by split, `perplexity`, `base_perplexity` and `tokens`."""
+        found: dict[str, dict[str, float | int]] = {}
+        for split in HELD_OUT:
+            adapted, base = self.held_out[f"{split}_adapted"], self.held_out[f"{split}_base"]
+            found[split] = {"perplexity": float(adapted.compute()), "base_perplexity": float(base.compute()), "tokens": int(adapted.tokens)}
+        return found
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The config's optimizer over the adaptation's parameters, its rate changed every step."""
+        arguments = self.schedule.arguments() | {"_target_": self.schedule.target, "lr": self.schedule.lr}
+        optimizer = instantiate(arguments, _partial_=True, _convert_="all")(self.adaptation.parameters())
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def rate(self, step: int) -> float:
+        """Share of the full learning rate at an optimizer step, counted from 0: warm-up, then decay to zero."""
+        warmup = max(1, round(self.schedule.warmup * self.steps))
+        if step < warmup:
+            return (step + 1) / warmup
+        left = max(0.0, (self.steps - step) / max(1, self.steps - warmup + 1))
+        return left if self.schedule.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Only what is trained: checkpoints do not hold the frozen model."""
+        return self.adaptation.state_dict()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """The counterpart, strict about every key."""
+        return self.adaptation.load_state_dict(state_dict, strict=True, assign=assign)
