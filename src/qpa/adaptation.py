@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qpa.generator import Generator
-from qpa.layout import AdapterTensor, Layout
+from qpa.layout import Layout, Slot
 
 
 class Leaves:
@@ -22,19 +22,25 @@ class Leaves:
     """
 
     def __init__(self, layout: Layout, parameters: dict[str, nn.Parameter]) -> None:
-        self.slots = [(parameters[tensor.name], tensor, offset) for tensor, offset in layout.offsets()]
+        self.slots = [(parameters[slot.tensor.name], slot) for slot in layout.slots]
         self.values = torch.zeros(layout.size)
-        for parameter, tensor, offset in self.slots:
-            _view(self.values, tensor, offset).copy_(parameter.detach())
+        for parameter, slot in self.slots:
+            _view(self.values, slot).copy_(parameter.detach())
         self.bind(self.values.device)
 
+    def bound(self, device: torch.device) -> bool:
+        """Whether parameters and gradients are still our views: moving a model replaces both, `zero_grad` drops gradients."""
+        parameter, slot = self.slots[0]
+        here = self.values.device == device and parameter.data_ptr() == _view(self.values, slot).data_ptr()
+        return here and parameter.grad is not None and parameter.grad.data_ptr() == _view(self.gradient, slot).data_ptr()
+
     def bind(self, device: torch.device) -> None:
-        """Make every parameter and its gradient a view again, on `device` (moving a model replaces its storage)."""
+        """Make every parameter and its gradient a view of ours, on `device`; gradients start at zero."""
         self.values = self.values.to(device)
         self.gradient = torch.zeros_like(self.values)
-        for parameter, tensor, offset in self.slots:
-            parameter.data = _view(self.values, tensor, offset)
-            parameter.grad = _view(self.gradient, tensor, offset)
+        for parameter, slot in self.slots:
+            parameter.data = _view(self.values, slot)
+            parameter.grad = _view(self.gradient, slot)
 
 
 class GeneratedAdaptation(nn.Module):
@@ -51,7 +57,7 @@ class GeneratedAdaptation(nn.Module):
         if self._generated is not None:
             return
         generated = self.generator()
-        if self.leaves.values.device != generated.device:
+        if not self.leaves.bound(generated.device):
             self.leaves.bind(generated.device)
         self.leaves.values.copy_(generated.detach())
         if generated.requires_grad:
@@ -84,9 +90,8 @@ class DirectAdaptation(nn.Module):
 Adaptation = GeneratedAdaptation | DirectAdaptation
 
 
-def _view(flat: Tensor, tensor: AdapterTensor, offset: int) -> Tensor:
-    """The part of a flat vector that is `tensor`, in the tensor's own shape."""
-    part = flat[offset : offset + tensor.size]
-    if tensor.transposed:
-        return part.view(tensor.shape[1], tensor.shape[0]).t()
-    return part.view(tensor.shape)
+def _view(flat: Tensor, slot: Slot) -> Tensor:
+    """The part of a flat vector that is one tensor, in the tensor's own shape."""
+    tensor = slot.tensor
+    rows = flat[slot.offset :].as_strided((tensor.rows, tensor.row), (slot.stride, 1))
+    return rows.t() if tensor.transposed else rows.view(tensor.shape)

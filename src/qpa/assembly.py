@@ -5,14 +5,15 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from qpa import base_model, peft_model
 from qpa.adaptation import Adaptation, DirectAdaptation, GeneratedAdaptation, Leaves
 from qpa.circuits import backend
-from qpa.config import Config
+from qpa.config import CodeMapperConfig, Config, MapperConfig
 from qpa.generator import Circuits, Generator
 from qpa.layout import Layout
-from qpa.mapper import Mapper
+from qpa.mapper import CodeMapper, Mapper, MLPMapper
 from qpa.preflight import check_memory, make_layout
 
 
@@ -55,11 +56,9 @@ class Assembly:
 
 def assemble(config: Config, folder: Path | None) -> Assembly:
     """Load the base model from `folder` (None: random weights), wrap it, and build what is trained, all drawn from the seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        base = base_model.load(config.model, folder)
-    checkpointing = config.model.gradient_checkpointing
-    model = peft_model.wrap(base, config.peft, seed=config.seed, gradient_checkpointing=checkpointing)
+    peft_config = peft_model.make_config(config.peft)
+    base = load_base(config, folder)
+    model = peft_model.wrap(base, peft_config, seed=config.seed, gradient_checkpointing=config.model.gradient_checkpointing)
     parameters = peft_model.adapter_parameters(model)
     plain = sum(p.numel() for p in parameters.values())
     if config.generator.kind == "none":
@@ -68,8 +67,16 @@ def assemble(config: Config, folder: Path | None) -> Assembly:
     check_memory(config, circuits=layout.circuits, qubits=layout.qubits)
     leaves = Leaves(layout, parameters)
     generator = make_generator(config, layout, leaves.values)
-    counts = [sum(p.numel() for p in part.parameters()) for part in (generator.circuits, generator.mapper)]
-    return Assembly(model, GeneratedAdaptation(generator, leaves), Parameters(*counts, sum(counts), plain), layout)
+    circuit, mapper = (sum(p.numel() for p in part.parameters()) for part in (generator.circuits, generator.mapper))
+    counts = Parameters(circuit, mapper, circuit + mapper, plain)
+    return Assembly(model, GeneratedAdaptation(generator, leaves), counts, layout)
+
+
+def load_base(config: Config, folder: Path | None) -> PreTrainedModel:
+    """The frozen model; random weights are drawn from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return base_model.load(config.model, folder)
 
 
 def make_generator(config: Config, layout: Layout, start: torch.Tensor) -> Generator:
@@ -77,6 +84,12 @@ def make_generator(config: Config, layout: Layout, start: torch.Tensor) -> Gener
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         circuits = Circuits(layout, layers=config.circuit.layers, backend=backend(config.circuit.backend))
-        hidden, activation = config.mapper.hidden, config.mapper.activation
-        mapper = Mapper(inputs=layout.qubits + 1, hidden=hidden, outputs=layout.chunk_size, activation=activation)
-    return Generator(layout=layout, start=start, circuits=circuits, mapper=mapper)
+        mapper = make_mapper(config.mapper, layout)
+    return Generator(start=start, circuits=circuits, mapper=mapper)
+
+
+def make_mapper(settings: MapperConfig, layout: Layout) -> Mapper:
+    """The config's mapper."""
+    if isinstance(settings, CodeMapperConfig):
+        return CodeMapper(layout, width=settings.width)
+    return MLPMapper(layout, hidden=settings.hidden, activation=settings.activation)

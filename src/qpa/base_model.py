@@ -34,10 +34,7 @@ def frozen_dtype() -> torch.dtype:
 
 
 def _architecture(model: ModelConfig, folder: Path | None) -> PretrainedConfig:
-    if folder is None:
-        settings = AutoConfig.for_model(**(architecture(model) or {}))
-    else:
-        settings = AutoConfig.from_pretrained(folder)
+    settings = AutoConfig.for_model(**(architecture(model) or {})) if folder is None else AutoConfig.from_pretrained(folder)
     if model.num_layers:
         setattr(settings, depth_key(settings.to_dict()), model.num_layers)
         if getattr(settings, "layer_types", None):

@@ -1,13 +1,10 @@
 """What watches a run: the clock of the optimizer steps and the progress display."""
 
-import sys
 import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
-
-from qpa.config import TrainerConfig
 
 
 class StepClock(Callback):
@@ -47,7 +44,6 @@ class PlainProgress(Callback):
         print(f"step {trainer.global_step}/{trainer.max_steps}  validation perplexity {trainer.callback_metrics['val/perplexity']:.3f}")
 
 
-def progress(settings: TrainerConfig) -> Callback:
+def progress(*, live: bool) -> Callback:
     """A live bar in a terminal, plain lines elsewhere."""
-    live = settings.enable_progress_bar and sys.stdout.isatty()
     return RichProgressBar() if live else PlainProgress()

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 something in the config or the run cannot work, 2 wrong us
 """
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,8 @@ def describe(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={value}: there is no such choice; there are {', '.join(sorted(error.options))}"
+    if unknown := re.match(r"Could not override '(.+?)'\.", str(error)):
+        return f"{unknown[1]}: there is no such key; python train.py --cfg job prints all keys, +{unknown[1]}=... adds one"
     cause = error.__cause__
     text = f"{error} ({cause})" if isinstance(error, HydraException) and cause else str(error)
     return " ".join(text.split())

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -66,12 +66,24 @@ class CircuitConfig(Section):
     backend: Literal["statevector", "torchquantum"]
 
 
-class MapperConfig(Section):
-    """Group `mapper`: the MLP from a basis state and its probability to a chunk of weights."""
+class CodeMapperConfig(Section):
+    """Group `mapper`, kind `codes`: products of learned codes in a basis of shared rows."""
 
-    hidden: list[int] = Field(min_length=1)
+    kind: Literal["codes"]
+    width: int = Field(ge=1)
+    chunk_size: int | None = Field(ge=1)
+
+
+class MLPMapperConfig(Section):
+    """Group `mapper`, kind `mlp`: the paper's, from a basis state's bits and its probability to a chunk of weights."""
+
+    kind: Literal["mlp"]
+    hidden: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
     activation: Literal["tanh", "silu", "gelu", "relu", "none"]
     chunk_size: int | None = Field(ge=1)
+
+
+MapperConfig = CodeMapperConfig | MLPMapperConfig
 
 
 class OptimizerConfig(OpenSection):
@@ -124,7 +136,7 @@ class Config(Section):
     peft: dict[str, Any]
     generator: GeneratorConfig
     circuit: CircuitConfig
-    mapper: MapperConfig
+    mapper: MapperConfig = Field(discriminator="kind")
     optimizer: OptimizerConfig
     data: DataConfig
     trainer: TrainerConfig

@@ -7,6 +7,7 @@ Only the last window of a split may be shorter; its padding is labelled -100 and
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from datasets import Dataset, disable_progress_bars, load_from_disk
 
@@ -38,7 +39,7 @@ def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cach
     key = hashlib.sha256(f"{encoder.key()}|{context}|{text}".encode(errors="replace")).hexdigest()[:24]
     folder = cache / "tokens" / key
     if folder.is_dir():
-        return load_from_disk(str(folder)).with_format("torch")
+        return cast(Dataset, load_from_disk(str(folder))).with_format("torch")
     tokens = [token for ids in map(encoder.encode, _blocks(text)) for block in ids for token in block]
     first = [] if encoder.bos is None else [encoder.bos]
     if len(tokens) + len(first) < context:

@@ -1,5 +1,7 @@
 """The generator: circuits and mapper, from a few trained numbers to all weights of an adapter (paper, section 3)."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -7,9 +9,14 @@ from qpa.circuits import Backend
 from qpa.layout import Layout
 from qpa.mapper import Mapper
 
+ANGLE_SPREAD = 0.01  # radians around the uniform state; at 0.1 eight blocks have already scattered it (docs/log.md)
+
 
 class Circuits(nn.Module):
     """`K` circuits with trained angles; gives one number per chunk.
+
+    The first block starts at pi / 2, all others near 0: every circuit starts at the uniform superposition, which the CNOT
+    chains leave as it is.
 
     Args:
         layout: chunks and circuits.
@@ -20,44 +27,35 @@ class Circuits(nn.Module):
     def __init__(self, layout: Layout, *, layers: int, backend: Backend) -> None:
         super().__init__()
         self.backend = backend
-        self.angles = nn.Parameter(torch.rand(layout.circuits, layers, layout.qubits) * 2 * torch.pi)
-        used = [k * 2**layout.qubits + i for k, chunks in enumerate(layout.chunks) for i in range(chunks)]
-        self.register_buffer("used", torch.tensor(used), persistent=False)
-        self.used: Tensor
+        angles = ANGLE_SPREAD * torch.randn(layout.circuits, layers, layout.qubits)
+        angles[:, 0] += math.pi / 2
+        self.angles = nn.Parameter(angles)
+        places = [chunk.circuit * 2**layout.qubits + chunk.state for chunk in layout.chunks]
+        self.register_buffer("places", torch.tensor(places), persistent=False)
+        self.places: Tensor
 
     def forward(self) -> Tensor:
         """`2**Q * p - 1` of every chunk's basis state, `[N]`: zero for a uniform state, its size independent of `Q`."""
         probabilities = self.backend(self.angles)
-        return probabilities.flatten()[self.used] * probabilities.shape[-1] - 1
+        return probabilities.flatten()[self.places] * probabilities.shape[-1] - 1
 
 
 class Generator(nn.Module):
-    """Weights of the whole adapter: a frozen start plus what the mapper makes of each chunk's basis state.
+    """Weights of the whole adapter: a frozen start plus what circuits and mapper generate.
 
     Args:
-        layout: chunks and circuits.
-        start: `[N * C]`, the PEFT method's own initial weights; not trained, not saved.
-        circuits: gives one number per chunk.
-        mapper: `Q + 1` numbers (the basis state's bits as -1 / +1, and the circuit's number) -> `C` weights.
+        start: the PEFT method's own initial weights as one flat vector; drawn from the seed, not trained, not saved.
+        circuits: one number per chunk.
+        mapper: from these to all chunks.
     """
 
-    def __init__(self, *, layout: Layout, start: Tensor, circuits: Circuits, mapper: Mapper) -> None:
+    def __init__(self, *, start: Tensor, circuits: Circuits, mapper: Mapper) -> None:
         super().__init__()
         self.circuits = circuits
         self.mapper = mapper
         self.register_buffer("start", start.clone(), persistent=False)
-        self.register_buffer("bits", basis_bits(layout), persistent=False)
         self.start: Tensor
-        self.bits: Tensor
 
     def forward(self) -> Tensor:
-        """All weights as one flat vector, `[N * C]`."""
-        features = torch.cat([self.bits, self.circuits()[:, None]], dim=1)
-        return self.start + self.mapper(features).flatten()
-
-
-def basis_bits(layout: Layout) -> Tensor:
-    """The bits of every chunk's basis state as -1 / +1, the most significant first, `[N, Q]`."""
-    states = torch.cat([torch.arange(chunks) for chunks in layout.chunks])
-    places = torch.arange(layout.qubits - 1, -1, -1)
-    return ((states[:, None] >> places) & 1).float() * 2 - 1
+        """All weights as one flat vector."""
+        return self.start + self.mapper(self.circuits())

@@ -1,5 +1,6 @@
 """The heavy part of a run: build, fit, measure, export. Lightning's trainer enters here."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -9,22 +10,25 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from qpa import loggers, peft_model, record
-from qpa.assembly import assemble
+from qpa.adaptation import DirectAdaptation
+from qpa.assembly import assemble, load_base
 from qpa.callbacks import StepClock, progress
 from qpa.config import Config, TrainerConfig
 from qpa.loaders import held_out_loader, train_loader
 from qpa.quiet import quiet
-from qpa.training import HELD_OUT, FineTuning
+from qpa.training import HELD_OUT, FineTuning, Measured
 
 
-def run(config: Config, *, base_folder: Path | None, windows: dict[str, Dataset], folder: Path, checkpoint: Path | None, result: record.Record) -> None:
+def run(
+    config: Config, *, base_folder: Path | None, windows: dict[str, Dataset], folder: Path, checkpoint: Path | None, result: record.Record
+) -> None:
     """Train, measure base and adapted model on the held-out windows, export the adapter, fill in the record."""
     quiet()
     assembly = assemble(config, base_folder)
     module = FineTuning(assembly.model, assembly.adaptation, optimizer=config.optimizer, steps=config.trainer.max_steps)
     clock, checkpoints = StepClock(), _checkpoints(folder)
     with loggers.opened(config, folder, job_type="train") as opened:
-        trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, checkpoints, progress(config.trainer)])
+        trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, checkpoints])
         loggers.summarise(opened, assembly.parameters.metrics())
         fit(config, trainer, module, windows, checkpoints=checkpoints, resume_from=checkpoint)
         measure(config, trainer, module, windows)
@@ -36,7 +40,13 @@ def run(config: Config, *, base_folder: Path | None, windows: dict[str, Dataset]
 
 
 def fit(
-    config: Config, trainer: Trainer, module: FineTuning, windows: dict[str, Dataset], *, checkpoints: ModelCheckpoint, resume_from: Path | None
+    config: Config,
+    trainer: Trainer,
+    module: FineTuning,
+    windows: dict[str, Dataset],
+    *,
+    checkpoints: ModelCheckpoint,
+    resume_from: Path | None,
 ) -> None:
     """Train to `max_steps`, validate the last step too, and go back to the best step by validation perplexity."""
     from_step = torch.load(resume_from, weights_only=True)["global_step"] if resume_from else 0
@@ -53,6 +63,16 @@ def fit(
     module.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
 
 
+def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Dataset], adapter: Path) -> Measured:
+    """Measure a saved adapter on held-out windows."""
+    quiet()
+    model = peft_model.load_adapter(load_base(config, base_folder), adapter)
+    module = FineTuning(model, DirectAdaptation({}), optimizer=config.optimizer, steps=1)
+    trainer = make_trainer(config.trainer, adapter.parent, loggers=[], callbacks=[])
+    measure(config, trainer, module, windows)
+    return module.measured()
+
+
 def measure(config: Config, trainer: Trainer, module: FineTuning, windows: dict[str, Dataset]) -> None:
     """Read the held-out windows with the adapter and without it; `module.measured()` holds what was found."""
     trainer.test(module, [held_out_loader(config, windows[split]) for split in HELD_OUT], verbose=False)
@@ -62,7 +82,8 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
     """The Lightning trainer of config group `trainer`."""
     ours = {"_target_": settings.target, "max_steps": settings.max_steps, "accumulate_grad_batches": settings.accumulate_grad_batches}
     ours |= {"gradient_clip_val": settings.gradient_clip_val, "log_every_n_steps": settings.log_every_n_steps}
-    ours |= {"precision": settings.precision, "enable_progress_bar": settings.enable_progress_bar}
+    live = settings.enable_progress_bar and sys.stdout.isatty()
+    ours |= {"precision": settings.precision, "enable_progress_bar": live}
     return instantiate(
         settings.arguments() | ours,
         max_epochs=-1,
@@ -74,7 +95,7 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
         enable_model_summary=False,
         default_root_dir=folder,
         logger=loggers,
-        callbacks=callbacks,
+        callbacks=[*callbacks, progress(live=live)],
     )
 
 

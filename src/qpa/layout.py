@@ -1,20 +1,24 @@
 """Which generated number goes where: adapter tensors, their chunks, and the circuits whose basis states stand for them.
 
 Symbols (paper, section 3): a circuit of `Q` qubits has `2**Q` basis states, each stands for a chunk of `C` weights; a
-circuit over `P` weights needs `n = ceil(P / C)` chunks and `n <= 2**Q`. Circuit `k` of `K` owns its own chunks; all chunks
-together form one flat vector of `N * C` numbers, `N = n_1 + ... + n_K`, in which every tensor is a view.
+circuit over `P` weights needs `n = ceil(P / C)` chunks and `n <= 2**Q`. `K` circuits have `N = n_1 + ... + n_K` chunks.
 
-Pure: no torch here, so that a plan can be checked and counted before anything heavy is imported.
+A tensor is read in rows along its longer axis: LoRA's `A` `[r, in]` and `B` `[out, r]` both have `r` rows. Where neither
+qubits nor a chunk size is given, every row is one chunk, whatever its length (`docs/method.md` has the measurement);
+else each circuit's weights are one stream of rows cut every `C` numbers.
+
+Pure: no torch here, so that a plan is checked and counted before anything heavy is imported.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from qpa.errors import ConfigError
 
-SMALLEST_ROW_CHUNK = 64  # below this a chunk per common row divisor would need more basis states than it saves outputs
+LONGEST_ROW = 16_384  # longer rows (vocabularies) are cut: a basis of their own would cost more than they hold
 
 
 @dataclass(frozen=True)
@@ -32,99 +36,175 @@ class AdapterTensor:
 
     @property
     def transposed(self) -> bool:
-        """Whether its rows are its columns in memory: rows run along the longer axis (LoRA's `B` is stored input-major)."""
+        """Whether its rows are the columns of the matrix: rows run along the longer axis."""
         return len(self.shape) == 2 and self.shape[0] > self.shape[1]
 
     @property
     def row(self) -> int:
-        """Length of one row: the longer axis of a matrix, the whole of a vector."""
-        return max(self.shape) if len(self.shape) == 2 else self.size if len(self.shape) < 2 else self.shape[-1]
+        """Length of one row."""
+        return self.shape[0] if self.transposed else self.shape[-1]
+
+    @property
+    def rows(self) -> int:
+        """How many rows."""
+        return self.size // self.row
+
+    @property
+    def layer(self) -> int:
+        """The layer its name counts, 0 where there is none."""
+        number = re.search(r"\.(\d+)\.", self.name)
+        return int(number[1]) if number else 0
+
+    @property
+    def kind(self) -> str:
+        """Its name without the layer: the same for the same tensor of every layer."""
+        return re.sub(r"\.\d+\.", ".*.", self.name, count=1)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What is known of one chunk: its basis state, and what its first number belongs to."""
+
+    circuit: int
+    state: int
+    length: int
+    kind: str
+    layer: int
+    row: int
+    segment: int
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a tensor lies in the flat vector: its first number, and the distance from one row to the next."""
+
+    tensor: AdapterTensor
+    offset: int
+    stride: int
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The chunks of all circuits.
+    """All chunks in flat order: those of equal length together, in the order of circuits and basis states.
 
     Attributes:
-        groups: the tensors of each circuit, in order, `K` of them.
-        chunk_size: `C`, weights of one basis state.
+        circuits: `K`.
         qubits: `Q`, of every circuit.
+        chunks: `N` of them; the flat vector is their concatenation.
+        slots: every tensor's place in it.
     """
 
-    groups: tuple[tuple[AdapterTensor, ...], ...]
-    chunk_size: int
+    circuits: int
     qubits: int
-
-    @property
-    def circuits(self) -> int:
-        """`K`, how many circuits are simulated together."""
-        return len(self.groups)
+    chunks: tuple[Chunk, ...]
+    slots: tuple[Slot, ...]
 
     @property
     def generated(self) -> int:
         """All weights that are generated: `P` summed over circuits."""
-        return sum(_size(group) for group in self.groups)
+        return sum(slot.tensor.size for slot in self.slots)
 
-    @cached_property
-    def chunks(self) -> tuple[int, ...]:
-        """`n` of each circuit."""
-        return tuple(math.ceil(_size(group) / self.chunk_size) for group in self.groups)
+    @property
+    def lengths(self) -> dict[int, int]:
+        """How many chunks there are of each length, in flat order."""
+        return dict(Counter(chunk.length for chunk in self.chunks))
 
     @property
     def size(self) -> int:
-        """Length of the flat vector, `N * C`: all weights and the unused tail of each circuit's last chunk."""
-        return sum(self.chunks) * self.chunk_size
-
-    def offsets(self) -> list[tuple[AdapterTensor, int]]:
-        """Every tensor with the place of its first number in the flat vector."""
-        placed, start = [], 0
-        for group, chunks in zip(self.groups, self.chunks, strict=True):
-            at = start
-            for tensor in group:
-                placed.append((tensor, at))
-                at += tensor.size
-            start += chunks * self.chunk_size
-        return placed
+        """Length of the flat vector: all weights, and the unused ends of chunks that are not full."""
+        return sum(chunk.length for chunk in self.chunks)
 
 
 def plan(tensors: Sequence[AdapterTensor], *, circuits: str, qubits: int | None, chunk_size: int | None) -> Layout:
-    """Group tensors into circuits and settle `Q` and `C`.
+    """Give tensors to circuits and cut them into chunks.
 
     Args:
         tensors: what the PEFT method trains, in the model's order.
         circuits: `per_module` (one circuit per adapted module) or `shared` (one in all).
-        qubits: `Q`, or None to follow from the chunk size.
-        chunk_size: `C`, or None to follow from the qubits; both None: the largest chunk that no row straddles.
+        qubits: `Q`, or None to follow from the chunks.
+        chunk_size: `C`, or None to follow from the qubits; both None: one chunk per row.
 
     Raises:
         ConfigError: the chunks do not fit the basis states; the text says what would.
     """
     modules = {t.module: None for t in tensors} if circuits == "per_module" else {None: None}
-    groups = tuple(tuple(t for t in tensors if m is None or t.module == m) for m in modules)
-    largest = max(_size(group) for group in groups)
+    groups = [[t for t in tensors if m is None or t.module == m] for m in modules]
+    if qubits is None and chunk_size is None:
+        return _in_rows(groups)
+    largest = max(sum(t.size for t in group) for group in groups)
     if chunk_size is None:
-        chunk_size = math.ceil(largest / 2**qubits) if qubits else row_chunk(tensors)
-    elif chunk_size > largest:
-        raise ConfigError("mapper.chunk_size", chunk_size, f"larger than the {largest} weights of one circuit; at most {largest}")
-    chunks = math.ceil(largest / chunk_size)
-    needed = max(1, math.ceil(math.log2(chunks)))
-    if qubits is not None and chunks > 2**qubits:
-        fit = math.ceil(largest / 2**qubits)
+        chunk_size = math.ceil(largest / 2 ** (qubits or 0))
+    needed = _qubits(math.ceil(largest / chunk_size))
+    _check_fit(largest, qubits=qubits, chunk_size=chunk_size, needed=needed)
+    return _in_streams(groups, chunk_size, qubits or needed)
+
+
+def _check_fit(weights: int, *, qubits: int | None, chunk_size: int, needed: int) -> None:
+    if chunk_size > weights:
+        raise ConfigError("mapper.chunk_size", chunk_size, f"larger than the {weights} weights of one circuit; at most {weights}")
+    if qubits is not None and math.ceil(weights / chunk_size) > 2**qubits:
         raise ConfigError(
             "circuit.qubits",
             qubits,
-            f"{2**qubits} basis states of mapper.chunk_size={chunk_size} weights cannot hold the {largest} weights of one circuit; "
-            f"circuit.qubits={needed} fits this chunk size, mapper.chunk_size={fit} fits these qubits",
+            f"{2**qubits} basis states of mapper.chunk_size={chunk_size} weights cannot hold the {weights} weights of one circuit; "
+            f"circuit.qubits={needed} fits this chunk size, mapper.chunk_size={math.ceil(weights / 2**qubits)} fits these qubits",
         )
-    return Layout(groups, chunk_size, qubits or needed)
 
 
-def row_chunk(tensors: Sequence[AdapterTensor]) -> int:
-    """The largest chunk that no row straddles (the common divisor of all row lengths), or the commonest row length."""
-    rows = [t.row for t in tensors]
-    common = math.gcd(*rows)
-    return common if common >= SMALLEST_ROW_CHUNK else max(set(rows), key=lambda row: (rows.count(row), -row))
+def _qubits(chunks: int) -> int:
+    return max(1, math.ceil(math.log2(chunks)))
 
 
-def _size(group: Sequence[AdapterTensor]) -> int:
-    return sum(t.size for t in group)
+def _in_rows(groups: list[list[AdapterTensor]]) -> Layout:
+    """One chunk per row; rows longer than `LONGEST_ROW` in pieces as long as the commonest other row."""
+    usual = Counter(t.row for group in groups for t in group if t.row <= LONGEST_ROW)
+    piece = usual.most_common(1)[0][0] if usual else LONGEST_ROW
+    chunks: list[Chunk] = []
+    for circuit, group in enumerate(groups):
+        state = 0
+        for tensor in group:
+            length = tensor.row if tensor.row <= LONGEST_ROW else piece
+            for row in range(tensor.rows):
+                for segment in range(math.ceil(tensor.row / length)):
+                    chunks.append(Chunk(circuit, state, length, tensor.kind, tensor.layer, row, segment))
+                    state += 1
+    needed = _qubits(max(Counter(chunk.circuit for chunk in chunks).values()))
+    order = list(dict.fromkeys(chunk.length for chunk in chunks))
+    chunks.sort(key=lambda chunk: order.index(chunk.length))  # stable: circuits and states keep their order
+    free = dict(zip(order, _starts([sum(c.length for c in chunks if c.length == length) for length in order]), strict=True))
+    slots = []
+    for tensor in (t for group in groups for t in group):
+        length = tensor.row if tensor.row <= LONGEST_ROW else piece
+        stride = math.ceil(tensor.row / length) * length
+        slots.append(Slot(tensor, free[length], stride))
+        free[length] += tensor.rows * stride
+    return Layout(len(groups), needed, tuple(chunks), tuple(slots))
+
+
+def _in_streams(groups: list[list[AdapterTensor]], chunk_size: int, qubits: int) -> Layout:
+    """Each circuit's rows one after the other, cut every `chunk_size` numbers; the last chunk may be partly unused."""
+    chunks: list[Chunk] = []
+    slots: list[Slot] = []
+    for circuit, group in enumerate(groups):
+        starts = _starts([t.size for t in group])
+        base = len(chunks) * chunk_size
+        slots += [Slot(t, base + start, t.row) for t, start in zip(group, starts, strict=True)]
+        total = sum(t.size for t in group)
+        at = 0
+        for state in range(math.ceil(total / chunk_size)):
+            while at + 1 < len(group) and starts[at + 1] <= state * chunk_size:
+                at += 1
+            row, column = divmod(state * chunk_size - starts[at], group[at].row)
+            chunks.append(Chunk(circuit, state, chunk_size, group[at].kind, group[at].layer, row, column // chunk_size))
+    return Layout(len(groups), qubits, tuple(chunks), tuple(slots))
+
+
+def _starts(sizes: Sequence[int]) -> list[int]:
+    return list(_running(sizes))
+
+
+def _running(sizes: Sequence[int]) -> Iterator[int]:
+    at = 0
+    for size in sizes:
+        yield at
+        at += size

@@ -1,29 +1,104 @@
-"""The mapper: a small MLP from what is known of a chunk to the chunk's `C` weights (paper, section 3.2)."""
+"""The mapper: from what is known of a chunk, its basis state and the circuit's probability, to the chunk's weights.
 
+Both kinds end in one layer per chunk length that all chunks of that length share, and it starts at zero: the first
+generated residual is zero, so the adapted model is the base model.
+"""
+
+import itertools
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
+from qpa.layout import Layout
+
 ACTIVATIONS = {"tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "none": nn.Identity}
+REGISTERS = ("kind", "layer", "row", "segment")  # what a basis state's number says of its chunk
+CODE_GAIN = 3.0  # the output is 3 / width times the product: with it AdamW's best rate is 1e-2 at any width (docs/log.md)
 
 
-class Mapper(nn.Module):
-    """MLP `inputs -> hidden[0] -> ... -> outputs`, an activation after each hidden layer.
+class SharedRows(nn.Module):
+    """The last layer: hidden numbers `[N, h]` to chunks, one linear map per chunk length.
 
-    The last layer starts at zero, so that the first generated residual is zero and the adapted model is the base model.
+    Args:
+        layout: how many chunks there are of each length.
+        hidden: `h`.
+        bias: whether each map has one.
     """
 
-    def __init__(self, *, inputs: int, hidden: Sequence[int], outputs: int, activation: str) -> None:
+    def __init__(self, layout: Layout, hidden: int, *, bias: bool) -> None:
         super().__init__()
-        sizes = [inputs, *hidden]
-        layers: list[nn.Module] = []
-        for size, following in zip(sizes[:-1], sizes[1:], strict=True):
-            layers += [nn.Linear(size, following), ACTIVATIONS[activation]()]
-        self.hidden = nn.Sequential(*layers)
-        self.last = nn.Linear(sizes[-1], outputs)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.counts = list(layout.lengths.values())
+        self.maps = nn.ModuleList(nn.Linear(hidden, length, bias=bias) for length in layout.lengths)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """`[N, h]` in flat order -> all chunks as one flat vector."""
+        parts = hidden.split(self.counts)
+        return torch.cat([rows(part).flatten() for rows, part in zip(self.maps, parts, strict=True)])
+
+
+class CodeMapper(nn.Module):
+    """A chunk is the circuit's factor times a product of learned codes, in a basis of shared rows.
+
+    A basis state's number is read as registers: the kind of tensor, the layer, the row, the segment of a cut row. Each value
+    of each register has a learned code of `width` numbers, started at random signs; a chunk's hidden numbers are the
+    element-wise product of its codes times `1 + f`, `f` being the circuit's number for its basis state (a CP decomposition,
+    Hitchcock 1927, of all weights over the registers, weighted by the circuit).
+    """
+
+    def __init__(self, layout: Layout, *, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.gain = CODE_GAIN / width
+        self.codes = nn.ParameterList()
+        indices = []
+        for register in REGISTERS:
+            values = [getattr(chunk, register) for chunk in layout.chunks]
+            place = {value: i for i, value in enumerate(dict.fromkeys(values))}
+            if len(place) > 1:  # a register with one value says nothing
+                indices.append([place[value] for value in values])
+                self.codes.append(nn.Parameter(torch.randint(0, 2, (len(place), width)) * 2.0 - 1))
+        self.register_buffer("indices", torch.tensor(indices, dtype=torch.long), persistent=False)
+        self.indices: Tensor
+        self.rows = SharedRows(layout, width, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
-        """`[N, inputs]` -> `[N, outputs]`."""
-        return self.last(self.hidden(features))
+        """The circuit's numbers `[N]` -> all chunks as one flat vector."""
+        hidden = (self.gain * (1 + features))[:, None].expand(-1, self.width)
+        for code, index in zip(self.codes, self.indices, strict=True):
+            hidden = hidden * code[index]
+        return self.rows(hidden)
+
+
+class MLPMapper(nn.Module):
+    """The paper's mapper (section 3.2): an MLP from a basis state's `Q` bits and the circuit's number to the chunk.
+
+    Sizes `Q + 1 -> hidden[0] -> ... -> C`, an activation after each hidden layer.
+    """
+
+    def __init__(self, layout: Layout, *, hidden: Sequence[int], activation: str) -> None:
+        super().__init__()
+        sizes = [layout.qubits + 1, *hidden]
+        layers: list[nn.Module] = []
+        for size, following in itertools.pairwise(sizes):
+            layers += [nn.Linear(size, following), ACTIVATIONS[activation]()]
+        self.hidden = nn.Sequential(*layers)
+        self.rows = SharedRows(layout, sizes[-1], bias=True)
+        self.register_buffer("bits", basis_bits(layout), persistent=False)
+        self.bits: Tensor
+
+    def forward(self, features: Tensor) -> Tensor:
+        """The circuit's numbers `[N]` -> all chunks as one flat vector."""
+        return self.rows(self.hidden(torch.cat([self.bits, features[:, None]], dim=1)))
+
+
+Mapper = CodeMapper | MLPMapper
+
+
+def basis_bits(layout: Layout) -> Tensor:
+    """The bits of every chunk's basis state as -1 / +1, the most significant first, `[N, Q]`: a fixed order."""
+    states = torch.tensor([chunk.state for chunk in layout.chunks])
+    places = torch.arange(layout.qubits - 1, -1, -1)
+    return ((states[:, None] >> places) & 1).float() * 2 - 1

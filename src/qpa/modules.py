@@ -97,6 +97,8 @@ def lora_tensors(modules: list[Linear], peft: Mapping[str, Any]) -> list[Adapter
     if peft.get("_target_") != "peft.LoraConfig" or not set(peft) <= COUNTED_LORA_KEYS:
         return None
     rank, tensors = peft["r"], []
+    if not isinstance(rank, int) or rank < 1:
+        raise ConfigError("peft.r", rank, "should be an integer of at least 1")
     for m in modules:
         tensors.append(AdapterTensor(f"{m.name}.lora_A", (rank, m.inputs), m.name))
         tensors.append(AdapterTensor(f"{m.name}.lora_B", (m.outputs, rank), m.name))

@@ -1,12 +1,13 @@
 """The one place where peft enters: wrap the base model, find the adapter's tensors, save and merge the adapter."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import peft
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
@@ -16,19 +17,30 @@ from qpa.files import whole_folder
 from qpa.layout import AdapterTensor
 
 
-def wrap(base: PreTrainedModel, settings: dict[str, Any], *, seed: int, gradient_checkpointing: bool) -> PeftModel:
-    """Put the adapter on the base model, its initial weights drawn from `seed`, and switch everything to training mode.
+def make_config(settings: dict[str, Any]) -> PeftConfig:
+    """The peft config that config group `peft` names.
 
     Raises:
         ConfigError: peft refuses the settings; its own words are in the text.
     """
     try:
-        config = instantiate(settings, _convert_="all")
+        return instantiate(settings, _convert_="all")
+    except (InstantiationException, ValueError, TypeError) as error:
+        raise ConfigError("peft", settings.get("_target_"), " ".join(str(error.__cause__ or error).split())) from error
+
+
+def wrap(base: PreTrainedModel, config: PeftConfig, *, seed: int, gradient_checkpointing: bool) -> PeftModel:
+    """Put the adapter on the base model, its initial weights drawn from `seed`, and switch everything to training mode.
+
+    Raises:
+        ConfigError: peft cannot put this adapter on this model; its own words are in the text.
+    """
+    try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.manual_seed(seed)
             model = peft.get_peft_model(base, config)
     except (ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError("peft", settings.get("_target_"), " ".join(str(error).split())) from error
+        raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
     if gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
@@ -56,11 +68,9 @@ def save_adapter(model: PeftModel, folder: Path, *, base_name: str | None) -> No
         model.save_pretrained(str(scratch), save_embedding_layers=False)  # "auto" would add a whole tied head
 
 
-def load_adapter(model: PeftModel, folder: Path) -> None:
-    """Put the weights of a saved adapter into an adapter of the same shape."""
-    from safetensors.torch import load_file
-
-    peft.set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """A saved adapter on its base model, as stock peft reads it."""
+    return PeftModel.from_pretrained(base, str(folder))
 
 
 def merge(model: PeftModel) -> PreTrainedModel:
@@ -69,10 +79,10 @@ def merge(model: PeftModel) -> PreTrainedModel:
     A head that shares its storage with the input embedding is given its own first: merging into the shared one would
     change the embedding as well (peft #2018, #2864).
     """
-    base = model.get_base_model()
+    base = cast(PreTrainedModel, model.get_base_model())
     head = base.get_output_embeddings()
-    inner = head.get_base_layer() if isinstance(head, BaseTunerLayer) else head
-    if isinstance(head, BaseTunerLayer) and inner.weight is base.get_input_embeddings().weight:
+    if isinstance(head, BaseTunerLayer) and base.config.tie_word_embeddings:
+        inner = cast(nn.Linear, head.get_base_layer())
         inner.weight = nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
         base.config.tie_word_embeddings = False
-    return model.merge_and_unload()
+    return cast(Any, model.base_model).merge_and_unload()

@@ -48,4 +48,6 @@ def check_memory(config: Config, *, circuits: int, qubits: int) -> None:
     if needed > room:
         most = max(1, (room // per_state).bit_length() - 1)
         size = f"{needed / 2**30:,.0f} GiB" if qubits < 64 else f"2**{needed.bit_length() - 31} GiB"
-        raise ConfigError("circuit.qubits", qubits, f"{circuits} circuit(s) of {qubits} qubits need {size} of memory; at most {most} qubits fit here")
+        raise ConfigError(
+            "circuit.qubits", qubits, f"{circuits} circuit(s) of {qubits} qubits need {size} of memory; at most {most} qubits fit here"
+        )

@@ -62,7 +62,14 @@ def _blank(config: Config) -> Record:
             "peft_config": plain["peft"],
             "error_msg": None,
         },
-        "train_info": {"status": None, "train_time": None, "file_size": None, "num_trainable_params": None, "num_total_params": None, "metrics": []},
+        "train_info": {
+            "status": None,
+            "train_time": None,
+            "file_size": None,
+            "num_trainable_params": None,
+            "num_total_params": None,
+            "metrics": [],
+        },
         "meta_info": {
             "package_info": {f"{name}-version": version(name) for name in PACKAGES},
             "system_info": {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},

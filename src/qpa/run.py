@@ -36,7 +36,11 @@ def train(config: Config) -> None:
 
 def _refuse_other_runs(folder: Path, config: Config) -> None:
     if record.finished(folder) and not record.finished(folder, config) and not config.force and config.ckpt is None:
-        raise ConfigError("run_dir", folder, "holds a finished run of another config; choose another folder, ckpt=last to go on from it, or force=true to replace it")
+        raise ConfigError(
+            "run_dir",
+            folder,
+            "holds a finished run of another config; choose another folder, ckpt=last to go on from it, or force=true to replace it",
+        )
 
 
 def _checkpoint(folder: Path, config: Config) -> Path | None:

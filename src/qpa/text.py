@@ -36,7 +36,9 @@ def read(data: DataConfig) -> Texts:
         if not text.strip():
             raise ConfigError(*key, f"the {name} text is empty")
         if name == "train" and len(text.encode()) < data.context - 1:  # no token is shorter than a byte
-            raise ConfigError(*key, f"the {name} text ({len(text.encode())} bytes) is shorter than one window; lower data.context={data.context}")
+            raise ConfigError(
+                *key, f"the {name} text ({len(text.encode())} bytes) is shorter than one window; lower data.context={data.context}"
+            )
     return texts
 
 
@@ -83,8 +85,11 @@ def _cut(text: str, share: float) -> tuple[str, str]:
 
 def _hub_texts(data: DataConfig) -> Texts:
     from datasets import load_dataset
+    from huggingface_hub import logging, snapshot_download
 
+    logging.set_verbosity_error()
     try:
+        snapshot_download(data.hub or "", repo_type="dataset", allow_patterns=["README.md"])  # load_dataset would retry for long
         splits = load_dataset(data.hub or "", data.hub_config)
     except Exception as error:  # network, missing, gated: many kinds, one way out
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -44,7 +44,9 @@ def load(folder: Path | None) -> TextEncoder:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         settings = json.loads((folder / "tokenizer_config.json").read_text())
     except Exception as error:  # tokenizers raises a bare Exception for a missing or damaged file
-        raise ConfigError("model.path", folder, "no readable tokenizer.json and tokenizer_config.json there; save a fast tokenizer beside the model") from error
+        raise ConfigError(
+            "model.path", folder, "no readable tokenizer.json and tokenizer_config.json there; save a fast tokenizer beside the model"
+        ) from error
     bos = settings.get("bos_token")
     text = bos.get("content") if isinstance(bos, dict) else bos
     return TextEncoder(tokenizer, tokenizer.token_to_id(text) if text else None)

@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.utils import instantiate
 from peft import PeftModel
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from qpa.adaptation import Adaptation
@@ -15,6 +16,7 @@ from qpa.config import OptimizerConfig
 from qpa.errors import NonFiniteLossError
 from qpa.perplexity import Perplexity, token_nll
 
+Measured = dict[str, dict[str, float | int]]
 HELD_OUT = ("val", "test")  # the order of the dataloaders that `trainer.test` is given
 
 
@@ -33,7 +35,7 @@ class FineTuning(LightningModule):
     def __init__(self, model: PeftModel, adaptation: Adaptation, *, optimizer: OptimizerConfig, steps: int) -> None:
         super().__init__()
         self.strict_loading = True
-        self.model = model
+        self.model: PeftModel = model
         self.adaptation = adaptation
         self.schedule = optimizer
         self.steps = steps
@@ -76,19 +78,22 @@ class FineTuning(LightningModule):
     def test_step(self, batch: Mapping[str, Tensor], _: int, dataloader_idx: int) -> None:
         """Read the same windows with the adapter and without it."""
         split = HELD_OUT[dataloader_idx]
-        self.held_out[f"{split}_adapted"].update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+        self._held_out(split, "adapted").update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
         with self.model.disable_adapter():
-            self.held_out[f"{split}_base"].update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+            self._held_out(split, "base").update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
 
-    def measured(self) -> dict[str, dict[str, float | int]]:
+    def _held_out(self, split: str, kind: str) -> Perplexity:
+        return cast(Perplexity, self.held_out[f"{split}_{kind}"])
+
+    def measured(self) -> Measured:
         """What the last `trainer.test` found: by split, `perplexity`, `base_perplexity` and `tokens`."""
-        found: dict[str, dict[str, float | int]] = {}
+        found: Measured = {}
         for split in HELD_OUT:
-            adapted, base = self.held_out[f"{split}_adapted"], self.held_out[f"{split}_base"]
+            adapted, base = self._held_out(split, "adapted"), self._held_out(split, "base")
             found[split] = {"perplexity": float(adapted.compute()), "base_perplexity": float(base.compute()), "tokens": int(adapted.tokens)}
         return found
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The config's optimizer over the adaptation's parameters, its rate changed every step."""
         arguments = self.schedule.arguments() | {"_target_": self.schedule.target, "lr": self.schedule.lr}
         optimizer = instantiate(arguments, _partial_=True, _convert_="all")(self.adaptation.parameters())

@@ -34,7 +34,7 @@ class _Unused(metaclass=_Anything):
 class _Inert(ModuleType):
     """A module whose every public name is a class that does nothing; it is a package, so submodules import too."""
 
-    __path__: list[str] = []
+    __path__ = ()  # pyright: ignore[reportAssignmentType]
     __file__ = ""
 
     def __getattr__(self, name: str) -> Any:

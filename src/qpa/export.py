@@ -1,0 +1,68 @@
+"""`python -m qpa.export run=DIR [merged=true]`: a run's best checkpoint as a plain PEFT adapter, or merged into the model.
+
+The adapter goes to `DIR/adapter`; the merged model, in fp32 (bf16 would round small updates away), to `DIR/merged`.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from qpa import cli, source
+from qpa.config import Config
+from qpa.errors import ConfigError, UsageError
+from qpa.files import whole_folder
+from qpa.verbs import named_run
+
+USAGE = "usage: python -m qpa.export run=DIR [merged=true|false]"
+
+
+def main(arguments: list[str]) -> None:
+    """Export and print where to."""
+    folder, config, options = named_run(arguments, usage=USAGE, options=("merged",))
+    merged = options.get("merged", "false").lower()
+    if merged not in ("true", "false"):
+        raise UsageError(f"merged={merged}: true or false")
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    if not checkpoint.is_file():
+        raise ConfigError("run", folder, "has no checkpoints/best.ckpt to export")
+    export_adapter(config, checkpoint, folder / "adapter")
+    print(folder / "adapter")
+    if merged == "true":
+        export_merged(config, folder / "adapter", folder / "merged")
+        print(folder / "merged")
+
+
+def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
+    """Generate the adapter's weights from a checkpoint and save them."""
+    base_folder = source.folder(config)
+    import torch
+
+    from qpa import peft_model
+    from qpa.assembly import assemble
+    from qpa.quiet import quiet
+
+    quiet()
+    assembly = assemble(config, base_folder)
+    assembly.adaptation.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    assembly.adaptation.write()
+    peft_model.save_adapter(assembly.model, target, base_name=config.model.path or config.model.hub)
+
+
+def export_merged(config: Config, adapter: Path, target: Path) -> None:
+    """Fold a saved adapter into the base model and save the whole, with its tokenizer."""
+    base_folder = source.folder(config)
+    from qpa import peft_model
+    from qpa.assembly import load_base
+    from qpa.quiet import quiet
+
+    quiet()
+    model = peft_model.load_adapter(load_base(config, base_folder).float(), adapter)
+    with whole_folder(target) as scratch:
+        peft_model.merge(model).save_pretrained(scratch)
+        for file in base_folder.glob("tokenizer*") if base_folder else ():
+            shutil.copy(file, scratch)
+
+
+if __name__ == "__main__":
+    with cli.one_line_errors():
+        main(sys.argv[1:])
