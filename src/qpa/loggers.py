@@ -1,12 +1,12 @@
 """Where numbers go while a run lasts: the run's own `metrics.csv`, always, and Weights & Biases. wandb enters here."""
 
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import wandb
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from qpa.config import Config
@@ -16,12 +16,15 @@ from qpa.record import WANDB_ID
 @contextmanager
 def opened(config: Config, folder: Path, *, job_type: str) -> Iterator[list[Logger]]:
     """The run's loggers, closed at the end as finished or failed (an open W&B run would swallow a multirun's next job)."""
+    own: list[Logger] = [CSVLogger(folder, name="", version="")]
+    if config.logger.kind == "none":
+        yield own
+        return
+    import wandb
+
     exit_code = 1
     try:
-        loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
-        if config.logger.kind == "wandb":
-            loggers.append(_wandb(config, folder, job_type))
-        yield loggers
+        yield [*own, _wandb(config, folder, job_type)]
         exit_code = 0
     finally:
         wandb.finish(exit_code=exit_code)
@@ -35,6 +38,10 @@ def summarise(loggers: list[Logger], numbers: Mapping[str, float]) -> None:
 
 
 def _wandb(config: Config, folder: Path, job_type: str) -> WandbLogger:
+    import wandb
+
+    for place in ("CACHE", "CONFIG", "DATA"):  # nothing outside the run's folder
+        os.environ.setdefault(f"WANDB_{place}_DIR", str((folder / "wandb" / place.lower()).resolve()))
     identity = folder / WANDB_ID
     if not identity.exists():
         identity.write_text(uuid.uuid4().hex[:8])

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def _blank(config: Config) -> Record:
             "metrics": [],
         },
         "meta_info": {
-            "package_info": {f"{name}-version": version(name) for name in PACKAGES},
+            "package_info": {f"{name}-version": _version(name) for name in PACKAGES},
             "system_info": {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},
             "revision": _revision(),
         },
@@ -115,6 +115,13 @@ def peak_memory() -> int:
         return torch.cuda.max_memory_allocated()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB, macOS in bytes
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _revision() -> str | None:
