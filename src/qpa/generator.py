@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qpa.circuits import Backend
+from qpa.errors import UserError
 from qpa.layout import Layout
 from qpa.mapper import Mapper
 
@@ -55,7 +56,20 @@ class Generator(nn.Module):
         self.mapper = mapper
         self.register_buffer("start", start.clone(), persistent=False)
         self.start: Tensor
+        self.register_buffer("start_sums", torch.stack([self.start.double().sum(), self.start.double().abs().sum()]))
+        self.start_sums: Tensor
+        self.register_load_state_dict_pre_hook(_check_start)
 
     def forward(self) -> Tensor:
         """All weights as one flat vector."""
         return self.start + self.mapper(self.circuits())
+
+
+def _check_start(generator: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """The start is not saved but drawn again: refuse a checkpoint whose start was another."""
+    saved = state.get(f"{prefix}start_sums")
+    if saved is not None and not torch.allclose(saved.to(generator.start_sums), generator.start_sums, rtol=1e-6):  # pyright: ignore
+        raise UserError(
+            "this checkpoint was trained from other initial adapter weights than seed and config give here; "
+            "use the seed, the config and the package versions in its run's result.json"
+        )

@@ -5,7 +5,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
@@ -45,13 +44,16 @@ def _wandb(config: Config, folder: Path, job_type: str) -> WandbLogger:
     identity = folder / WANDB_ID
     if not identity.exists():
         identity.write_text(uuid.uuid4().hex[:8])
-    arguments: dict[str, Any] = {
-        "id": identity.read_text(),
-        "resume": "allow",  # a resumed run goes on in the same W&B run
-        "mode": config.logger.mode,
-        "group": config.logger.group,
-        "job_type": job_type,
-        "config": config.model_dump(by_alias=True),
-        "settings": wandb.Settings(silent=True, console="off"),
-    }
-    return WandbLogger(project=config.logger.project, name=folder.name, save_dir=folder, **arguments)
+    run = wandb.init(
+        project=config.logger.project,
+        name=folder.name,
+        dir=folder,
+        id=identity.read_text(),
+        resume="allow",  # a resumed run goes on in the same W&B run
+        mode=config.logger.mode,
+        group=config.logger.group,
+        job_type=job_type,
+        config=config.model_dump(by_alias=True),
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    return WandbLogger(experiment=run)

@@ -83,6 +83,7 @@ def _from_hub(model: ModelConfig) -> Path:
 def _from_package(config: Config) -> Path:
     target = cache_folder(config) / "models" / f"{config.model.package}-{(config.model.sha256 or '')[:12]}"
     if not target.is_dir():
+        print(f"Converting {config.model.file} once (about half a minute) ...")
         with tempfile.TemporaryDirectory() as scratch, whole_folder(target) as converted:
             _convert(_gguf_file(config.model, Path(scratch)), converted)
     return target
@@ -112,7 +113,9 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    print(f"Converting {gguf.name} once (about half a minute) ...")
+    from qpa.quiet import quiet
+
+    quiet()
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)

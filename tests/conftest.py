@@ -1,0 +1,62 @@
+"""The real config, composed by Hydra and shrunk to a model of a few thousand weights; no network, no GPU."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+# One tiny shape per architecture: heads and widths differ, so that a transposed or swapped shape cannot pass unseen.
+LLAMA = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 80, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+TINY = {
+    "smollm2": LLAMA,
+    "gpt2": {"vocab_size": 300, "n_embd": 32, "n_head": 4, "bos_token_id": 256, "eos_token_id": 256},
+    "gemma2": LLAMA | {"query_pre_attn_scalar": 8},
+    "gemma3_270m": LLAMA | {"query_pre_attn_scalar": 8},
+}
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some real prose of the standard library: 20,000 characters."""
+    from pydoc_data.topics import topics
+
+    path = tmp_path_factory.mktemp("text") / "topics.txt"
+    path.write_text("\n\n".join(topics.values())[:20_000])
+    return path
+
+
+@pytest.fixture
+def compose_config(tmp_path: Path, text_file: Path) -> Callable[..., DictConfig]:
+    """Compose `conf/train.yaml` with a tiny random model and a short text, then the given overrides."""
+
+    def composed(*overrides: str, model: str = "smollm2") -> DictConfig:
+        tiny = [f"model.architecture.{key}={value}" for key, value in TINY[model].items()]
+        defaults = [
+            f"model={model}", "model.weights=random", "model.num_layers=2", *tiny,
+            "data=text", f"data.train_files=[{text_file}]", "data.val_fraction=0.2", "data.context=32", "data.batch_size=4",
+            "trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu",
+            "mapper.width=4", "logger=none", f"cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run",
+        ]  # fmt: skip
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("train", overrides=[*defaults, *overrides], return_hydra_config=True)
+        HydraConfig.instance().set_config(config)
+        OmegaConf.set_struct(config, False)
+        config.pop("hydra")
+        return config
+
+    return composed
+
+
+@pytest.fixture
+def make_config(compose_config: Callable[..., DictConfig]):
+    """The same, checked."""
+    from qpa.config import parse
+
+    return lambda *overrides, model="smollm2": parse(compose_config(*overrides, model=model))

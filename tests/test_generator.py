@@ -1,0 +1,85 @@
+"""What is trained: counts, start, sizes of features."""
+
+import pytest
+import torch
+
+from qpa.circuits import backend
+from qpa.errors import UserError
+from qpa.generator import Circuits, Generator
+from qpa.layout import AdapterTensor, Layout, plan
+from qpa.mapper import CodeMapper, MLPMapper, basis_bits
+
+PAPER_HIDDEN = [32, 64, 128, 128, 64, 32, 32]
+
+
+def head_layout(hidden: int, vocabulary: int, *, chunk_size: int) -> Layout:
+    lora = [AdapterTensor("lm_head.lora_A", (4, hidden), "lm_head"), AdapterTensor("lm_head.lora_B", (vocabulary, 4), "lm_head")]
+    return plan(lora, circuits="per_module", qubits=None, chunk_size=chunk_size)
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def make(layout: Layout, mapper: CodeMapper | MLPMapper, *, layers: int = 2) -> Generator:
+    return Generator(start=torch.randn(layout.size), circuits=Circuits(layout, layers=layers, backend=backend("statevector")), mapper=mapper)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "chunk", "generated", "qubits", "trainable"),
+    [
+        ([(4, 768), (50257, 4)], 2048, 204_100, 7, 106_264),  # GPT-2, LoRA on lm_head
+        ([(4, 2048), (256_000, 4)], 4096, 1_032_192, 8, 173_888),  # the paper's "Gemma-2"
+        ([(4, 2304), (256_000, 4)], 4096, 1_033_216, 8, 173_888),  # Gemma-2-2B
+        ([(512, 768)], 1024, 393_216, 9, 72_552),  # GPT-2, prefix tuning
+    ],
+)
+def test_papers_counts_come_out_exactly(tensors: list, chunk: int, generated: int, qubits: int, trainable: int) -> None:
+    found = [AdapterTensor(f"t{i}", shape, "m") for i, shape in enumerate(tensors)]
+    layout = plan(found, circuits="per_module", qubits=None, chunk_size=chunk)
+    generator = make(layout, MLPMapper(layout, hidden=PAPER_HIDDEN, activation="none"), layers=8)
+    assert (layout.generated, layout.qubits, count(generator)) == (generated, qubits, trainable)
+
+
+@pytest.mark.parametrize("kind", ["codes", "mlp"])
+def test_first_output_is_the_start_exactly(kind: str) -> None:
+    layout = head_layout(32, 300, chunk_size=64)
+    mapper = CodeMapper(layout, width=4) if kind == "codes" else MLPMapper(layout, hidden=[8], activation="tanh")
+    generator = make(layout, mapper)
+    assert torch.equal(generator(), generator.start)
+
+
+def test_every_trained_part_gets_a_gradient_once_the_rows_have_moved() -> None:
+    layout = head_layout(32, 300, chunk_size=64)
+    generator = make(layout, CodeMapper(layout, width=4))
+    for rows in generator.mapper.rows.parameters():
+        torch.nn.init.normal_(rows)
+    generator().square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in generator.parameters())
+
+
+@pytest.mark.parametrize("qubits", [2, 6, 11])
+def test_feature_size_does_not_fall_with_qubits(qubits: int) -> None:
+    layout = plan([AdapterTensor("t", (2**qubits, 8), "m")], circuits="shared", qubits=qubits, chunk_size=None)
+    circuits = Circuits(layout, layers=8, backend=backend("statevector"))
+    torch.nn.init.uniform_(circuits.angles, 0, 6.28)
+    assert 0.3 < circuits().abs().mean() < 2
+
+
+def test_circuits_start_near_the_uniform_superposition() -> None:
+    layout = head_layout(32, 300, chunk_size=16)
+    assert Circuits(layout, layers=8, backend=backend("statevector"))().abs().max() < 0.3
+
+
+def test_basis_bits_spell_the_state_number() -> None:
+    layout = head_layout(32, 300, chunk_size=64)
+    bits = (basis_bits(layout) + 1) / 2
+    numbers = (bits * 2.0 ** torch.arange(layout.qubits - 1, -1, -1)).sum(1)
+    assert numbers.tolist() == list(range(len(layout.chunks)))
+
+
+def test_checkpoint_of_another_start_is_refused() -> None:
+    layout = head_layout(32, 300, chunk_size=64)
+    saved = make(layout, CodeMapper(layout, width=4)).state_dict()
+    with pytest.raises(UserError, match="other initial adapter weights"):
+        make(layout, CodeMapper(layout, width=4)).load_state_dict(saved)
