@@ -39,5 +39,7 @@ def _architecture(model: ModelConfig, folder: Path | None) -> PretrainedConfig:
         setattr(settings, depth_key(settings.to_dict()), model.num_layers)
         if getattr(settings, "layer_types", None):
             settings.layer_types = settings.layer_types[: model.num_layers]
+    if folder is None:
+        settings.pad_token_id = None  # its row would start at zero, and a tied head's zero row has no direction for DoRA
     settings.use_cache = False
     return settings

@@ -8,8 +8,11 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from peft import PeftConfig, PeftModel
+from peft.tuners.lora.dora import DoraLinearLayer
+from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from peft.utils.integrations import dequantize_module_weight
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qpa.errors import ConfigError
@@ -41,9 +44,22 @@ def wrap(base: PreTrainedModel, config: PeftConfig, *, seed: int, gradient_check
             model = peft.get_peft_model(base, config)
     except (ValueError, TypeError, RuntimeError) as error:
         raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
+    _exact_magnitudes(model)
     if gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
+
+
+def _exact_magnitudes(model: PeftModel) -> None:
+    """Set DoRA's magnitudes again: peft rounds them to the base's bf16 on the way, so that its step 0 is not the base model."""
+    for layer in model.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for name, magnitude in layer.lora_magnitude_vector.items():
+            weight = dequantize_module_weight(layer.get_base_layer()).float()
+            update = cast(Tensor, layer.lora_B[name].weight) @ cast(Tensor, layer.lora_A[name].weight)
+            norm = cast(DoraLinearLayer, magnitude).get_weight_norm(weight, update.detach(), layer.scaling[name])
+            cast(nn.Parameter, magnitude.weight).data.copy_(norm)
 
 
 def adapter_parameters(model: PeftModel) -> dict[str, nn.Parameter]:

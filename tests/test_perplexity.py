@@ -1,0 +1,45 @@
+"""Perplexity against a sum over single tokens in numpy, whatever the batches."""
+
+import numpy as np
+import pytest
+import torch
+
+from qpa.data import IGNORED
+from qpa.perplexity import Perplexity, token_nll
+
+GENERATOR = torch.Generator().manual_seed(0)
+LOGITS = torch.randn(7, 12, 50, generator=GENERATOR) * 4
+LABELS = torch.randint(0, 50, (7, 12), generator=GENERATOR)
+LABELS[6, 5:] = IGNORED  # a short last window
+
+
+def token_by_token() -> tuple[float, int]:
+    total, count = 0.0, 0
+    for window, labels in zip(LOGITS.double().numpy(), LABELS.numpy(), strict=True):
+        for logits, label in zip(window[:-1], labels[1:], strict=True):
+            if label != IGNORED:
+                total += np.log(np.exp(logits).sum()) - logits[label]
+                count += 1
+    return total, count
+
+
+def test_nll_is_summed_over_real_tokens_only() -> None:
+    total, count = token_by_token()
+    nll, tokens = token_nll(LOGITS, LABELS)
+    assert tokens == count == 6 * 11 + 4
+    assert nll.item() == pytest.approx(total, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7])
+def test_perplexity_is_the_same_with_any_batch_size(batch: int) -> None:
+    metric = Perplexity()
+    for logits, labels in zip(LOGITS.split(batch), LABELS.split(batch), strict=True):
+        metric.update(logits, labels)
+    total, count = token_by_token()
+    assert metric.compute().item() == pytest.approx(np.exp(total / count), rel=1e-6)
+
+
+def test_unlikely_tokens_do_not_underflow() -> None:
+    logits = torch.tensor([[[0.0, 300.0], [0.0, 300.0]]])
+    nll, _ = token_nll(logits, torch.tensor([[0, 0]]))
+    assert nll == 300
