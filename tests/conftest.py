@@ -37,13 +37,12 @@ def compose_config(tmp_path: Path, text_file: Path) -> Callable[..., DictConfig]
     """Compose `conf/train.yaml` with a tiny random model and a short text, then the given overrides."""
 
     def composed(*overrides: str, model: str = "smollm2") -> DictConfig:
-        tiny = [f"model.architecture.{key}={value}" for key, value in TINY[model].items()]
-        defaults = [
-            f"model={model}", "model.weights=random", "model.num_layers=2", *tiny,
-            "data=text", f"data.train_files=[{text_file}]", "data.val_fraction=0.2", "data.context=32", "data.batch_size=4",
-            "trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu",
-            *([] if "mapper=paper" in overrides else ["mapper.width=4"]), "logger=none", f"cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run",
-        ]  # fmt: skip
+        shape = [f"model.architecture.{key}={value}" for key, value in TINY[model].items()]
+        text = [f"data.train_files=[{text_file}]", "data.val_fraction=0.2", "data.context=32", "data.batch_size=4"]
+        trainer = ["trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu"]
+        places = [f"cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run", "logger=none"]
+        width = [] if "mapper=paper" in overrides else ["mapper.width=4"]
+        defaults = [f"model={model}", "model.weights=random", "model.num_layers=2", *shape, "data=text", *text, *trainer, *places, *width]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config = compose("train", overrides=[*defaults, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(config)

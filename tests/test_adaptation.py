@@ -46,7 +46,9 @@ def gradients_by_injection(assembly: Assembly, batches: torch.Tensor) -> dict[st
     return {name: p.grad.clone() for name, p in adaptation.named_parameters()}
 
 
-@pytest.mark.parametrize("overrides", [[], ["peft=dora"], ["peft.target_modules=[lm_head]"], ["mapper=paper"], ["generator.circuits=shared"]])
+@pytest.mark.parametrize(
+    "overrides", [[], ["peft=dora"], ["peft.target_modules=[lm_head]"], ["mapper=paper"], ["generator.circuits=shared"]]
+)
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_gradients_equal_those_of_differentiable_injection(make_config: MakeConfig, overrides: list[str], micro_batches: int) -> None:
     assembly = moved(assemble(make_config(*overrides), None))

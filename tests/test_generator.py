@@ -22,7 +22,9 @@ def count(module: torch.nn.Module) -> int:
 
 
 def make(layout: Layout, mapper: CodeMapper | MLPMapper, *, layers: int = 2) -> Generator:
-    return Generator(start=torch.randn(layout.size), circuits=Circuits(layout, layers=layers, backend=backend("statevector")), mapper=mapper)
+    return Generator(
+        start=torch.randn(layout.size), circuits=Circuits(layout, layers=layers, backend=backend("statevector")), mapper=mapper
+    )
 
 
 @pytest.mark.parametrize(

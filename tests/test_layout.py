@@ -12,9 +12,7 @@ from qpa.adaptation import _view
 from qpa.errors import ConfigError
 from qpa.layout import AdapterTensor, Layout, plan
 
-shapes = st.lists(
-    st.one_of(st.tuples(st.integers(1, 40)), st.tuples(st.integers(1, 40), st.integers(1, 40))), min_size=1, max_size=6
-)
+shapes = st.lists(st.one_of(st.tuples(st.integers(1, 40)), st.tuples(st.integers(1, 40), st.integers(1, 40))), min_size=1, max_size=6)
 
 
 def tensors(found: list[tuple[int, ...]]) -> list[AdapterTensor]:

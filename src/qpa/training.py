@@ -55,7 +55,9 @@ class FineTuning(LightningModule):
         self.adaptation.collect()
         norm = nn.utils.get_total_norm([p.grad for p in self.adaptation.parameters() if p.grad is not None])
         if not torch.isfinite(norm):
-            raise NonFiniteLossError(f"loss or gradient is not finite at step {self.global_step + 1}: training stopped before it did harm")
+            kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+            problem = f"loss or gradient is not finite at step {self.global_step + 1}; the weights were not touched"
+            raise NonFiniteLossError(f"{problem}, the last good checkpoint is {kept}; lower generator.lr={self.schedule.lr}")
         self.log("train/gradient_norm", norm)
 
     def on_validation_start(self) -> None:

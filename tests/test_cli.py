@@ -1,0 +1,99 @@
+"""The command line as a user meets it: real processes, one clear line for every mistake, fast."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TINY = ["model.weights=random", "model.num_layers=1", "logger=none"]
+
+
+def command(*arguments: str, module: str | None = None, **environment: str) -> subprocess.CompletedProcess:
+    entry = ["-m", module] if module else ["train.py"]
+    offline = {"HF_HUB_OFFLINE": "1"}  # on any machine: what needs the hub fails here
+    return subprocess.run(
+        [sys.executable, *entry, *arguments], cwd=ROOT, capture_output=True, text=True, env=os.environ | offline | environment, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["circuit.qubits=99"], 1, ["circuit.qubits=99", "memory", "at most"]),
+        (["circuit.qubits=0"], 1, ["circuit.qubits=0", "greater than or equal to 1"]),
+        (["circuit.qubits=many"], 1, ["circuit.qubits=many", "integer"]),
+        (["circuit.qubits=4", "mapper.chunk_size=10"], 1, ["circuit.qubits=4", "circuit.qubits=11 fits", "mapper.chunk_size=1056 fits"]),
+        (["mapper.chunk_size=9999999"], 1, ["mapper.chunk_size=9999999", "at most 16896"]),
+        (["circuit.backend=abacus"], 1, ["circuit.backend=abacus", "'statevector' or 'torchquantum'"]),
+        (["data=text", "data.train_files=[nowhere.txt]"], 1, ["data.train_files=['nowhere.txt']", "cannot read"]),
+        (["data=text", "data.train_files=[/dev/null]"], 1, ["data.train_files=['/dev/null']", "empty"]),
+        (["data=text"], 1, ["data.train_files", "at least one"]),
+        (["data.batch_size=0"], 1, ["data.batch_size=0", "greater than or equal to 1"]),
+        (["peft.target_modules=[nothing]"], 1, ["peft.target_modules=['nothing']", "q_proj", "lm_head"]),
+        (["peft.r=0"], 1, ["peft.r=0", "at least 1"]),
+        (["model=gpt2"], 1, ["model.hub=openai-community/gpt2", "model.path=DIR"]),
+        (["model=causal_lm"], 1, ["model.hub=None", "model.path=DIR"]),
+        (["model.path=/nowhere"], 1, ["model.path=/nowhere", "config.json"]),
+        (["model=bert"], 1, ["model=bert", "gemma2", "smollm2"]),
+        (["circuit.qubit=8"], 1, ["circuit.qubit", "no such key"]),
+        (["optimizer.lr=nan"], 1, ["optimizer.lr=nan", "finite"]),
+        (["ckpt=last", "seed=123456"], 1, ["ckpt=last", "last.ckpt"]),
+        (["circuit.qubits"], 2, ["circuit.qubits"]),
+        (["--no-such-flag"], 2, ["--no-such-flag"]),
+    ],
+)
+def test_mistake_gets_one_clear_line_fast(arguments: list[str], code: int, words: list[str]) -> None:
+    started = time.monotonic()
+    done = command(*arguments)
+    assert time.monotonic() - started < 5
+    assert done.returncode == code
+    line = done.stderr.strip().splitlines()[-1]
+    assert all(word in line for word in words), line
+    assert "Traceback" not in done.stderr
+    if code == 1:
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_full_error_shows_the_traceback_when_asked_for() -> None:
+    done = command("circuit.qubits=99", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["qpa.evaluate", "qpa.export"])
+def test_verbs_name_their_usage_and_refuse_what_is_no_run(module: str, tmp_path: Path) -> None:
+    usage = command(module=module)
+    assert (usage.returncode, "usage:" in usage.stderr, usage.stderr.count("\n")) == (2, True, 1)
+    wrong = command(f"run={tmp_path}", module=module)
+    assert (wrong.returncode, "no run folder" in wrong.stderr, wrong.stderr.count("\n")) == (1, True, 1)
+
+
+def test_unreachable_data_set_is_one_line() -> None:
+    done = command("data=wikitext2", *TINY)
+    assert done.returncode == 1
+    assert "data.hub=Salesforce/wikitext" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_readonly_run_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = command(f"run_dir={tmp_path}/file/run", *TINY)
+    assert done.returncode == 1
+    assert "run_dir=" in done.stderr
+    assert "cannot be written" in done.stderr
+
+
+def test_command_line_of_the_mission_composes_for_gemma2_dora(tmp_path: Path, text_file: Path) -> None:
+    """`model=gemma2 peft=dora circuit.qubits=8`, the model's own shape but for depth, vocabulary and weights."""
+    done = command(
+        "model=gemma2", "peft=dora", "circuit.qubits=8", "model.weights=random", "model.num_layers=1", "model.architecture.vocab_size=300",
+        "trainer.max_steps=1", "data=text", f"data.train_files=[{text_file}]", "data.val_fraction=0.02", "data.context=32", "logger=none",
+        f"run_dir={tmp_path}/run", f"cache_dir={tmp_path}/cache",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == f"{tmp_path}/run"
+    assert done.stderr == ""

@@ -1,0 +1,241 @@
+"""Whole runs on a tiny model: what they leave behind, how they go on, what others can do with the adapter."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from qpa import evaluate, export, record, run
+from qpa.adaptation import GeneratedAdaptation
+from qpa.assembly import load_base
+from qpa.config import Config
+from qpa.errors import ConfigError, NonFiniteLossError, UsageError
+from qpa.verbs import named_run
+
+MakeConfig = Callable[..., Config]
+
+# Stock transformers and peft in a process where qpa cannot be imported: logits of the adapter, with and without it.
+STOCK = """
+import sys
+sys.modules["qpa"] = None
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+base, adapter, ids, out = sys.argv[1:]
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+with torch.no_grad():
+    torch.save(model(input_ids=torch.load(ids)).logits, out)
+"""
+
+
+def train(config: Config) -> tuple[Path, record.Record]:
+    run.train(config)
+    return config.folder, record.read(config.folder)
+
+
+@pytest.fixture
+def saved_base(make_config: MakeConfig, tmp_path: Path) -> Callable[..., Path]:
+    """A tiny model saved in fp32 as a user would have it, with a byte tokenizer beside it."""
+
+    def save(model: str) -> Path:
+        from qpa.tokenizer import BYTE_BOS, byte_encoder
+
+        folder = tmp_path / f"base-{model}"
+        load_base(make_config(model=model), None).float().save_pretrained(folder)
+        byte_encoder().tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": BYTE_BOS, "tokenizer_class": "PreTrainedTokenizerFast"}))
+        return folder
+
+    return save
+
+
+@pytest.mark.parametrize("overrides", [[], ["generator=none"]])
+def test_run_learns_and_leaves_a_complete_record(make_config: MakeConfig, overrides: list[str], capsys: pytest.CaptureFixture) -> None:
+    folder, result = train(make_config("trainer.max_steps=30", *overrides))
+    ours = result["qpa"]
+    assert result["train_info"]["status"] == "success"
+    assert ours["test"]["perplexity"] < 0.95 * ours["test"]["base_perplexity"]
+    assert ours["params"]["trainable"] == ours["params"]["circuit"] + ours["params"]["mapper"] or overrides
+    assert ours["params"]["ratio"] == ours["params"]["trainable"] / ours["params"]["plain_peft"]
+    assert ours["seconds_per_step"] > 0
+    assert ours["peak_memory_bytes"] > 0
+    assert (folder / "adapter" / "adapter_config.json").is_file()
+    assert capsys.readouterr().out.splitlines()[-1] == str(folder)
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert len([r for r in rows if r["train/loss"]]) == 30
+
+
+def test_reported_perplexity_is_that_of_the_best_step(make_config: MakeConfig) -> None:
+    folder, result = train(make_config("trainer.max_steps=7", "generator.lr=0.5"))
+    seen = [float(r["val/perplexity"]) for r in csv.DictReader((folder / "metrics.csv").open()) if r["val/perplexity"]]
+    assert len(seen) == 4  # after steps 2, 4, 6 and the last
+    assert result["qpa"]["val"]["perplexity"] == pytest.approx(min(seen), rel=1e-4)
+
+
+def test_adapter_alone_decides_the_reported_perplexity(make_config: MakeConfig) -> None:
+    config = make_config("trainer.max_steps=10")
+    folder, result = train(config)
+    found = evaluate.evaluate(config, folder / "adapter")
+    assert found["test"]["perplexity"] == pytest.approx(result["qpa"]["test"]["perplexity"], rel=1e-5)
+    assert found["test"]["tokens"] == result["qpa"]["test"]["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("model", "overrides"),
+    [
+        ("smollm2", []),
+        ("gpt2", ["peft=dora"]),
+        ("gemma2", ["peft.target_modules=[lm_head]"]),
+        ("gemma3_270m", ["generator=none"]),
+        ("smollm2", ["mapper=paper", "peft.target_modules=[lm_head,q_proj]"]),
+    ],
+)
+def test_stock_peft_reloads_the_adapter_with_equal_logits(
+    make_config: MakeConfig, saved_base: Callable[..., Path], tmp_path: Path, model: str, overrides: list[str]
+) -> None:
+    base = saved_base(model)
+    config = make_config("model.weights=published", f"model.path={base}", "model.num_layers=null", *overrides, model=model)
+    folder, _ = train(config)
+    ids = torch.randint(0, 256, (2, 16))
+    torch.save(ids, tmp_path / "ids.pt")
+    subprocess.run([sys.executable, "-c", STOCK, base, folder / "adapter", tmp_path / "ids.pt", tmp_path / "out.pt"], check=True)
+    stock = torch.load(tmp_path / "out.pt")
+
+    ours = generated_logits(config, base, ids)
+    torch.testing.assert_close(stock, ours, atol=1e-4, rtol=0)
+
+    export.main([f"run={folder}", "merged=true"])
+    merged = AutoModelForCausalLM.from_pretrained(folder / "merged", dtype=torch.float32).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(merged(input_ids=ids).logits, ours, atol=1e-4, rtol=0)
+    assert (folder / "merged" / "tokenizer.json").is_file()
+
+
+def generated_logits(config: Config, base: Path, ids: torch.Tensor) -> torch.Tensor:
+    """Logits in fp32 with the adapter as the best checkpoint generates it, not as it was saved."""
+    from qpa.assembly import assemble
+
+    assembly = assemble(config, base)
+    assembly.adaptation.load_state_dict(torch.load(config.folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
+    assembly.adaptation.write()
+    with torch.no_grad():
+        return assembly.model.float().eval()(input_ids=ids).logits
+
+
+def test_only_adapter_tensors_are_exported(make_config: MakeConfig) -> None:
+    folder, result = train(make_config("peft.target_modules=[lm_head]"))
+    tensors = load_file(folder / "adapter" / "adapter_model.safetensors")
+    assert sum(t.numel() for t in tensors.values()) == result["qpa"]["params"]["plain_peft"]
+
+
+@pytest.mark.parametrize("overrides", [[], ["generator=none"], ["trainer.accumulate_grad_batches=2", "data.batch_size=2"]])
+def test_resumed_run_equals_the_uninterrupted_one(make_config: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:
+    fixed = ["optimizer.decay=linear", "trainer.val_every=3", *overrides]
+    whole, expected = train(make_config("trainer.max_steps=6", f"run_dir={tmp_path}/whole", *fixed))
+    half = make_config("trainer.max_steps=6", f"run_dir={tmp_path}/half", *fixed)
+    stop_after(half, 4)
+    _, resumed = train(make_config("trainer.max_steps=6", f"run_dir={tmp_path}/half", "ckpt=last", *fixed))
+    assert resumed["qpa"]["test"] == expected["qpa"]["test"]
+    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (whole, tmp_path / "half"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def stop_after(config: Config, steps: int) -> None:
+    """Let a run die in its `steps`-th optimizer step."""
+    from qpa.training import FineTuning
+
+    original = FineTuning.training_step
+
+    def dying(self: FineTuning, batch: dict, index: int) -> torch.Tensor:
+        if self.global_step == steps:
+            raise SystemExit("power cut")
+        return original(self, batch, index)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(FineTuning, "training_step", dying)
+        run.train(config)
+    assert record.read(config.folder)["train_info"]["status"] == "canceled"
+
+
+def test_non_finite_loss_stops_before_harm_and_keeps_the_last_checkpoint(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config("trainer.max_steps=8")
+    collect = GeneratedAdaptation.collect
+    calls: list[int] = []
+
+    def poisoned(self: GeneratedAdaptation) -> None:
+        calls.append(1)
+        if len(calls) == 5:
+            self.leaves.gradient[0] = float("nan")
+        collect(self)
+
+    monkeypatch.setattr(GeneratedAdaptation, "collect", poisoned)
+    with pytest.raises(NonFiniteLossError, match=r"step 5.*last\.ckpt"):
+        run.train(config)
+    kept = torch.load(config.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert kept["global_step"] == 4
+    assert all(torch.isfinite(t).all() for t in kept["state_dict"].values())
+    assert record.read(config.folder)["train_info"]["status"] == "failed"
+
+
+def test_finished_run_is_shown_and_not_run_again(make_config: MakeConfig, capsys: pytest.CaptureFixture) -> None:
+    config = make_config()
+    _, first = train(config)
+    _, second = train(config)
+    assert first == second
+    assert "Finished before" in capsys.readouterr().out
+    _, third = train(make_config("force=true"))
+    assert third["run_info"]["created_at"] >= first["run_info"]["created_at"]
+    assert third["run_info"]["total_time"] != first["run_info"]["total_time"]
+
+
+def test_finished_run_of_another_config_is_not_replaced(make_config: MakeConfig) -> None:
+    train(make_config())
+    with pytest.raises(ConfigError, match="finished run of another config"):
+        run.train(make_config("seed=2"))
+
+
+def test_equal_seeds_give_equal_runs_and_others_do_not(make_config: MakeConfig, tmp_path: Path) -> None:
+    found = [
+        train(make_config(f"run_dir={tmp_path}/{i}", f"seed={seed}"))[1]["qpa"]["test"]["perplexity"] for i, seed in enumerate([1, 1, 2])
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_checkpoint_holds_only_what_is_trained(make_config: MakeConfig) -> None:
+    folder, result = train(make_config())
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    check_sums = 2
+    assert sum(t.numel() for t in state.values()) == result["qpa"]["params"]["trainable"] + check_sums
+
+
+def test_wandb_writes_offline_into_the_runs_folder_only(make_config: MakeConfig) -> None:
+    folder, _ = train(make_config("logger=wandb"))
+    (offline,) = (folder / "wandb").glob("offline-run-*")
+    (log,) = offline.glob("*.wandb")
+    identity = (folder / record.WANDB_ID).read_text()
+    assert identity in log.name
+    content = log.read_bytes()
+    for key in (b"params/ratio", b"test/perplexity", b"val/perplexity", b"train/loss", b"train/seconds_per_step", b"peak_memory_bytes"):
+        assert key in content, key
+
+
+def test_overrides_of_a_finished_run_replace_keys_and_whole_groups(make_config: MakeConfig) -> None:
+    folder, _ = train(make_config())
+    _, config, options = named_run([f"run={folder}", "data=pydoc", "data.context=64", "merged=true"], usage="", options=("merged",))
+    assert (config.data.source, config.data.context, options) == ("pydoc", 64, {"merged": "true"})
+    assert config.peft == make_config().peft
+
+
+@pytest.mark.parametrize("verb", [evaluate, export])
+def test_folder_that_is_no_run_is_refused(tmp_path: Path, verb: object) -> None:
+    with pytest.raises(ConfigError, match=r"run=.*no run folder"):
+        verb.main([f"run={tmp_path}"])
+    with pytest.raises(UsageError, match="usage: python -m qpa"):
+        verb.main([])
