@@ -1,12 +1,12 @@
 # make setup: install into .venv · make demo: the main job · make test: all tests · make check: what CI runs
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRAS ?= dev
 
 # torch: a folder of wheels that pip is set up with comes first (uv does not read pip's settings); else uv picks the build
 # that fits this machine, CUDA where there is a GPU, CPU where there is none.
-FIND_LINKS := $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null || printenv PIP_FIND_LINKS)
+FIND_LINKS := $(strip $(shell $(PYTHON) -m pip config get global.find-links 2>/dev/null || printenv PIP_FIND_LINKS))
 ifneq ($(FIND_LINKS),)
 export UV_FIND_LINKS := $(FIND_LINKS)
 else
