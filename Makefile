@@ -15,9 +15,11 @@ endif
 
 .PHONY: setup demo test check clean
 
-setup: $(VENV)/installed
+INSTALLED := $(VENV)/installed-$(EXTRAS)
 
-$(VENV)/installed: pyproject.toml constraints.txt
+setup: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade uv
 	$(BIN)/uv pip install --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[$(EXTRAS)]'

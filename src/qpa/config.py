@@ -104,6 +104,7 @@ class DataConfig(Section):
     val_files: list[str]
     test_files: list[str]
     val_fraction: float | None = Field(gt=0, lt=1)
+    max_held_out_windows: int | None = Field(ge=1)
     context: int = Field(ge=2)
     batch_size: int = Field(ge=1)
 

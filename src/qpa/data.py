@@ -30,7 +30,10 @@ def windows(config: Config, texts: Texts, encoder: TextEncoder, cache: Path) -> 
     Raises:
         ConfigError: a split is shorter than one window.
     """
-    return {name: _windows_of(config, name, getattr(texts, name), encoder, cache) for name in SPLITS}
+    packed = {name: _windows_of(config, name, getattr(texts, name), encoder, cache) for name in SPLITS}
+    if (most := config.data.max_held_out_windows) is None:
+        return packed
+    return {name: rows if name == "train" else rows.take(min(most, len(rows))) for name, rows in packed.items()}
 
 
 def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cache: Path) -> Dataset:
