@@ -1,18 +1,19 @@
 """Windows hold every token of the text once, in order, each window behind one BOS."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from qpa import text
+from qpa import text, tokenizer
 from qpa.config import Config
 from qpa.data import IGNORED, windows
 from qpa.errors import ConfigError
 from qpa.loaders import ShuffledWindows
 from qpa.text import SPLITS, Texts
-from qpa.tokenizer import byte_encoder
+from qpa.tokenizer import TextEncoder, byte_encoder
 
 MakeConfig = Callable[..., Config]
 PROSE = "Zwölf Boxkämpfer jagen Viktor\nquer über den großen Sylter Deich. " * 9
@@ -84,3 +85,32 @@ def test_resumed_order_is_the_rest_of_the_whole_order() -> None:
     assert list(ShuffledWindows(7, seed=3, start=12, stop=30)) == whole[12:]
     assert sorted(whole[:7]) == sorted(whole[7:14]) == list(range(7))
     assert whole[:7] != whole[7:14]
+
+
+def test_special_tokens_written_in_a_text_stay_text() -> None:
+    encoder = byte_encoder()
+    (ids,) = encoder.encode(["a<bos>b"])
+    assert encoder.bos not in ids
+    assert encoder.tokenizer.decode(ids) == "a<bos>b"
+
+
+@pytest.mark.parametrize(
+    ("settings", "model", "bos"),
+    [
+        ({"bos_token": "<bos>"}, {}, 256),
+        ({"bos_token": {"content": "<bos>"}}, {}, 256),
+        ({"bos_token": None}, {"bos_token_id": 7}, None),
+        ({}, {"bos_token_id": 7}, 7),
+    ],
+)
+def test_bos_is_the_tokenizers_or_else_the_models(tmp_path: Path, settings: dict, model: dict, bos: int | None) -> None:
+    byte_encoder().tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text(json.dumps(model))
+    assert tokenizer.load(tmp_path).bos == bos
+
+
+def test_lone_last_token_of_a_model_without_bos_is_no_window(make_config: MakeConfig, tmp_path: Path) -> None:
+    without = TextEncoder(byte_encoder().tokenizer, None)
+    rows = windows(make_config(), Texts("x" * 65, "y" * 64, "z" * 66), without, tmp_path)
+    assert [len(rows[split]) for split in SPLITS] == [2, 2, 3]

@@ -135,16 +135,83 @@ def test_only_adapter_tensors_are_exported(make_config: MakeConfig) -> None:
     assert sum(t.numel() for t in tensors.values()) == result["qpa"]["params"]["plain_peft"]
 
 
-@pytest.mark.parametrize("overrides", [[], ["generator=none"], ["trainer.accumulate_grad_batches=2", "data.batch_size=2"]])
-def test_resumed_run_equals_the_uninterrupted_one(make_config: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:
-    fixed = ["optimizer.decay=linear", "trainer.val_every=3", *overrides]
-    whole, expected = train(make_config("trainer.max_steps=6", f"run_dir={tmp_path}/whole", *fixed))
-    half = make_config("trainer.max_steps=6", f"run_dir={tmp_path}/half", *fixed)
-    stop_after(half, 4)
-    _, resumed = train(make_config("trainer.max_steps=6", f"run_dir={tmp_path}/half", "ckpt=last", *fixed))
+@pytest.mark.parametrize(
+    ("model", "stop", "overrides"),
+    [
+        ("smollm2", 2, []),
+        ("smollm2", 6, ["generator=none"]),
+        ("smollm2", 3, ["trainer.accumulate_grad_batches=2", "data.batch_size=2"]),
+        ("gpt2", 5, ["peft.lora_dropout=0.1"]),  # dropout masks too
+    ],
+)
+def test_resumed_run_equals_the_uninterrupted_one(
+    make_config: MakeConfig, tmp_path: Path, model: str, stop: int, overrides: list[str]
+) -> None:
+    fixed = ["trainer.max_steps=7", "trainer.val_every=1", *overrides]
+    whole, expected = train(make_config(f"run_dir={tmp_path}/whole", *fixed, model=model))
+    stop_after(make_config(f"run_dir={tmp_path}/half", *fixed, model=model), stop)
+    half, resumed = train(make_config(f"run_dir={tmp_path}/half", "ckpt=last", *fixed, model=model))
+    assert resumed["qpa"]["resumed_from_step"] == stop
     assert resumed["qpa"]["test"] == expected["qpa"]["test"]
-    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (whole, tmp_path / "half"))
+    first, second = (load_file(folder / "adapter" / "adapter_model.safetensors") for folder in (whole, half))
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert losses(half / "metrics-1.csv") + losses(half / "metrics.csv") == losses(whole / "metrics.csv")
+
+
+def losses(metrics: Path) -> list[str]:
+    return [row["train/loss"] for row in csv.DictReader(metrics.open()) if row["train/loss"]]
+
+
+def test_run_that_died_after_training_is_finished_without_training(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("qpa.job.measure", lambda *_: sys.exit("power cut"))
+        run.train(make_config("trainer.max_steps=5"))
+    _, result = train(make_config("trainer.max_steps=5", "ckpt=last"))
+    assert result["train_info"]["status"] == "success"
+    assert result["qpa"]["resumed_from_step"] == 5
+
+
+@pytest.mark.parametrize("overrides", [["mapper.width=5"], ["trainer.max_steps=3"]])
+def test_checkpoint_of_another_config_is_refused_and_stays(make_config: MakeConfig, overrides: list[str]) -> None:
+    config = make_config()
+    train(config)
+    before = (config.folder / "checkpoints" / "last.ckpt").read_bytes()
+    with pytest.raises(ConfigError, match=r"ckpt=|trainer.max_steps=3"):
+        run.train(make_config("ckpt=last", *overrides))
+    assert (config.folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_damaged_checkpoint_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "bad.ckpt").write_text("no checkpoint")
+    with pytest.raises(ConfigError, match=r"ckpt=.*damaged"):
+        run.train(make_config(f"ckpt={tmp_path}/bad.ckpt"))
+
+
+def test_folder_of_somebody_else_is_left_alone(make_config: MakeConfig, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "checkpoints").mkdir(parents=True)
+    (theirs / "checkpoints" / "precious.pt").write_text("years of work")
+    with pytest.raises(ConfigError, match=r"run_dir=.*neither empty nor a run's folder"):
+        run.train(make_config(f"run_dir={theirs}", "force=true"))
+    assert (theirs / "checkpoints" / "precious.pt").read_text() == "years of work"
+
+
+def test_mistake_found_late_leaves_the_finished_run_as_it_was(make_config: MakeConfig) -> None:
+    config = make_config()
+    _, before = train(config)
+    for mistake in ("+peft.no_such_argument=1", "+optimizer.no_such_argument=1", "optimizer.weight_decay=-1"):
+        with pytest.raises(ConfigError):
+            run.train(make_config("force=true", mistake))
+    assert record.read(config.folder) == before
+    assert (config.folder / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_changed_text_is_another_run(make_config: MakeConfig, tmp_path: Path, text_file: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_text(text_file.read_text())
+    before = make_config(f"data.train_files=[{mine}]").fingerprint()
+    mine.write_text(text_file.read_text()[::-1])
+    assert make_config(f"data.train_files=[{mine}]").fingerprint() != before
 
 
 def stop_after(config: Config, steps: int) -> None:
@@ -202,8 +269,10 @@ def test_finished_run_of_another_config_is_not_replaced(make_config: MakeConfig)
 
 
 def test_equal_seeds_give_equal_runs_and_others_do_not(make_config: MakeConfig, tmp_path: Path) -> None:
+    dropout = "peft.lora_dropout=0.2"
     found = [
-        train(make_config(f"run_dir={tmp_path}/{i}", f"seed={seed}"))[1]["qpa"]["test"]["perplexity"] for i, seed in enumerate([1, 1, 2])
+        train(make_config(f"run_dir={tmp_path}/{i}", f"seed={seed}", dropout))[1]["qpa"]["test"]["perplexity"]
+        for i, seed in enumerate([1, 1, 2])
     ]
     assert found[0] == found[1] != found[2]
 

@@ -56,7 +56,8 @@ class GeneratedAdaptation(nn.Module):
         """Put the generator's present output into the adapter, unless this step's output is already there."""
         if self._generated is not None:
             return
-        generated = self.generator()
+        with torch.autocast(self.leaves.values.device.type, enabled=False):  # generated weights are fp32 under any trainer precision
+            generated = self.generator()
         if not self.leaves.bound(generated.device):
             self.leaves.bind(generated.device)
         self.leaves.values.copy_(generated.detach())

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from qpa.config import ModelConfig
+from qpa.errors import ConfigError
 from qpa.modules import depth_key
 from qpa.source import architecture
 
@@ -16,7 +17,18 @@ def load(model: ModelConfig, folder: Path | None) -> PreTrainedModel:
     Args:
         model: config group `model`.
         folder: where its files are (see `qpa.source`), None for random weights.
+
+    Raises:
+        ConfigError: transformers cannot build it; its own words are in the text.
     """
+    try:
+        return _load(model, folder)
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError("model", folder or "random", f"transformers cannot build it: {reason}") from error
+
+
+def _load(model: ModelConfig, folder: Path | None) -> PreTrainedModel:
     settings = _architecture(model, folder)
     kwargs = {"dtype": frozen_dtype()} | ({"attn_implementation": model.attention} if model.attention else {})
     with torch.device("cpu"):
@@ -29,7 +41,11 @@ def load(model: ModelConfig, folder: Path | None) -> PreTrainedModel:
 
 def frozen_dtype() -> torch.dtype:
     """bf16 where the GPU or the processor has instructions for it, else fp32."""
-    fast = torch.cuda.is_bf16_supported() if torch.cuda.is_available() else torch.cpu.get_capabilities().get("avx512_bf16", False)
+    fast = (
+        torch.cuda.is_bf16_supported(including_emulation=False)
+        if torch.cuda.is_available()
+        else torch.cpu.get_capabilities().get("avx512_bf16", False)
+    )
     return torch.bfloat16 if fast else torch.float32
 
 

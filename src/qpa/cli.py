@@ -23,7 +23,7 @@ def one_line_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them its own way
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException) as error:
+    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
         if FULL_ERRORS:
             raise
         print(f"qpa: {describe(error)}", file=sys.stderr)
@@ -35,6 +35,8 @@ def describe(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={value}: there is no such choice; there are {', '.join(sorted(error.options))}"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if unknown := re.match(r"Could not override '(.+?)'\.", str(error)):
         return f"{unknown[1]}: there is no such key; python train.py --cfg job prints all keys, +{unknown[1]}=... adds one"
     cause = error.__cause__

@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from qpa.errors import ConfigError
 
+OURS = {"strategy", "num_nodes", "max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
 VOLATILE = ("name", "run_dir", "ckpt", "force", "cache_dir", "logger")  # keys that do not change what a run computes
 
 
@@ -112,6 +113,8 @@ class DataConfig(Section):
 class TrainerConfig(OpenSection):
     """Group `trainer`: arguments of `pytorch_lightning.Trainer`."""
 
+    devices: Literal[1]  # several processes would each train their own generator
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     max_steps: int = Field(ge=1)
     val_every: int = Field(ge=1)
     accumulate_grad_batches: int = Field(ge=1)
@@ -119,6 +122,12 @@ class TrainerConfig(OpenSection):
     log_every_n_steps: int = Field(ge=1)
     precision: Literal["32-true", "bf16-mixed"]
     enable_progress_bar: bool
+
+    @model_validator(mode="after")
+    def _refuse_what_the_run_sets(self) -> "TrainerConfig":
+        if ours := OURS.intersection(self.arguments()):
+            raise ValueError(f"{', '.join(sorted(ours))} cannot be set: a run counts steps, on one device")
+        return self
 
 
 class LoggerConfig(Section):
@@ -158,8 +167,15 @@ class Config(Section):
 
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change when a value that the result depends on changes."""
-        kept = self.model_dump(by_alias=True, exclude=set(VOLATILE))
+        unused = {"circuit", "mapper"} if self.generator.kind == "none" else set()
+        kept = self.model_dump(by_alias=True, exclude={*VOLATILE, *unused})
+        data = self.data
+        kept["text"] = [_digest(Path(f)) for f in (*data.train_files, *data.val_files, *data.test_files)]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _digest(file: Path) -> str | None:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
 
 
 def parse(config: DictConfig | Mapping[str, Any]) -> Config:
@@ -176,5 +192,7 @@ def parse(config: DictConfig | Mapping[str, Any]) -> Config:
         return Config.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(key, first["input"], first["msg"].replace("Input should", "should")) from error
+        key = ".".join(str(part) for part in first["loc"] if first["loc"][0] != "mapper" or part not in ("codes", "mlp"))
+        value = None if first["type"] == "missing" else first["input"]
+        problem = first["msg"].removeprefix("Value error, ").replace("Input should", "should").replace("Field required", "has to be given")
+        raise ConfigError(key, value if not isinstance(value, dict) else "...", problem) from error

@@ -49,7 +49,7 @@ def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cach
         problem = f"the {name} text ({len(tokens)} tokens) is shorter than one window; lower data.context={context}"
         raise ConfigError(*where(config.data, name), problem)
     dataset = Dataset.from_list(list(_pack(tokens, first, context)))
-    with whole_folder(folder) as scratch:
+    with whole_folder(folder, replace=False) as scratch:
         dataset.save_to_disk(str(scratch))
     return dataset.with_format("torch")
 
@@ -67,6 +67,8 @@ def _pack(tokens: list[int], first: list[int], context: int) -> Iterator[dict[st
     step = context - len(first)
     for at in range(0, len(tokens), step):
         ids = first + tokens[at : at + step]
+        if len(ids) < 2:
+            return  # a lone token has nothing before it to be predicted from
         padding = context - len(ids)
         # Padding stands on the right, where causal attention never looks back from a real token: any id will do.
         yield {"input_ids": ids + ids[-1:] * padding, "labels": ids + [IGNORED] * padding}

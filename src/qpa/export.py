@@ -43,7 +43,7 @@ def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
 
     quiet()
     assembly = assemble(config, base_folder)
-    assembly.adaptation.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    assembly.adaptation.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     assembly.adaptation.write()
     peft_model.save_adapter(assembly.model, target, base_name=config.model.path or config.model.hub)
 

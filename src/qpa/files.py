@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all."""
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -11,20 +12,33 @@ from typing import Any
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of `target` only if the block ends without an error."""
+def whole_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Give an empty folder to fill; it becomes `target` only if the block ends without an error.
+
+    With `replace` False a target that another process has made meanwhile stays (caches, which it may be reading).
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as scratch:
         filled = Path(scratch) / "filled"
         filled.mkdir()
         yield filled
-        if target.exists():
-            shutil.rmtree(target)
+        if target.exists() and not replace:
+            return
+        shutil.rmtree(target, ignore_errors=True)
         os.replace(filled, target)
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a JSON file by a rename, so that a reader never sees half of it."""
     scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+    scratch.write_text(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
     os.replace(scratch, path)
+
+
+def _finite(value: Any) -> Any:
+    """The same without infinities and NaN, which JSON does not have: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

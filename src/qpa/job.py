@@ -1,7 +1,10 @@
 """The heavy part of a run: build, fit, measure, export. Lightning's trainer enters here."""
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -11,63 +14,102 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from qpa import loggers, peft_model, record
 from qpa.adaptation import DirectAdaptation
-from qpa.assembly import assemble, load_base
+from qpa.assembly import Assembly, assemble, load_base
 from qpa.callbacks import StepClock, progress
 from qpa.config import Config, TrainerConfig
+from qpa.errors import ConfigError
 from qpa.loaders import held_out_loader, train_loader
 from qpa.quiet import quiet
 from qpa.training import HELD_OUT, FineTuning, Measured
 
 
-def run(
-    config: Config, *, base_folder: Path | None, windows: dict[str, Dataset], folder: Path, checkpoint: Path | None, result: record.Record
-) -> None:
-    """Train, measure base and adapted model on the held-out windows, export the adapter, fill in the record."""
+@dataclass(frozen=True)
+class Prepared:
+    """All that can be built before a run's folder is touched.
+
+    Attributes:
+        resume_from: a checkpoint that fits, None to start from the beginning.
+        from_step: the optimizer step it was written after.
+    """
+
+    assembly: Assembly
+    module: FineTuning
+    resume_from: Path | None
+    from_step: int
+
+
+def prepare(config: Config, base_folder: Path | None, checkpoint: Path | None) -> Prepared:
+    """Build model, adaptation and optimizer, and read the checkpoint to go on from.
+
+    Raises:
+        ConfigError: the checkpoint does not fit, or a library refuses one of the config's values.
+    """
     quiet()
     assembly = assemble(config, base_folder)
-    module = FineTuning(assembly.model, assembly.adaptation, optimizer=config.optimizer, steps=config.trainer.max_steps)
+    module = FineTuning(assembly.model, assembly.adaptation, optimizer=config.optimizer, steps=config.trainer.max_steps, seed=config.seed)
+    module.configure_optimizers()
+    from_step = _fit_checkpoint(config, assembly, checkpoint) if checkpoint else 0
+    return Prepared(assembly, module, checkpoint, from_step)
+
+
+def _fit_checkpoint(config: Config, assembly: Assembly, checkpoint: Path) -> int:
+    """The step of a checkpoint whose weights fit this config."""
+    try:
+        content = load_checkpoint(checkpoint)
+        assembly.adaptation.load_state_dict(content["state_dict"])
+        step = content["global_step"]
+    except (UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
+        raise ConfigError(
+            "ckpt", checkpoint, "no checkpoint of this config (damaged, or other sizes); leave ckpt out to start anew"
+        ) from error
+    if step > config.trainer.max_steps:
+        raise ConfigError("trainer.max_steps", config.trainer.max_steps, f"{checkpoint} has {step} steps already; give at least {step}")
+    return step
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content on the CPU, read without running any code in it."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def run(config: Config, prepared: Prepared, *, windows: dict[str, Dataset], folder: Path, result: record.Record) -> None:
+    """Train, measure base and adapted model on the held-out windows, export the adapter, fill in the record."""
+    assembly, module = prepared.assembly, prepared.module
     clock, checkpoints = StepClock(), _checkpoints(folder)
+    result["qpa"]["resumed_from_step"] = prepared.from_step
     with loggers.opened(config, folder, job_type="train") as opened:
         trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, checkpoints])
         loggers.summarise(opened, assembly.parameters.metrics())
-        fit(config, trainer, module, windows, checkpoints=checkpoints, resume_from=checkpoint)
+        fit(config, trainer, prepared, windows, checkpoints=checkpoints)
         measure(config, trainer, module, windows)
-        peft_model.save_adapter(assembly.model, folder / "adapter", base_name=config.model.path or config.model.hub)
+        base_name = None if config.model.weights == "random" else config.model.path or config.model.hub
+        peft_model.save_adapter(assembly.model, folder / "adapter", base_name=base_name)
         total = sum(p.numel() for p in assembly.model.parameters())
         counts = assembly.parameters.record()
         record.fill(result, config, folder, parameters=counts, measured=module.measured(), seconds=clock.seconds, total_params=total)
         loggers.summarise(opened, record.summary(result))
 
 
-def fit(
-    config: Config,
-    trainer: Trainer,
-    module: FineTuning,
-    windows: dict[str, Dataset],
-    *,
-    checkpoints: ModelCheckpoint,
-    resume_from: Path | None,
-) -> None:
+def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str, Dataset], *, checkpoints: ModelCheckpoint) -> None:
     """Train to `max_steps`, validate the last step too, and go back to the best step by validation perplexity."""
-    from_step = torch.load(resume_from, weights_only=True)["global_step"] if resume_from else 0
     held_out = held_out_loader(config, windows["val"])
-    trainer.fit(module, train_loader(config, windows["train"], from_step=from_step), held_out, ckpt_path=resume_from)
-    best = Path(checkpoints.best_model_path) if checkpoints.best_model_path else None
+    train = train_loader(config, windows["train"], from_step=prepared.from_step)
+    trainer.fit(prepared.module, train, held_out, ckpt_path=prepared.resume_from, weights_only=True)
     if trainer.global_step % config.trainer.val_every:
-        (last,) = trainer.validate(module, held_out, verbose=False)
-        if best is None or last["val/perplexity"] < checkpoints.best_model_score:  # pyright: ignore[reportOperatorIssue]
-            best = _path(checkpoints, "best")
-            trainer.save_checkpoint(best)
+        (last,) = trainer.validate(prepared.module, held_out, verbose=False)
+        if not checkpoints.best_model_path or last["val/perplexity"] < checkpoints.best_model_score:  # pyright: ignore[reportOperatorIssue]
+            checkpoints.best_model_path = str(_path(checkpoints, "best"))
+            checkpoints.best_model_score = torch.tensor(last["val/perplexity"])
+            trainer.save_checkpoint(checkpoints.best_model_path)
         trainer.save_checkpoint(_path(checkpoints, "last"))
-    assert best is not None, "the last step was validated"
-    module.load_state_dict(torch.load(best, weights_only=True)["state_dict"])
+    prepared.module.load_state_dict(load_checkpoint(Path(checkpoints.best_model_path))["state_dict"])
 
 
 def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Dataset], adapter: Path) -> Measured:
     """Measure a saved adapter on held-out windows."""
     quiet()
     model = peft_model.load_adapter(load_base(config, base_folder), adapter)
-    module = FineTuning(model, DirectAdaptation({}), optimizer=config.optimizer, steps=1)
+    module = FineTuning(model, DirectAdaptation({}), optimizer=config.optimizer, steps=1, seed=config.seed)
     trainer = make_trainer(config.trainer, adapter.parent, loggers=[], callbacks=[])
     measure(config, trainer, module, windows)
     return module.measured()

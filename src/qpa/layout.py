@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from qpa.errors import ConfigError
 
+MOST_CHUNKS = 500_000  # more would cost more to look up than to train
 LONGEST_ROW = 16_384  # longer rows (vocabularies) are cut: a basis of their own would cost more than they hold
 
 
@@ -130,13 +131,22 @@ def plan(tensors: Sequence[AdapterTensor], *, circuits: str, qubits: int | None,
     modules = {t.module: None for t in tensors} if circuits == "per_module" else {None: None}
     groups = [[t for t in tensors if m is None or t.module == m] for m in modules]
     if qubits is None and chunk_size is None:
+        _check_count(sum(t.rows for t in tensors), chunk_size)
         return _in_rows(groups)
     largest = max(sum(t.size for t in group) for group in groups)
     if chunk_size is None:
         chunk_size = math.ceil(largest / 2 ** (qubits or 0))
     needed = _qubits(math.ceil(largest / chunk_size))
     _check_fit(largest, qubits=qubits, chunk_size=chunk_size, needed=needed)
+    _check_count(sum(math.ceil(sum(t.size for t in group) / chunk_size) for group in groups), chunk_size)
     return _in_streams(groups, chunk_size, qubits or needed)
+
+
+def _check_count(chunks: int, chunk_size: int | None) -> None:
+    if chunks > MOST_CHUNKS:
+        raise ConfigError(
+            "mapper.chunk_size", chunk_size, f"makes {chunks:,} chunks, at most {MOST_CHUNKS:,} are handled; give a larger one"
+        )
 
 
 def _check_fit(weights: int, *, qubits: int | None, chunk_size: int, needed: int) -> None:

@@ -28,14 +28,15 @@ class ShuffledWindows(Sampler[int]):
     Args:
         windows: how many there are.
         seed: of the shuffling; every pass has its own order.
-        start, stop: which part of the endless sequence to give.
+        start: place in the endless sequence to go on from.
+        stop: place to end at; also the length, as Lightning counts the windows before `start` as read.
     """
 
     def __init__(self, windows: int, *, seed: int, start: int, stop: int) -> None:
         self.windows, self.seed, self.start, self.stop = windows, seed, start, stop
 
     def __len__(self) -> int:
-        return self.stop - self.start
+        return self.stop
 
     def __iter__(self) -> Iterator[int]:
         order: list[int] = []

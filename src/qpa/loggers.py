@@ -15,7 +15,7 @@ from qpa.record import WANDB_ID
 @contextmanager
 def opened(config: Config, folder: Path, *, job_type: str) -> Iterator[list[Logger]]:
     """The run's loggers, closed at the end as finished or failed (an open W&B run would swallow a multirun's next job)."""
-    own: list[Logger] = [CSVLogger(folder, name="", version="")]
+    own: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     if config.logger.kind == "none":
         yield own
         return
@@ -40,7 +40,7 @@ def _wandb(config: Config, folder: Path, job_type: str) -> WandbLogger:
     import wandb
 
     for place in ("CACHE", "CONFIG", "DATA"):  # nothing outside the run's folder
-        os.environ.setdefault(f"WANDB_{place}_DIR", str((folder / "wandb" / place.lower()).resolve()))
+        os.environ[f"WANDB_{place}_DIR"] = str((folder / "wandb" / place.lower()).resolve())
     identity = folder / WANDB_ID
     if not identity.exists():
         identity.write_text(uuid.uuid4().hex[:8])

@@ -15,6 +15,7 @@ from qpa.layout import AdapterTensor
 LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
 DEPTH_KEY = {"gpt2": "n_layer"}  # all others: num_hidden_layers
 HEAD = "lm_head"
+EMBEDDINGS = ("embed_tokens", "wte", "wpe")
 COUNTED_LORA_KEYS = {"_target_", "task_type", "target_modules", "r", "lora_alpha", "lora_dropout", "use_dora"}
 
 
@@ -29,7 +30,12 @@ class Linear:
 
 def depth_key(architecture: Mapping[str, Any]) -> str:
     """The config key that holds the number of layers."""
-    return DEPTH_KEY.get(architecture["model_type"], "num_hidden_layers")
+    return DEPTH_KEY.get(architecture.get("model_type", ""), "num_hidden_layers")
+
+
+def position_key(architecture: Mapping[str, Any]) -> str:
+    """The config key that holds how many tokens the model reads at most."""
+    return "n_positions" if architecture.get("model_type") == "gpt2" else "max_position_embeddings"
 
 
 def linear_modules(architecture: Mapping[str, Any], num_layers: int | None) -> list[Linear] | None:
@@ -72,19 +78,26 @@ def _gpt2_block(hidden: int) -> list[Linear]:
     ]
 
 
-def select(modules: list[Linear], target_modules: str | list[str]) -> list[Linear]:
+def select(modules: list[Linear], target_modules: object) -> list[Linear]:
     """The modules that peft would adapt, by peft's own rules for `target_modules`.
 
     Raises:
         ConfigError: nothing matches; the text lists the names there are.
     """
+    if not isinstance(target_modules, str | list) or not target_modules:
+        raise ConfigError("peft.target_modules", target_modules, "should be all-linear, a list of module names, or a regular expression")
     if target_modules == "all-linear":
         return [m for m in modules if m.name != HEAD]
     if isinstance(target_modules, str):
-        chosen = [m for m in modules if re.fullmatch(target_modules, m.name)]
+        try:
+            chosen = [m for m in modules if re.fullmatch(target_modules, m.name)]
+        except re.error as error:
+            raise ConfigError("peft.target_modules", target_modules, f"no regular expression ({error}); or give a list of names") from error
     else:
         chosen = [m for m in modules if any(m.name == t or m.name.endswith("." + t) for t in target_modules)]
     if not chosen:
+        if any(t in EMBEDDINGS for t in target_modules):
+            return []  # not linear, so not in this table: peft knows them
         names = sorted({m.name.rsplit(".", 1)[-1] for m in modules})
         raise ConfigError(
             "peft.target_modules", target_modules, f"matches no module of this model; there are {', '.join(names)}, and all-linear"

@@ -1,12 +1,16 @@
 """What can be known to be wrong before anything slow starts: sources, modules, chunks against qubits, memory."""
 
+import sys
+from collections.abc import Sequence
+from typing import Any
+
 import psutil
 
 from qpa import source
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.layout import Layout, plan
-from qpa.modules import linear_modules, lora_tensors, select
+from qpa.layout import AdapterTensor, Layout, plan
+from qpa.modules import HEAD, Linear, depth_key, linear_modules, lora_tensors, position_key, select
 
 AMPLITUDE_BYTES = 4  # float32, real
 STATES_KEPT = 3  # per block, for the backward pass: before its rotations, between their factors, after
@@ -22,15 +26,33 @@ def check(config: Config) -> None:
     if config.generator.kind == "qpa" and config.circuit.qubits:
         check_memory(config, circuits=1, qubits=config.circuit.qubits)
     architecture = source.architecture(config.model)
-    modules = linear_modules(architecture, config.model.num_layers) if architecture else None
-    if modules is None or "target_modules" not in config.peft:
-        return  # not in our table: the same checks run on the real model later
-    tensors = lora_tensors(select(modules, config.peft["target_modules"]), config.peft)
+    if architecture is None:
+        return  # only the hub knows it: the same checks run on the real model later
+    _check_size(config, architecture)
+    modules = linear_modules(architecture, config.model.num_layers)
+    if modules is not None and "target_modules" in config.peft:
+        _check_tensors(config, modules)
+
+
+def _check_size(config: Config, architecture: dict[str, Any]) -> None:
+    layers, positions = (architecture.get(key) for key in (depth_key(architecture), position_key(architecture)))
+    if config.model.num_layers and layers and config.model.num_layers > layers:
+        raise ConfigError("model.num_layers", config.model.num_layers, f"this model has {layers} layers; at most {layers}")
+    if positions and config.data.context > positions:
+        raise ConfigError("data.context", config.data.context, f"this model reads at most {positions} tokens at once")
+
+
+def _check_tensors(config: Config, modules: list[Linear]) -> None:
+    chosen = select(modules, config.peft["target_modules"])
+    if config.peft.get("use_dora") and any(m.name == HEAD for m in chosen):
+        print(f"qpa: DoRA on {HEAD} multiplies out the whole head at every step: slow, and large in memory", file=sys.stderr)
+    tensors = lora_tensors(chosen, config.peft)
     if tensors and config.generator.kind == "qpa":
-        check_memory(config, circuits=(layout := make_layout(config, tensors)).circuits, qubits=layout.qubits)
+        layout = make_layout(config, tensors)
+        check_memory(config, circuits=layout.circuits, qubits=layout.qubits)
 
 
-def make_layout(config: Config, tensors: list) -> Layout:
+def make_layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout:
     """The config's layout of these tensors."""
     return plan(
         tensors,

@@ -5,6 +5,7 @@ not known is null.
 """
 
 import json
+import math
 import platform
 import resource
 import statistics
@@ -21,7 +22,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from qpa.config import Config, parse
-from qpa.errors import ConfigError, UserError
+from qpa.errors import ConfigError, NonFiniteLossError, UserError
 from qpa.files import write_json
 
 RESULT = "result.json"
@@ -37,7 +38,8 @@ def writing(folder: Path, config: Config) -> Iterator[Record]:
     """Give a record to fill in; it is written at the end, with status and error, also when the run fails."""
     started = time.perf_counter()
     result = _blank(config)
-    result["train_info"]["status"] = "failed"
+    result["train_info"]["status"] = "running"
+    write_json(folder / RESULT, result)
     try:
         yield result
         result["train_info"]["status"] = "success"
@@ -75,14 +77,18 @@ def _blank(config: Config) -> Record:
             "system_info": {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},
             "revision": _revision(),
         },
-        "qpa": {"fingerprint": config.fingerprint()},
+        "qpa": {"fingerprint": config.fingerprint(), "resumed_from_step": 0},
     }
 
 
 def fill(
     result: Record, config: Config, folder: Path, *, parameters: dict[str, float], measured: Record, seconds: list[float], total_params: int
 ) -> None:
-    """Add what a finished run has found. `seconds` are those of its optimizer steps."""
+    """Add what a finished run has found. `seconds` are those of the optimizer steps of this process.
+
+    Raises:
+        NonFiniteLossError: the adapted model's perplexity is not a number.
+    """
     weights = folder / "adapter" / "adapter_model.safetensors"
     result["train_info"] |= {
         "train_time": sum(seconds),
@@ -98,6 +104,8 @@ def fill(
         "seconds_per_step": statistics.median(seconds[1:] or seconds) if seconds else None,
         "peak_memory_bytes": peak_memory(),
     }
+    if not math.isfinite(measured["test"]["perplexity"]):
+        raise NonFiniteLossError(f"test perplexity is not finite; lower generator.lr={config.generator.lr}")
 
 
 def summary(result: Record) -> dict[str, float]:
@@ -145,13 +153,18 @@ def read(folder: Path) -> Record:
         raise ConfigError("run", folder, f"no run folder: it has no readable {RESULT}") from error
 
 
+def is_run(folder: Path) -> bool:
+    """Whether the folder is one that a run has made."""
+    return (folder / RESULT).is_file()
+
+
 def finished(folder: Path, config: Config | None = None) -> bool:
     """Whether the folder holds a finished run (of this very config, if one is given)."""
-    if not (folder / RESULT).exists():
+    if not is_run(folder):
         return False
     result = read(folder)
-    same = config is None or result["qpa"]["fingerprint"] == config.fingerprint()
-    return same and result["train_info"]["status"] == "success"
+    same = config is None or result.get("qpa", {}).get("fingerprint") == config.fingerprint()
+    return same and result.get("train_info", {}).get("status") == "success"
 
 
 def save_config(folder: Path, config: Config) -> None:

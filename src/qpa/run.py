@@ -1,5 +1,7 @@
 """A training run from config to closing table: check, prepare, train, measure, export, record."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -19,28 +21,39 @@ def train(config: Config) -> None:
         print(f"Finished before (force=true runs it again): {folder}")
         table.show(record.read(folder), folder)
         return
-    _refuse_other_runs(folder, config)
+    _claim(folder, config)
     checkpoint = _checkpoint(folder, config)
     preflight.check(config)
     texts = text.read(config.data)
-    _open(folder, config, keep=checkpoint is not None)
-    with record.writing(folder, config) as result:
-        base_folder = source.folder(config)
-        encoder = tokenizer.load(base_folder)
-        from qpa import data, job  # datasets, torch, transformers and Lightning: seconds
+    base_folder = source.folder(config)
+    encoder = tokenizer.load(base_folder)
+    from qpa import data, job  # datasets, torch, transformers and Lightning: seconds
 
-        windows = data.windows(config, texts, encoder, source.cache_folder(config))
-        job.run(config, base_folder=base_folder, windows=windows, folder=folder, checkpoint=checkpoint, result=result)
+    windows = data.windows(config, texts, encoder, source.cache_folder(config))
+    prepared = job.prepare(config, base_folder, checkpoint)
+    _clear(folder, resumed=checkpoint is not None)  # only now: a mistake found so far has cost nothing
+    record.save_config(folder, config)
+    with record.writing(folder, config) as result:
+        job.run(config, prepared, windows=windows, folder=folder, result=result)
     table.show(record.read(folder), folder)
 
 
-def _refuse_other_runs(folder: Path, config: Config) -> None:
-    if record.finished(folder) and not record.finished(folder, config) and not config.force and config.ckpt is None:
+def _claim(folder: Path, config: Config) -> None:
+    """Make the run's folder, or refuse one that is not ours to write into."""
+    if record.finished(folder) and not config.force and config.ckpt is None:
         raise ConfigError(
             "run_dir",
             folder,
             "holds a finished run of another config; choose another folder, ckpt=last to go on from it, or force=true to replace it",
         )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()) and not record.is_run(folder):
+            raise ConfigError("run_dir", folder, "is neither empty nor a run's folder; choose another")
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, "permission denied")
+    except OSError as error:
+        raise ConfigError("run_dir", folder, f"cannot be written ({error.strerror})") from error
 
 
 def _checkpoint(folder: Path, config: Config) -> Path | None:
@@ -52,14 +65,13 @@ def _checkpoint(folder: Path, config: Config) -> Path | None:
     return path
 
 
-def _open(folder: Path, config: Config, *, keep: bool) -> None:
-    """Make the run's folder; a run from the beginning replaces the checkpoints and records of an earlier try."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not keep:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            for name in ("metrics.csv", record.RESULT, record.WANDB_ID):
-                (folder / name).unlink(missing_ok=True)
-        record.save_config(folder, config)
-    except OSError as error:
-        raise ConfigError("run_dir", folder, f"cannot be written ({error.strerror})") from error
+def _clear(folder: Path, *, resumed: bool) -> None:
+    """Take away what an earlier run left; a resumed one keeps its checkpoints and the metrics so far."""
+    for name in ("adapter", "merged", *(() if resumed else ("checkpoints",))):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("evaluation.json", *(() if resumed else (record.WANDB_ID,))):
+        (folder / name).unlink(missing_ok=True)
+    metrics = folder / "metrics.csv"
+    if resumed and metrics.exists():
+        metrics.rename(folder / f"metrics-{len(list(folder.glob('metrics*.csv')))}.csv")
+    metrics.unlink(missing_ok=True)

@@ -84,7 +84,7 @@ def _from_package(config: Config) -> Path:
     target = cache_folder(config) / "models" / f"{config.model.package}-{(config.model.sha256 or '')[:12]}"
     if not target.is_dir():
         print(f"Converting {config.model.file} once (about half a minute) ...")
-        with tempfile.TemporaryDirectory() as scratch, whole_folder(target) as converted:
+        with tempfile.TemporaryDirectory() as scratch, whole_folder(target, replace=False) as converted:
             _convert(_gguf_file(config.model, Path(scratch)), converted)
     return target
 

@@ -27,6 +27,10 @@ def read(data: DataConfig) -> Texts:
     Raises:
         ConfigError: a file is missing, or a text is empty or certainly shorter than one window.
     """
+    if data.source != "files" and data.train_files:
+        raise ConfigError("data.train_files", data.train_files, "is not read here; add data=text")
+    if data.source == "hub" and (data.val_files or data.test_files):
+        raise ConfigError("data.val_files", data.val_files or data.test_files, "hub data bring their own splits; use data=text")
     if data.source == "hub":
         texts = _hub_texts(data)
     else:
@@ -45,7 +49,9 @@ def read(data: DataConfig) -> Texts:
 def where(data: DataConfig, name: str) -> tuple[str, object]:
     """The config key a split comes from, and its value."""
     files = getattr(data, f"{name}_files") or (data.val_files if name == "test" else [])
-    return (f"data.{name}_files", files) if files else ("data.source", data.source)
+    if files:
+        return f"data.{name}_files", files
+    return ("data.source", data.source) if name == "train" or data.source == "hub" else ("data.val_fraction", data.val_fraction)
 
 
 def _pydoc() -> str:

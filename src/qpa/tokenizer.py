@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -42,14 +43,27 @@ def load(folder: Path | None) -> TextEncoder:
         return byte_encoder()
     try:
         tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        settings = json.loads((folder / "tokenizer_config.json").read_text())
     except Exception as error:  # tokenizers raises a bare Exception for a missing or damaged file
-        raise ConfigError(
-            "model.path", folder, "no readable tokenizer.json and tokenizer_config.json there; save a fast tokenizer beside the model"
-        ) from error
-    bos = settings.get("bos_token")
-    text = bos.get("content") if isinstance(bos, dict) else bos
-    return TextEncoder(tokenizer, tokenizer.token_to_id(text) if text else None)
+        raise ConfigError("model.path", folder, "no readable tokenizer.json there; save a fast tokenizer beside the model") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.encode_special_tokens = True  # "<s>" written in a text is text
+    return TextEncoder(tokenizer, _bos(folder, tokenizer))
+
+
+def _bos(folder: Path, tokenizer: Tokenizer) -> int | None:
+    """The BOS id: as the tokenizer's settings say (null: none), or where they are silent (GPT-2), the model's."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = _json(folder / name)
+        if "bos_token" in settings:
+            bos = settings["bos_token"]
+            text = bos["content"] if isinstance(bos, dict) else bos
+            return tokenizer.token_to_id(text) if text else None
+    return _json(folder / "config.json").get("bos_token_id")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def byte_encoder() -> TextEncoder:
@@ -59,4 +73,5 @@ def byte_encoder() -> TextEncoder:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([BYTE_BOS])
+    tokenizer.encode_special_tokens = True
     return TextEncoder(tokenizer, tokenizer.token_to_id(BYTE_BOS))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from peft import PeftModel
 from pytorch_lightning import LightningModule
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from qpa.adaptation import Adaptation
 from qpa.config import OptimizerConfig
-from qpa.errors import NonFiniteLossError
+from qpa.errors import ConfigError, NonFiniteLossError
 from qpa.perplexity import Perplexity, token_nll
 
 Measured = dict[str, dict[str, float | int]]
@@ -30,20 +31,23 @@ class FineTuning(LightningModule):
         adaptation: what is trained and how it reaches the model's adapter.
         optimizer: config group `optimizer`.
         steps: optimizer steps of the whole run, for the rate's schedule.
+        seed: of the dropout masks.
     """
 
-    def __init__(self, model: PeftModel, adaptation: Adaptation, *, optimizer: OptimizerConfig, steps: int) -> None:
+    def __init__(self, model: PeftModel, adaptation: Adaptation, *, optimizer: OptimizerConfig, steps: int, seed: int) -> None:
         super().__init__()
         self.strict_loading = True
         self.model: PeftModel = model
         self.adaptation = adaptation
         self.schedule = optimizer
         self.steps = steps
+        self.seed = seed
         self.val_perplexity = Perplexity()
         self.held_out = nn.ModuleDict({f"{split}_{kind}": Perplexity() for split in HELD_OUT for kind in ("base", "adapted")})
 
-    def training_step(self, batch: Mapping[str, Tensor], _: int) -> Tensor:
+    def training_step(self, batch: Mapping[str, Tensor], index: int) -> Tensor:
         """Mean NLL of one micro-batch, nats per token."""
+        torch.manual_seed(self.seed * 1_000_003 + index)  # dropout depends on seed and place alone: a resumed run has the same
         self.adaptation.write()
         nll, tokens = token_nll(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
         loss = nll / tokens
@@ -98,7 +102,10 @@ class FineTuning(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The config's optimizer over the adaptation's parameters, its rate changed every step."""
         arguments = self.schedule.arguments() | {"_target_": self.schedule.target, "lr": self.schedule.lr}
-        optimizer = instantiate(arguments, _partial_=True, _convert_="all")(self.adaptation.parameters())
+        try:
+            optimizer = instantiate(arguments, _partial_=True, _convert_="all")(self.adaptation.parameters())
+        except (InstantiationException, TypeError, ValueError) as error:
+            raise ConfigError("optimizer", self.schedule.target, f"refuses its arguments: {error}") from error
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.rate)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
