@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors, and as many test processes as cores
 
 # One tiny shape per architecture: heads and widths differ, so that a transposed or swapped shape cannot pass unseen.
 LLAMA = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 80, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
