@@ -10,6 +10,7 @@ else each circuit's weights are one stream of rows cut every `C` numbers.
 Pure: no torch here, so that a plan is checked and counted before anything heavy is imported.
 """
 
+import itertools
 import math
 import re
 from collections import Counter
@@ -169,26 +170,30 @@ def _in_rows(groups: list[list[AdapterTensor]]) -> Layout:
     """One chunk per row; rows longer than `LONGEST_ROW` in pieces as long as the commonest other row."""
     usual = Counter(t.row for group in groups for t in group if t.row <= LONGEST_ROW)
     piece = usual.most_common(1)[0][0] if usual else LONGEST_ROW
-    chunks: list[Chunk] = []
-    for circuit, group in enumerate(groups):
-        state = 0
-        for tensor in group:
-            length = tensor.row if tensor.row <= LONGEST_ROW else piece
-            for row in range(tensor.rows):
-                for segment in range(math.ceil(tensor.row / length)):
-                    chunks.append(Chunk(circuit, state, length, tensor.kind, tensor.layer, row, segment))
-                    state += 1
-    needed = _qubits(max(Counter(chunk.circuit for chunk in chunks).values()))
+    chunks = [chunk for circuit, group in enumerate(groups) for chunk in _row_chunks(circuit, group, piece)]
+    qubits = _qubits(max(Counter(chunk.circuit for chunk in chunks).values()))
     order = list(dict.fromkeys(chunk.length for chunk in chunks))
     chunks.sort(key=lambda chunk: order.index(chunk.length))  # stable: circuits and states keep their order
-    free = dict(zip(order, _starts([sum(c.length for c in chunks if c.length == length) for length in order]), strict=True))
+    counts = Counter(chunk.length for chunk in chunks)
+    free = dict(zip(order, _starts([counts[length] * length for length in order]), strict=True))
     slots = []
     for tensor in (t for group in groups for t in group):
-        length = tensor.row if tensor.row <= LONGEST_ROW else piece
+        length = _chunk_length(tensor, piece)
         stride = math.ceil(tensor.row / length) * length
         slots.append(Slot(tensor, free[length], stride))
         free[length] += tensor.rows * stride
-    return Layout(len(groups), needed, tuple(chunks), tuple(slots))
+    return Layout(len(groups), qubits, tuple(chunks), tuple(slots))
+
+
+def _row_chunks(circuit: int, group: list[AdapterTensor], piece: int) -> Iterator[Chunk]:
+    segments = {tensor: math.ceil(tensor.row / _chunk_length(tensor, piece)) for tensor in group}
+    pieces = ((t, row, segment) for t in group for row in range(t.rows) for segment in range(segments[t]))
+    for state, (tensor, row, segment) in enumerate(pieces):
+        yield Chunk(circuit, state, _chunk_length(tensor, piece), tensor.kind, tensor.layer, row, segment)
+
+
+def _chunk_length(tensor: AdapterTensor, piece: int) -> int:
+    return tensor.row if tensor.row <= LONGEST_ROW else piece
 
 
 def _in_streams(groups: list[list[AdapterTensor]], chunk_size: int, qubits: int) -> Layout:
@@ -210,11 +215,5 @@ def _in_streams(groups: list[list[AdapterTensor]], chunk_size: int, qubits: int)
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:
-    return list(_running(sizes))
-
-
-def _running(sizes: Sequence[int]) -> Iterator[int]:
-    at = 0
-    for size in sizes:
-        yield at
-        at += size
+    """Where each of several neighbouring parts begins."""
+    return list(itertools.accumulate(sizes, initial=0))[:-1]
