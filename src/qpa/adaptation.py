@@ -78,7 +78,6 @@ class DirectAdaptation(nn.Module):
 
     def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
         super().__init__()
-        self.names = list(parameters)
         self.weights = nn.ParameterList(parameters.values())
 
     def write(self) -> None:

@@ -4,7 +4,7 @@ Symbols (paper, section 3): a circuit of `Q` qubits has `2**Q` basis states, eac
 circuit over `P` weights needs `n = ceil(P / C)` chunks and `n <= 2**Q`. `K` circuits have `N = n_1 + ... + n_K` chunks.
 
 A tensor is read in rows along its longer axis: LoRA's `A` `[r, in]` and `B` `[out, r]` both have `r` rows. Where neither
-qubits nor a chunk size is given, every row is one chunk, whatever its length (`docs/method.md` has the measurement);
+qubits nor a chunk size is given, every row is one chunk, whatever its length (measured in `docs/log.md`);
 else each circuit's weights are one stream of rows cut every `C` numbers.
 
 Pure: no torch here, so that a plan is checked and counted before anything heavy is imported.

@@ -36,7 +36,6 @@ class FineTuning(LightningModule):
 
     def __init__(self, model: PeftModel, adaptation: Adaptation, *, optimizer: OptimizerConfig, steps: int, seed: int) -> None:
         super().__init__()
-        self.strict_loading = True
         self.model: PeftModel = model
         self.adaptation = adaptation
         self.schedule = optimizer
