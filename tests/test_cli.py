@@ -43,6 +43,7 @@ def command(*arguments: str, module: str | None = None, **environment: str) -> s
         (["data.train_files=[README.md]"], 1, ["data.train_files=['README.md']", "data=text"]),
         (["trainer.devices=2"], 1, ["trainer.devices=2", "should be 1"]),
         (["+trainer.max_epochs=2"], 1, ["trainer", "max_epochs cannot be set"]),
+        (["+trainer.limit_val_batches=0"], 1, ["trainer", "limit_val_batches=0"]),
         (["run_dir=conf"], 1, ["run_dir=conf", "neither empty nor a run's folder"]),
         (["peft.r=0"], 1, ["peft.r=0", "at least 1"]),
         (["model=gpt2"], 1, ["model.hub=openai-community/gpt2", "model.path=DIR"]),
@@ -107,3 +108,14 @@ def test_command_line_of_the_mission_composes_for_gemma2_dora(tmp_path: Path, te
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"{tmp_path}/run"
     assert done.stderr == ""
+
+
+def test_online_run_without_an_account_is_one_line_and_leaves_the_folder_empty(tmp_path: Path, text_file: Path) -> None:
+    text = ["data=text", f"data.train_files=[{text_file}]", "data.context=32", f"cache_dir={tmp_path}/cache"]
+    shape = ["model.weights=random", "model.num_layers=1", "model.architecture.vocab_size=300"]
+    home = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "netrc"), "WANDB_API_KEY": ""}
+    done = command(*shape, *text, "logger.mode=online", f"run_dir={tmp_path}/run", **home)
+    assert done.returncode == 1
+    assert "logger.mode=online" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list((tmp_path / "run").iterdir()) == []

@@ -199,7 +199,12 @@ def test_folder_of_somebody_else_is_left_alone(make_config: MakeConfig, tmp_path
 def test_mistake_found_late_leaves_the_finished_run_as_it_was(make_config: MakeConfig) -> None:
     config = make_config()
     _, before = train(config)
-    for mistake in ("+peft.no_such_argument=1", "+optimizer.no_such_argument=1", "optimizer.weight_decay=-1"):
+    for mistake in (
+        "+peft.no_such_argument=1",
+        "+optimizer.no_such_argument=1",
+        "optimizer.weight_decay=-1",
+        "+trainer.no_such_argument=1",
+    ):
         with pytest.raises(ConfigError):
             run.train(make_config("force=true", mistake))
     assert record.read(config.folder) == before

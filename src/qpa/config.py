@@ -127,6 +127,8 @@ class TrainerConfig(OpenSection):
     def _refuse_what_the_run_sets(self) -> "TrainerConfig":
         if ours := OURS.intersection(self.arguments()):
             raise ValueError(f"{', '.join(sorted(ours))} cannot be set: a run counts steps, on one device")
+        if self.arguments().get("limit_val_batches") == 0:
+            raise ValueError("limit_val_batches=0 leaves nothing to choose the best step by; at least 1")
         return self
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -45,6 +46,8 @@ def prepare(config: Config, base_folder: Path | None, checkpoint: Path | None) -
         ConfigError: the checkpoint does not fit, or a library refuses one of the config's values.
     """
     quiet()
+    loggers.check(config)
+    make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
     assembly = assemble(config, base_folder)
     module = FineTuning(assembly.model, assembly.adaptation, optimizer=config.optimizer, steps=config.trainer.max_steps, seed=config.seed)
     module.configure_optimizers()
@@ -121,13 +124,16 @@ def measure(config: Config, trainer: Trainer, module: FineTuning, windows: dict[
 
 
 def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callbacks: list[Callback]) -> Trainer:
-    """The Lightning trainer of config group `trainer`."""
+    """The Lightning trainer of config group `trainer`.
+
+    Raises:
+        ConfigError: Lightning refuses the settings; its own words are in the text.
+    """
     ours = {"_target_": settings.target, "max_steps": settings.max_steps, "accumulate_grad_batches": settings.accumulate_grad_batches}
     ours |= {"gradient_clip_val": settings.gradient_clip_val, "log_every_n_steps": settings.log_every_n_steps}
     live = settings.enable_progress_bar and sys.stdout.isatty()
     ours |= {"precision": settings.precision, "enable_progress_bar": live}
-    return instantiate(
-        settings.arguments() | ours,
+    fixed: dict[str, Any] = dict(
         max_epochs=-1,
         val_check_interval=settings.val_every * settings.accumulate_grad_batches,
         check_val_every_n_epoch=None,
@@ -139,6 +145,10 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
         logger=loggers,
         callbacks=[*callbacks, progress(live=live)],
     )
+    try:
+        return instantiate(settings.arguments() | ours, **fixed)
+    except InstantiationException as error:
+        raise ConfigError("trainer", settings.target, " ".join(str(error.__cause__ or error).split())) from error
 
 
 def _checkpoints(folder: Path) -> ModelCheckpoint:

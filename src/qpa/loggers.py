@@ -9,6 +9,7 @@ from pathlib import Path
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from qpa.config import Config
+from qpa.errors import ConfigError
 from qpa.record import WANDB_ID
 
 
@@ -27,6 +28,23 @@ def opened(config: Config, folder: Path, *, job_type: str) -> Iterator[list[Logg
         exit_code = 0
     finally:
         wandb.finish(exit_code=exit_code)
+
+
+def check(config: Config) -> None:
+    """Refuse an online run without an account before anything is written.
+
+    Raises:
+        ConfigError: wandb knows no key; its own words are in the text.
+    """
+    if config.logger.kind == "none" or config.logger.mode != "online":
+        return
+    import wandb
+    from wandb.errors import Error
+
+    try:
+        wandb.login()
+    except Error as error:
+        raise ConfigError("logger.mode", "online", f"{error} Or choose logger.mode=offline") from error
 
 
 def summarise(loggers: list[Logger], numbers: Mapping[str, float]) -> None:
