@@ -1,5 +1,6 @@
 """The real config, composed by Hydra and shrunk to a model of a few thousand weights; no network, no GPU."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ TINY = {
     "gemma2": LLAMA | {"query_pre_attn_scalar": 8},
     "gemma3_270m": LLAMA | {"query_pre_attn_scalar": 8},
 }
+FITTING = {"peft=fourierft": ["peft.n_frequency=50"], "peft=vblora": ["peft.vector_length=8", "peft.num_vectors=16"]}  # tiny widths
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +44,10 @@ def compose_config(tmp_path: Path, text_file: Path) -> Callable[..., DictConfig]
         trainer = ["trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu"]
         places = [f"cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run", "logger=none"]
         width = [] if "mapper=paper" in overrides else ["mapper.width=4"]
+        fitting = [key for method in overrides for key in FITTING.get(method, [])]
         defaults = [f"model={model}", "model.weights=random", "model.num_layers=2", *shape, "data=text", *text, *trainer, *places, *width]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = compose("train", overrides=[*defaults, *overrides], return_hydra_config=True)
+            config = compose("train", overrides=[*defaults, *fitting, *overrides], return_hydra_config=True)
         HydraConfig.instance().set_config(config)
         OmegaConf.set_struct(config, False)
         config.pop("hydra")
@@ -59,3 +62,20 @@ def make_config(compose_config: Callable[..., DictConfig]):
     from qpa.config import parse
 
     return lambda *overrides, model="smollm2": parse(compose_config(*overrides, model=model))
+
+
+@pytest.fixture
+def saved_base(make_config, tmp_path: Path) -> Callable[..., Path]:
+    """A tiny model saved in fp32 as a user would have it, with a byte tokenizer beside it."""
+
+    def save(model: str) -> Path:
+        from qpa.assembly import load_base
+        from qpa.tokenizer import BYTE_BOS, byte_encoder
+
+        folder = tmp_path / f"base-{model}"
+        load_base(make_config(model=model), None).float().save_pretrained(folder)
+        byte_encoder().tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": BYTE_BOS, "tokenizer_class": "PreTrainedTokenizerFast"}))
+        return folder
+
+    return save

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from qpa.adaptation import GeneratedAdaptation, _view
+from qpa.adaptation import GeneratedAdaptation
 from qpa.assembly import Assembly, assemble
+from qpa.generator import view
 from qpa.perplexity import token_nll
 
 MakeConfig = Callable[..., object]
@@ -39,7 +40,7 @@ def gradients_by_injection(assembly: Assembly, batches: torch.Tensor) -> dict[st
     assert isinstance(adaptation, GeneratedAdaptation)
     adaptation.zero_grad()
     flat = adaptation.generator()
-    weights = {slot.tensor.name: _view(flat, slot) for slot in assembly.layout.slots}
+    weights = {slot.tensor.name: view(flat, slot) for slot in assembly.layout.slots}
     for ids in batches:
         logits = functional_call(assembly.model, weights, kwargs={"input_ids": ids}).logits
         token_nll(logits, ids)[0].backward(retain_graph=True)

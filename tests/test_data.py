@@ -111,6 +111,6 @@ def test_bos_is_the_tokenizers_or_else_the_models(tmp_path: Path, settings: dict
 
 
 def test_lone_last_token_of_a_model_without_bos_is_no_window(make_config: MakeConfig, tmp_path: Path) -> None:
-    without = TextEncoder(byte_encoder().tokenizer, None)
+    without = TextEncoder(byte_encoder().tokenizer, None, 0)
     rows = windows(make_config(), Texts("x" * 65, "y" * 64, "z" * 66), without, tmp_path)
     assert [len(rows[split]) for split in SPLITS] == [2, 2, 3]

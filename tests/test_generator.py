@@ -5,9 +5,10 @@ import torch
 
 from qpa.circuits import backend
 from qpa.errors import UserError
-from qpa.generator import Circuits, Generator
+from qpa.generator import Generator
+from qpa.latents import Circuits
 from qpa.layout import AdapterTensor, Layout, plan
-from qpa.mapper import CodeMapper, MLPMapper, basis_bits
+from qpa.mapper import CodeMapper, MLPMapper
 
 PAPER_HIDDEN = [32, 64, 128, 128, 64, 32, 32]
 
@@ -22,9 +23,8 @@ def count(module: torch.nn.Module) -> int:
 
 
 def make(layout: Layout, mapper: CodeMapper | MLPMapper, *, layers: int = 2) -> Generator:
-    return Generator(
-        start=torch.randn(layout.size), circuits=Circuits(layout, layers=layers, backend=backend("statevector")), mapper=mapper
-    )
+    circuits = Circuits(layout, layers=layers, backend=backend("statevector"))
+    return Generator(layout, start=torch.randn(layout.size), latents=circuits, mapper=mapper)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_circuits_start_near_the_uniform_superposition() -> None:
 
 def test_basis_bits_spell_the_state_number() -> None:
     layout = head_layout(32, 300, chunk_size=64)
-    bits = (basis_bits(layout) + 1) / 2
+    bits = (MLPMapper(layout, hidden=[4], activation="none").bits + 1) / 2
     numbers = (bits * 2.0 ** torch.arange(layout.qubits - 1, -1, -1)).sum(1)
     assert numbers.tolist() == list(range(len(layout.chunks)))
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qpa.adaptation import _view
 from qpa.errors import ConfigError
+from qpa.generator import view
 from qpa.layout import AdapterTensor, Layout, plan
 
 shapes = st.lists(st.one_of(st.tuples(st.integers(1, 40)), st.tuples(st.integers(1, 40), st.integers(1, 40))), min_size=1, max_size=6)
@@ -22,7 +22,7 @@ def tensors(found: list[tuple[int, ...]]) -> list[AdapterTensor]:
 def check_every_number_has_one_place(layout: Layout) -> None:
     flat = torch.zeros(layout.size)
     for slot in layout.slots:
-        _view(flat, slot).add_(1)
+        view(flat, slot).add_(1)
     assert flat.max() == 1
     assert flat.sum() == layout.generated == sum(slot.tensor.size for slot in layout.slots)
 

@@ -1,7 +1,6 @@
 """Whole runs on a tiny model: what they leave behind, how they go on, what others can do with the adapter."""
 
 import csv
-import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +13,6 @@ from transformers import AutoModelForCausalLM
 
 from qpa import evaluate, export, record, run
 from qpa.adaptation import GeneratedAdaptation
-from qpa.assembly import load_base
 from qpa.config import Config
 from qpa.errors import ConfigError, NonFiniteLossError, UsageError
 from qpa.verbs import named_run
@@ -38,22 +36,6 @@ with torch.no_grad():
 def train(config: Config) -> tuple[Path, record.Record]:
     run.train(config)
     return config.folder, record.read(config.folder)
-
-
-@pytest.fixture
-def saved_base(make_config: MakeConfig, tmp_path: Path) -> Callable[..., Path]:
-    """A tiny model saved in fp32 as a user would have it, with a byte tokenizer beside it."""
-
-    def save(model: str) -> Path:
-        from qpa.tokenizer import BYTE_BOS, byte_encoder
-
-        folder = tmp_path / f"base-{model}"
-        load_base(make_config(model=model), None).float().save_pretrained(folder)
-        byte_encoder().tokenizer.save(str(folder / "tokenizer.json"))
-        (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": BYTE_BOS, "tokenizer_class": "PreTrainedTokenizerFast"}))
-        return folder
-
-    return save
 
 
 @pytest.mark.parametrize("overrides", [[], ["generator=none"]])

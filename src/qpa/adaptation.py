@@ -9,8 +9,8 @@ model only ever sees ordinary parameters.
 import torch
 from torch import Tensor, nn
 
-from qpa.generator import Generator
-from qpa.layout import Layout, Slot
+from qpa.generator import Generator, view
+from qpa.layout import Layout
 
 
 class Leaves:
@@ -25,22 +25,22 @@ class Leaves:
         self.slots = [(parameters[slot.tensor.name], slot) for slot in layout.slots]
         self.values = torch.zeros(layout.size)
         for parameter, slot in self.slots:
-            _view(self.values, slot).copy_(parameter.detach())
+            view(self.values, slot).copy_(parameter.detach())
         self.bind(self.values.device)
 
     def bound(self, device: torch.device) -> bool:
         """Whether parameters and gradients are still our views: moving a model replaces both, `zero_grad` drops gradients."""
         parameter, slot = self.slots[0]
-        here = self.values.device == device and parameter.data_ptr() == _view(self.values, slot).data_ptr()
-        return here and parameter.grad is not None and parameter.grad.data_ptr() == _view(self.gradient, slot).data_ptr()
+        here = self.values.device == device and parameter.data_ptr() == view(self.values, slot).data_ptr()
+        return here and parameter.grad is not None and parameter.grad.data_ptr() == view(self.gradient, slot).data_ptr()
 
     def bind(self, device: torch.device) -> None:
         """Make every parameter and its gradient a view of ours, on `device`; gradients start at zero."""
         self.values = self.values.to(device)
         self.gradient = torch.zeros_like(self.values)
         for parameter, slot in self.slots:
-            parameter.data = _view(self.values, slot)
-            parameter.grad = _view(self.gradient, slot)
+            parameter.data = view(self.values, slot)
+            parameter.grad = view(self.gradient, slot)
 
 
 class GeneratedAdaptation(nn.Module):
@@ -88,10 +88,3 @@ class DirectAdaptation(nn.Module):
 
 
 Adaptation = GeneratedAdaptation | DirectAdaptation
-
-
-def _view(flat: Tensor, slot: Slot) -> Tensor:
-    """The part of a flat vector that is one tensor, in the tensor's own shape."""
-    tensor = slot.tensor
-    rows = flat[slot.offset :].as_strided((tensor.rows, tensor.row), (slot.stride, 1))
-    return rows.t() if tensor.transposed else rows.view(tensor.shape)

@@ -11,28 +11,29 @@ from qpa.modules import depth_key
 from qpa.source import architecture
 
 
-def load(model: ModelConfig, folder: Path | None) -> PreTrainedModel:
+def load(model: ModelConfig, folder: Path | None, *, meta: bool = False) -> PreTrainedModel:
     """Load the base model on the CPU, in bf16 where this processor computes in it, else in fp32.
 
     Args:
         model: config group `model`.
         folder: where its files are (see `qpa.source`), None for random weights.
+        meta: build it on the meta device instead: shapes without weights.
 
     Raises:
         ConfigError: transformers cannot build it; its own words are in the text.
     """
     try:
-        return _load(model, folder)
+        return _load(model, folder, meta)
     except (ValueError, TypeError, KeyError, RuntimeError, OSError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError("model", folder or "random", f"transformers cannot build it: {reason}") from error
 
 
-def _load(model: ModelConfig, folder: Path | None) -> PreTrainedModel:
+def _load(model: ModelConfig, folder: Path | None, meta: bool) -> PreTrainedModel:
     settings = _architecture(model, folder)
     kwargs = {"dtype": frozen_dtype()} | ({"attn_implementation": model.attention} if model.attention else {})
-    with torch.device("cpu"):
-        if folder is None:
+    with torch.device("meta" if meta else "cpu"):
+        if folder is None or meta:
             loaded = AutoModelForCausalLM.from_config(settings, **kwargs)
         else:
             loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, **kwargs)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -20,6 +20,9 @@ class Section(BaseModel):
     """A config group: types are not coerced, unknown keys are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=False)
+
+
+S = TypeVar("S", bound=Section)
 
 
 class OpenSection(Section):
@@ -56,6 +59,7 @@ class GeneratorConfig(Section):
 
     kind: Literal["qpa", "none"]
     circuits: Literal["per_module", "shared"] | None
+    start: Literal["peft", "paper"] | None
     lr: float = Field(gt=0)
 
 
@@ -65,6 +69,29 @@ class CircuitConfig(Section):
     qubits: int | None = Field(ge=1)
     layers: int = Field(ge=1)
     backend: Literal["statevector", "torchquantum"]
+
+
+class PlainLatentsConfig(Section):
+    """Group `latents`: the circuits, or a control in their place that has no settings of its own."""
+
+    kind: Literal["circuit", "frozen_circuit", "table", "zeros", "random"]
+
+
+class MLPLatentsConfig(Section):
+    """Group `latents`, kind `mlp`: a small network per circuit."""
+
+    kind: Literal["mlp"]
+    hidden: int | None = Field(ge=1)
+
+
+class MPSLatentsConfig(Section):
+    """Group `latents`, kind `mps`: a matrix-product state per circuit."""
+
+    kind: Literal["mps"]
+    bond_dimension: int | None = Field(ge=1)
+
+
+LatentsConfig = PlainLatentsConfig | MLPLatentsConfig | MPSLatentsConfig
 
 
 class CodeMapperConfig(Section):
@@ -99,6 +126,7 @@ class DataConfig(Section):
     """Group `data`: text, its split, and the windows it is cut into."""
 
     source: Literal["pydoc", "hub", "files"]
+    protocol: Literal["packed", "paper"]
     hub: str | None
     hub_config: str | None
     train_files: list[str]
@@ -147,6 +175,7 @@ class Config(Section):
     model: ModelConfig
     peft: dict[str, Any]
     generator: GeneratorConfig
+    latents: LatentsConfig = Field(discriminator="kind")
     circuit: CircuitConfig
     mapper: MapperConfig = Field(discriminator="kind")
     optimizer: OptimizerConfig
@@ -169,7 +198,7 @@ class Config(Section):
 
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change when a value that the result depends on changes."""
-        unused = {"circuit", "mapper"} if self.generator.kind == "none" else set()
+        unused = {"latents", "circuit", "mapper"} if self.generator.kind == "none" else set()
         kept = self.model_dump(by_alias=True, exclude={*VOLATILE, *unused})
         data = self.data
         kept["text"] = [_digest(Path(f)) for f in (*data.train_files, *data.val_files, *data.test_files)]
@@ -190,11 +219,22 @@ def parse(config: DictConfig | Mapping[str, Any]) -> Config:
         plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
     except OmegaConfBaseException as error:
         raise ConfigError(error.full_key or "config", "?", str(error).splitlines()[0]) from error
+    return checked(Config, plain)
+
+
+def checked(section: type[S], plain: object) -> S:
+    """A section of the config from plain values.
+
+    Raises:
+        ConfigError: as for `parse`.
+    """
     try:
-        return Config.model_validate(plain)
+        return section.model_validate(plain)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"] if first["loc"][0] != "mapper" or part not in ("codes", "mlp"))
+        path = first["loc"]
+        if path and path[0] in ("mapper", "latents"):
+            path = (path[0], *path[2:])  # without the kind that pydantic has chosen the class by
         value = None if first["type"] == "missing" else first["input"]
         problem = first["msg"].removeprefix("Value error, ").replace("Input should", "should").replace("Field required", "has to be given")
-        raise ConfigError(key, value if not isinstance(value, dict) else "...", problem) from error
+        raise ConfigError(".".join(map(str, path)), value if not isinstance(value, dict) else "...", problem) from error

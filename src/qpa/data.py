@@ -2,6 +2,8 @@
 
 A window is `context` tokens: one BOS where the model has one, then consecutive tokens of the text, windows not overlapping.
 Only the last window of a split may be shorter; its padding is labelled -100 and counts nowhere.
+
+The paper's protocol makes a window of every line, empty ones too, cut at `context` tokens and filled up with EOS.
 """
 
 import hashlib
@@ -18,6 +20,7 @@ from qpa.text import SPLITS, Texts, where
 from qpa.tokenizer import TextEncoder
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
+Row = dict[str, list[int]]
 BLOCK = 1 << 20  # characters tokenised at once; text is cut at line ends, so memory stays flat on large files
 
 
@@ -39,19 +42,32 @@ def windows(config: Config, texts: Texts, encoder: TextEncoder, cache: Path) -> 
 def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cache: Path) -> Dataset:
     disable_progress_bars()
     context = config.data.context
-    key = hashlib.sha256(f"{encoder.key()}|{context}|{text}".encode(errors="replace")).hexdigest()[:24]
+    key = hashlib.sha256(f"{encoder.key()}|{config.data.protocol}|{context}|{text}".encode(errors="replace")).hexdigest()[:24]
     folder = cache / "tokens" / key
     if folder.is_dir():
         return cast(Dataset, load_from_disk(str(folder))).with_format("torch")
+    rows = _lines(text, encoder, context) if config.data.protocol == "paper" else _packed(config, name, text, encoder)
+    dataset = Dataset.from_list(rows)
+    with whole_folder(folder, replace=False) as scratch:
+        dataset.save_to_disk(str(scratch))
+    return dataset.with_format("torch")
+
+
+def _packed(config: Config, name: str, text: str, encoder: TextEncoder) -> list[Row]:
+    context = config.data.context
     tokens = [token for ids in map(encoder.encode, _blocks(text)) for block in ids for token in block]
     first = [] if encoder.bos is None else [encoder.bos]
     if len(tokens) + len(first) < context:
         problem = f"the {name} text ({len(tokens)} tokens) is shorter than one window; lower data.context={context}"
         raise ConfigError(*where(config.data, name), problem)
-    dataset = Dataset.from_list(list(_pack(tokens, first, context)))
-    with whole_folder(folder, replace=False) as scratch:
-        dataset.save_to_disk(str(scratch))
-    return dataset.with_format("torch")
+    return list(_pack(tokens, first, context))
+
+
+def _lines(text: str, encoder: TextEncoder, context: int) -> list[Row]:
+    """A window per line, as in the paper's released code, but for the BOS where the model has one."""
+    first = [] if encoder.bos is None else [encoder.bos]
+    lines = [line if line.strip() else "" for line in text.splitlines(keepends=True)]
+    return [_window((first + ids)[:context], context, filler=encoder.eos) for ids in encoder.encode(lines)]
 
 
 def _blocks(text: str) -> Iterator[list[str]]:
@@ -63,12 +79,16 @@ def _blocks(text: str) -> Iterator[list[str]]:
         start = end
 
 
-def _pack(tokens: list[int], first: list[int], context: int) -> Iterator[dict[str, list[int]]]:
+def _pack(tokens: list[int], first: list[int], context: int) -> Iterator[Row]:
     step = context - len(first)
     for at in range(0, len(tokens), step):
         ids = first + tokens[at : at + step]
         if len(ids) < 2:
             return  # a lone token has nothing before it to be predicted from
-        padding = context - len(ids)
-        # Padding stands on the right, where causal attention never looks back from a real token: any id will do.
-        yield {"input_ids": ids + ids[-1:] * padding, "labels": ids + [IGNORED] * padding}
+        yield _window(ids, context, filler=ids[-1])
+
+
+def _window(ids: list[int], context: int, *, filler: int) -> Row:
+    """Padding stands on the right, where causal attention never looks back at it from a real token."""
+    padding = context - len(ids)
+    return {"input_ids": ids + [filler] * padding, "labels": ids + [IGNORED] * padding}

@@ -1,68 +1,58 @@
-"""The generator: circuits and mapper, from a few trained numbers to all weights of an adapter (paper, section 3)."""
-
-import math
+"""The generator: from a few trained numbers to all weights of an adapter (paper, section 3)."""
 
 import torch
 from torch import Tensor, nn
 
-from qpa.circuits import Backend
 from qpa.errors import UserError
-from qpa.layout import Layout
+from qpa.layout import Layout, Slot
 from qpa.mapper import Mapper
-
-ANGLE_SPREAD = 0.01  # radians around the uniform state; at 0.1 eight blocks have already scattered it (docs/log.md)
-
-
-class Circuits(nn.Module):
-    """`K` circuits with trained angles; gives one number per chunk.
-
-    The first block starts at pi / 2, all others near 0: every circuit starts at the uniform superposition, which the CNOT
-    chains leave as it is.
-
-    Args:
-        layout: chunks and circuits.
-        layers: `L`, blocks of every circuit.
-        backend: the simulator.
-    """
-
-    def __init__(self, layout: Layout, *, layers: int, backend: Backend) -> None:
-        super().__init__()
-        self.backend = backend
-        angles = ANGLE_SPREAD * torch.randn(layout.circuits, layers, layout.qubits)
-        angles[:, 0] += math.pi / 2
-        self.angles = nn.Parameter(angles)
-        places = [chunk.circuit * 2**layout.qubits + chunk.state for chunk in layout.chunks]
-        self.register_buffer("places", torch.tensor(places), persistent=False)
-        self.places: Tensor
-
-    def forward(self) -> Tensor:
-        """`2**Q * p - 1` of every chunk's basis state, `[N]`: zero for a uniform state, its size independent of `Q`."""
-        probabilities = self.backend(self.angles)
-        return probabilities.flatten()[self.places] * probabilities.shape[-1] - 1
 
 
 class Generator(nn.Module):
-    """Weights of the whole adapter: a frozen start plus what circuits and mapper generate.
+    """Weights of the whole adapter: a frozen start plus what latents and mapper generate.
 
     Args:
-        start: the PEFT method's own initial weights as one flat vector; drawn from the seed, not trained, not saved.
-        circuits: one number per chunk.
+        layout: where each weight lies in the flat vector.
+        latents: one number per chunk (`qpa.latents`: circuits, or a control in their place).
         mapper: from these to all chunks.
+        start: the PEFT method's own initial weights as one flat vector, drawn from the seed, not trained, not saved. None as
+            in the paper's released code: no start, and the mean of all generated weights taken away.
     """
 
-    def __init__(self, *, start: Tensor, circuits: Circuits, mapper: Mapper) -> None:
+    def __init__(self, layout: Layout, *, latents: nn.Module, mapper: Mapper, start: Tensor | None) -> None:
         super().__init__()
-        self.circuits = circuits
+        self.latents = latents
         self.mapper = mapper
-        self.register_buffer("start", start.clone(), persistent=False)
+        self.centred = start is None
+        self.register_buffer("start", torch.zeros(layout.size) if start is None else start.clone(), persistent=False)
         self.start: Tensor
         self.register_buffer("start_sums", torch.stack([self.start.double().sum(), self.start.double().abs().sum()]))
         self.start_sums: Tensor
         self.register_load_state_dict_pre_hook(_check_start)
+        self.register_buffer("used", _used(layout), persistent=False)
+        self.used: Tensor
 
     def forward(self) -> Tensor:
         """All weights as one flat vector."""
-        return self.start + self.mapper(self.circuits())
+        generated = self.mapper(self.latents())
+        if self.centred:
+            generated = generated - generated[self.used].mean()
+        return self.start + generated
+
+
+def view(flat: Tensor, slot: Slot) -> Tensor:
+    """The part of a flat vector that is one tensor, in the tensor's own shape."""
+    tensor = slot.tensor
+    rows = flat[slot.offset :].as_strided((tensor.rows, tensor.row), (slot.stride, 1))
+    return rows.t() if tensor.transposed else rows.view(tensor.shape)
+
+
+def _used(layout: Layout) -> Tensor:
+    """Which numbers of the flat vector are weights: the last chunk of a stream may end in some that are not, `[size]`."""
+    used = torch.zeros(layout.size, dtype=torch.bool)
+    for slot in layout.slots:
+        view(used, slot).fill_(True)
+    return used
 
 
 def _check_start(generator: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

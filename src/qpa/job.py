@@ -15,11 +15,12 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from qpa import loggers, peft_model, record
 from qpa.adaptation import DirectAdaptation
-from qpa.assembly import Assembly, assemble, load_base
+from qpa.assembly import Assembly, adapter_tensors, assemble, load_base
 from qpa.callbacks import StepClock, progress
 from qpa.config import Config, TrainerConfig
 from qpa.errors import ConfigError
 from qpa.loaders import held_out_loader, train_loader
+from qpa.preflight import check_layout
 from qpa.quiet import quiet
 from qpa.training import HELD_OUT, FineTuning, Measured
 
@@ -48,8 +49,9 @@ def prepare(config: Config, base_folder: Path | None, checkpoint: Path | None) -
     quiet()
     loggers.check(config)
     make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
+    check_layout(config, adapter_tensors(config, base_folder))  # what cannot work is refused before any weight is loaded
     assembly = assemble(config, base_folder)
-    module = FineTuning(assembly.model, assembly.adaptation, optimizer=config.optimizer, steps=config.trainer.max_steps, seed=config.seed)
+    module = FineTuning(config, assembly.model, assembly.adaptation)
     module.configure_optimizers()
     from_step = _fit_checkpoint(config, assembly, checkpoint) if checkpoint else 0
     return Prepared(assembly, module, checkpoint, from_step)
@@ -112,7 +114,7 @@ def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Dat
     """Measure a saved adapter on held-out windows."""
     quiet()
     model = peft_model.load_adapter(load_base(config, base_folder), adapter)
-    module = FineTuning(model, DirectAdaptation({}), optimizer=config.optimizer, steps=1, seed=config.seed)
+    module = FineTuning(config, model, DirectAdaptation({}))
     trainer = make_trainer(config.trainer, adapter.parent, loggers=[], callbacks=[])
     measure(config, trainer, module, windows)
     return module.measured()

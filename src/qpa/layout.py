@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from qpa.errors import ConfigError
 
+NUMBER = r"\.(\d+)(?=\.|$)"  # the first number in a tensor's name: its layer
 MOST_CHUNKS = 500_000  # more would cost more to look up than to train
 LONGEST_ROW = 16_384  # longer rows (vocabularies) are cut: a basis of their own would cost more than they hold
 
@@ -38,8 +39,11 @@ class AdapterTensor:
 
     @property
     def transposed(self) -> bool:
-        """Whether its rows are the columns of the matrix: rows run along the longer axis."""
-        return len(self.shape) == 2 and self.shape[0] > self.shape[1]
+        """Whether its rows are the columns of the matrix: rows run along the longer axis.
+
+        But not for LoKr, whose factors peft reshapes as only contiguous tensors can be.
+        """
+        return len(self.shape) == 2 and self.shape[0] > self.shape[1] and "lokr_" not in self.name
 
     @property
     def row(self) -> int:
@@ -54,13 +58,13 @@ class AdapterTensor:
     @property
     def layer(self) -> int:
         """The layer its name counts, 0 where there is none."""
-        number = re.search(r"\.(\d+)\.", self.name)
+        number = re.search(NUMBER, self.name)
         return int(number[1]) if number else 0
 
     @property
     def kind(self) -> str:
         """Its name without the layer: the same for the same tensor of every layer."""
-        return re.sub(r"\.\d+\.", ".*.", self.name, count=1)
+        return re.sub(NUMBER, ".*", self.name, count=1)
 
 
 @dataclass(frozen=True)

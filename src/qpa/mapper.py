@@ -1,7 +1,7 @@
 """The mapper: from what is known of a chunk, its basis state and the circuit's probability, to the chunk's weights.
 
-Both kinds end in one layer per chunk length that all chunks of that length share, and it starts at zero: the first
-generated residual is zero, so the adapted model is the base model.
+Both kinds end in one layer per chunk length that all chunks of that length share. It starts at zero where a frozen start is
+added: the first generated residual is zero, so the adapted model is what the PEFT method starts as.
 """
 
 import itertools
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from qpa.circuits import basis_bits
 from qpa.layout import Layout
 
 ACTIVATIONS = {"tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "none": nn.Identity}
@@ -24,13 +25,14 @@ class SharedRows(nn.Module):
         layout: how many chunks there are of each length.
         hidden: `h`.
         bias: whether each map has one.
+        from_zero: start at zero, else at torch's own initial weights.
     """
 
-    def __init__(self, layout: Layout, hidden: int, *, bias: bool) -> None:
+    def __init__(self, layout: Layout, hidden: int, *, bias: bool, from_zero: bool) -> None:
         super().__init__()
         self.counts = list(layout.lengths.values())
         self.maps = nn.ModuleList(nn.Linear(hidden, length, bias=bias) for length in layout.lengths)
-        for parameter in self.parameters():
+        for parameter in self.parameters() if from_zero else ():
             nn.init.zeros_(parameter)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class CodeMapper(nn.Module):
     Hitchcock 1927, of all weights over the registers, weighted by the circuit).
     """
 
-    def __init__(self, layout: Layout, *, width: int) -> None:
+    def __init__(self, layout: Layout, *, width: int, from_zero: bool = True) -> None:
         super().__init__()
         self.width = width
         self.gain = CODE_GAIN / width
@@ -62,7 +64,7 @@ class CodeMapper(nn.Module):
                 self.codes.append(nn.Parameter(torch.randint(0, 2, (len(place), width)) * 2.0 - 1))
         self.register_buffer("indices", torch.tensor(indices, dtype=torch.long), persistent=False)
         self.indices: Tensor
-        self.rows = SharedRows(layout, width, bias=False)
+        self.rows = SharedRows(layout, width, bias=False, from_zero=from_zero)
 
     def forward(self, features: Tensor) -> Tensor:
         """The circuit's numbers `[N]` -> all chunks as one flat vector."""
@@ -78,15 +80,16 @@ class MLPMapper(nn.Module):
     Sizes `Q + 1 -> hidden[0] -> ... -> C`, an activation after each hidden layer.
     """
 
-    def __init__(self, layout: Layout, *, hidden: Sequence[int], activation: str) -> None:
+    def __init__(self, layout: Layout, *, hidden: Sequence[int], activation: str, from_zero: bool = True) -> None:
         super().__init__()
         sizes = [layout.qubits + 1, *hidden]
         layers: list[nn.Module] = []
         for size, following in itertools.pairwise(sizes):
             layers += [nn.Linear(size, following), ACTIVATIONS[activation]()]
         self.hidden = nn.Sequential(*layers)
-        self.rows = SharedRows(layout, sizes[-1], bias=True)
-        self.register_buffer("bits", basis_bits(layout), persistent=False)
+        self.rows = SharedRows(layout, sizes[-1], bias=True, from_zero=from_zero)
+        states = torch.tensor([chunk.state for chunk in layout.chunks])
+        self.register_buffer("bits", basis_bits(states, layout.qubits), persistent=False)
         self.bits: Tensor
 
     def forward(self, features: Tensor) -> Tensor:
@@ -95,10 +98,3 @@ class MLPMapper(nn.Module):
 
 
 Mapper = CodeMapper | MLPMapper
-
-
-def basis_bits(layout: Layout) -> Tensor:
-    """The bits of every chunk's basis state as -1 / +1, the most significant first, `[N, Q]`: a fixed order."""
-    states = torch.tensor([chunk.state for chunk in layout.chunks])
-    places = torch.arange(layout.qubits - 1, -1, -1)
-    return ((states[:, None] >> places) & 1).float() * 2 - 1

@@ -1,5 +1,10 @@
-"""The one place where peft enters: wrap the base model, find the adapter's tensors, save and merge the adapter."""
+"""The one place where peft enters: wrap the base model, find the adapter's tensors, save and merge the adapter.
 
+Bottleneck adapters, which peft does not have, offer the same few methods (`qpa.bottleneck`) and are told apart here only.
+"""
+
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,13 +20,16 @@ from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from qpa.bottleneck import CONFIG, PEFT_TYPE, Bottleneck, BottleneckConfig, BottleneckModel
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
 from qpa.layout import AdapterTensor
 
+AdaptedModel = PeftModel | BottleneckModel
 
-def make_config(settings: dict[str, Any]) -> PeftConfig:
-    """The peft config that config group `peft` names.
+
+def make_config(settings: dict[str, Any]) -> PeftConfig | BottleneckConfig:
+    """The PEFT method's config that config group `peft` names.
 
     Raises:
         ConfigError: peft refuses the settings; its own words are in the text.
@@ -32,25 +40,49 @@ def make_config(settings: dict[str, Any]) -> PeftConfig:
         raise ConfigError("peft", settings.get("_target_"), " ".join(str(error.__cause__ or error).split())) from error
 
 
-def wrap(base: PreTrainedModel, config: PeftConfig, *, seed: int, gradient_checkpointing: bool) -> PeftModel:
+def wrap(base: PreTrainedModel, config: PeftConfig | BottleneckConfig, *, seed: int, gradient_checkpointing: bool) -> AdaptedModel:
     """Put the adapter on the base model, its initial weights drawn from `seed`, and switch everything to training mode.
 
     Raises:
-        ConfigError: peft cannot put this adapter on this model; its own words are in the text.
+        ConfigError: the method cannot be put on this model; peft's own words are in the text.
     """
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.manual_seed(seed)
-            model = peft.get_peft_model(base, config)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        model = _put_on(base, config)
     _exact_magnitudes(model)
     if gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
 
 
-def _exact_magnitudes(model: PeftModel) -> None:
+def planned_tensors(skeleton: Callable[[], PreTrainedModel], config: PeftConfig | BottleneckConfig) -> list[AdapterTensor]:
+    """The adapter's tensors, before any weight is loaded.
+
+    Args:
+        skeleton: builds the base model on the meta device, anew at each call.
+        config: of the PEFT method.
+
+    Raises:
+        ConfigError: as for `wrap`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return adapter_tensors(_put_on(skeleton(), config))
+        except NotImplementedError:  # Uni-LoRA counts its indices, which the meta device cannot: they are made on the CPU
+            return adapter_tensors(_put_on(skeleton(), config))
+
+
+def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
+    try:
+        return BottleneckModel(base, config) if isinstance(config, BottleneckConfig) else cast(PeftModel, peft.get_peft_model(base, config))
+    except NotImplementedError:
+        raise
+    except (ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
+        raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
+
+
+def _exact_magnitudes(model: nn.Module) -> None:
     """Set DoRA's magnitudes again: peft rounds them to the base's bf16 on the way, so that its step 0 is not the base model."""
     for layer in model.modules():
         if not isinstance(layer, LoraLayer):
@@ -62,14 +94,14 @@ def _exact_magnitudes(model: PeftModel) -> None:
             cast(nn.Parameter, magnitude.weight).data.copy_(norm)
 
 
-def adapter_parameters(model: PeftModel) -> dict[str, nn.Parameter]:
+def adapter_parameters(model: AdaptedModel) -> dict[str, nn.Parameter]:
     """What the PEFT method trains, by name, in the model's order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def adapter_tensors(model: PeftModel) -> list[AdapterTensor]:
+def adapter_tensors(model: AdaptedModel) -> list[AdapterTensor]:
     """Shapes of `adapter_parameters`, each with the module it adapts."""
-    adapted = sorted((name for name, m in model.named_modules() if isinstance(m, BaseTunerLayer)), key=len, reverse=True)
+    adapted = sorted((name for name, m in model.named_modules() if isinstance(m, BaseTunerLayer | Bottleneck)), key=len, reverse=True)
 
     def module(name: str) -> str:
         return next((a for a in adapted if name.startswith(a + ".")), name.rsplit(".", 1)[0])
@@ -77,24 +109,35 @@ def adapter_tensors(model: PeftModel) -> list[AdapterTensor]:
     return [AdapterTensor(name, tuple(p.shape), module(name)) for name, p in adapter_parameters(model).items()]
 
 
-def save_adapter(model: PeftModel, folder: Path, *, base_name: str | None) -> None:
+def save_adapter(model: AdaptedModel, folder: Path, *, base_name: str | None) -> None:
     """Write a plain PEFT adapter: `adapter_config.json` and `adapter_model.safetensors`, naming the base model."""
     model.peft_config["default"].base_model_name_or_path = base_name
     with whole_folder(folder) as scratch:
-        model.save_pretrained(str(scratch), save_embedding_layers=False)  # "auto" would add a whole tied head
+        if isinstance(model, BottleneckModel):
+            model.save_pretrained(str(scratch))
+        else:
+            model.save_pretrained(str(scratch), save_embedding_layers=False)  # "auto" would add a whole tied head
 
 
-def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+def load_adapter(base: PreTrainedModel, folder: Path) -> AdaptedModel:
     """A saved adapter on its base model, as stock peft reads it."""
+    if json.loads((folder / CONFIG).read_text())["peft_type"] == PEFT_TYPE:
+        return BottleneckModel.from_pretrained(base, str(folder))
     return PeftModel.from_pretrained(base, str(folder))
 
 
-def merge(model: PeftModel) -> PreTrainedModel:
+def merge(model: AdaptedModel) -> PreTrainedModel:
     """Fold the adapter into the base weights.
 
     A head that shares its storage with the input embedding is given its own first: merging into the shared one would
     change the embedding as well (peft #2018, #2864).
+
+    Raises:
+        ConfigError: the method does not work by changing weights.
     """
+    if not hasattr(model.base_model, "merge_and_unload"):
+        name = type(model.peft_config["default"]).__name__
+        raise ConfigError("merged", "true", f"{name} changes no weights that an adapter could be folded into; use the adapter itself")
     base = cast(PreTrainedModel, model.get_base_model())
     head = base.get_output_embeddings()
     if isinstance(head, BaseTunerLayer) and base.config.tie_word_embeddings:

@@ -44,3 +44,29 @@ class Perplexity(Metric):
     def compute(self) -> Tensor:
         """Perplexity as a float64 scalar."""
         return (self.nll / self.tokens).exp()
+
+
+class LegacyPerplexity(Metric):
+    """The released code's "perplexity": padding counted as text, batch means averaged, then exponentiated.
+
+    Only for comparison with the paper's tables: most of what it predicts is padding after padding.
+    """
+
+    full_state_update = False
+    means: Tensor
+    batches: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("means", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("batches", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, input_ids: Tensor) -> None:
+        """Add one batch: logits `[B, T, vocab]` and all ids `[B, T]`, padding too."""
+        nll, tokens = token_nll(logits, input_ids)
+        self.means += nll / tokens
+        self.batches += 1
+
+    def compute(self) -> Tensor:
+        """The number as a float64 scalar."""
+        return (self.means / self.batches).exp()

@@ -10,7 +10,7 @@ from qpa import source
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.layout import AdapterTensor, Layout, plan
-from qpa.modules import HEAD, Linear, depth_key, linear_modules, lora_tensors, position_key, select
+from qpa.modules import HEAD, depth_key, linear_modules, lora_tensors, position_key, select
 
 AMPLITUDE_BYTES = 4  # float32, real
 STATES_KEPT = 3  # per block, for the backward pass: before its rotations, between their factors, after
@@ -23,33 +23,66 @@ def check(config: Config) -> None:
         ConfigError: the first thing found, with the way out.
     """
     source.check(config)
+    _check_method(config)
     if config.generator.kind == "qpa" and config.circuit.qubits:
         check_memory(config, circuits=1, qubits=config.circuit.qubits)
     architecture = source.architecture(config.model)
     if architecture is None:
         return  # only the hub knows it: the same checks run on the real model later
     _check_size(config, architecture)
-    modules = linear_modules(architecture, config.model.num_layers)
-    if modules is not None and "target_modules" in config.peft:
-        _check_tensors(config, modules)
+    tensors = known_tensors(config)
+    if tensors is not None:
+        check_layout(config, tensors)
 
 
 def _check_size(config: Config, architecture: dict[str, Any]) -> None:
     layers, positions = (architecture.get(key) for key in (depth_key(architecture), position_key(architecture)))
     if config.model.num_layers and layers and config.model.num_layers > layers:
         raise ConfigError("model.num_layers", config.model.num_layers, f"this model has {layers} layers; at most {layers}")
-    if positions and config.data.context > positions:
-        raise ConfigError("data.context", config.data.context, f"this model reads at most {positions} tokens at once")
+    prompt = config.peft.get("num_virtual_tokens") or 0
+    if positions and config.data.context + prompt > positions:
+        beside = f", peft.num_virtual_tokens={prompt} of them taken" if prompt else ""
+        raise ConfigError("data.context", config.data.context, f"this model reads at most {positions} tokens at once{beside}")
 
 
-def _check_tensors(config: Config, modules: list[Linear]) -> None:
-    chosen = select(modules, config.peft["target_modules"])
-    if config.peft.get("use_dora") and any(m.name == HEAD for m in chosen):
+def _check_method(config: Config) -> None:
+    """Pairs of settings that do not work together."""
+    method = config.peft.get("_target_")
+    if method == "peft.PrefixTuningConfig" and config.model.gradient_checkpointing:
+        raise ConfigError(
+            "model.gradient_checkpointing",
+            True,
+            "prefixes are a key-value cache, which recomputing drops; set it to false, or use another peft",
+        )
+    if config.peft.get("use_dora") and HEAD in str(config.peft.get("target_modules")):
         print(f"qpa: DoRA on {HEAD} multiplies out the whole head at every step: slow, and large in memory", file=sys.stderr)
-    tensors = lora_tensors(chosen, config.peft)
-    if tensors and config.generator.kind == "qpa":
-        layout = make_layout(config, tensors)
-        check_memory(config, circuits=layout.circuits, qubits=layout.qubits)
+
+
+def known_tensors(config: Config) -> list[AdapterTensor] | None:
+    """The adapter's tensors from the config's numbers alone; None where only the real modules tell.
+
+    Raises:
+        ConfigError: `peft.target_modules` matches nothing.
+    """
+    architecture = source.architecture(config.model)
+    modules = linear_modules(architecture, config.model.num_layers) if architecture else None
+    if modules is None or "target_modules" not in config.peft or not str(config.peft.get("_target_")).startswith("peft."):
+        return None
+    chosen = select(modules, config.peft["target_modules"])
+    return lora_tensors(chosen, config.peft) if chosen else None
+
+
+def check_layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout | None:
+    """The config's layout of these tensors, None where nothing is generated.
+
+    Raises:
+        ConfigError: chunks and qubits do not fit, or the circuits do not fit the memory.
+    """
+    if config.generator.kind == "none":
+        return None
+    layout = make_layout(config, tensors)
+    check_memory(config, circuits=layout.circuits, qubits=layout.qubits)
+    return layout
 
 
 def make_layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout:

@@ -100,7 +100,13 @@ def fill(
         "params": parameters,
         "test": measured["test"],
         "val": measured["val"],
-        "protocol": {"context": config.data.context, "stride": config.data.context, "bos": "one per window, where the model has one"},
+        "legacy": measured.get("legacy"),
+        "protocol": {
+            "windows": config.data.protocol,
+            "context": config.data.context,
+            "stride": config.data.context,
+            "bos": "one per window, where the model has one",
+        },
         "seconds_per_step": statistics.median(seconds[1:] or seconds) if seconds else None,
         "peak_memory_bytes": peak_memory(),
     }
@@ -108,10 +114,17 @@ def fill(
         raise NonFiniteLossError(f"test perplexity is not finite; lower generator.lr={config.generator.lr}")
 
 
+def _protocol(config: Config) -> dict[str, Any]:
+    """What a perplexity is a perplexity of."""
+    context = config.data.context
+    return {"windows": config.data.protocol, "context": context, "stride": context, "bos": "one per window, where the model has one"}
+
+
 def summary(result: Record) -> dict[str, float]:
     """The record's numbers under flat names, for dashboards."""
     ours = result["qpa"]
-    flat = {f"{group}/{key}": value for group in ("params", "test", "val") for key, value in ours[group].items()}
+    groups = ("params", "test", "val", *(("legacy",) if ours["legacy"] else ()))
+    flat = {f"{group}/{key}": value for group in groups for key, value in ours[group].items()}
     return flat | {"seconds_per_step": ours["seconds_per_step"], "peak_memory_bytes": ours["peak_memory_bytes"]}
 
 

@@ -100,4 +100,4 @@ def _hub_texts(data: DataConfig) -> Texts:
     except Exception as error:  # network, missing, gated: many kinds, one way out
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConfigError("data.hub", data.hub, f"cannot be fetched ({reason}); use data=text with data.train_files=[FILE]") from error
-    return Texts(*("".join(splits[name]["text"]) for name in ("train", "validation", "test")))
+    return Texts(*("\n".join(row.removesuffix("\n") for row in splits[name]["text"]) for name in ("train", "validation", "test")))

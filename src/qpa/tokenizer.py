@@ -14,15 +14,17 @@ BYTE_BOS = "<bos>"
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A tokenizer and the one token that opens every window.
+    """A tokenizer, the one token that opens every window, and the one that ends a text.
 
     Attributes:
         tokenizer: as saved in a model's `tokenizer.json`.
         bos: id of the beginning-of-sequence token, None where the model has none.
+        eos: id of the end-of-sequence token, that of BOS where the model has none; the paper's protocol pads with it.
     """
 
     tokenizer: Tokenizer
     bos: int | None
+    eos: int
 
     def encode(self, texts: list[str]) -> list[list[int]]:
         """Token ids of each text, without special tokens."""
@@ -48,18 +50,21 @@ def load(folder: Path | None) -> TextEncoder:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "<s>" written in a text is text
-    return TextEncoder(tokenizer, _bos(folder, tokenizer))
+    bos = _special("bos", folder, tokenizer)
+    eos = _special("eos", folder, tokenizer)
+    return TextEncoder(tokenizer, bos, eos if eos is not None else bos or 0)
 
 
-def _bos(folder: Path, tokenizer: Tokenizer) -> int | None:
-    """The BOS id: as the tokenizer's settings say (null: none), or where they are silent (GPT-2), the model's."""
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        settings = _json(folder / name)
-        if "bos_token" in settings:
-            bos = settings["bos_token"]
-            text = bos["content"] if isinstance(bos, dict) else bos
+def _special(name: str, folder: Path, tokenizer: Tokenizer) -> int | None:
+    """The id of BOS or EOS: as the tokenizer's settings say (null: none), or where they are silent (GPT-2), the model's."""
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        settings = _json(folder / file)
+        if f"{name}_token" in settings:
+            token = settings[f"{name}_token"]
+            text = token["content"] if isinstance(token, dict) else token
             return tokenizer.token_to_id(text) if text else None
-    return _json(folder / "config.json").get("bos_token_id")
+    found = _json(folder / "config.json").get(f"{name}_token_id")
+    return found[0] if isinstance(found, list) else found
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -74,4 +79,5 @@ def byte_encoder() -> TextEncoder:
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([BYTE_BOS])
     tokenizer.encode_special_tokens = True
-    return TextEncoder(tokenizer, tokenizer.token_to_id(BYTE_BOS))
+    bos = len(alphabet)
+    return TextEncoder(tokenizer, bos, bos)

@@ -7,16 +7,17 @@ from typing import Any, cast
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from peft import PeftModel
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from qpa.adaptation import Adaptation
-from qpa.config import OptimizerConfig
+from qpa.config import Config
 from qpa.errors import ConfigError, NonFiniteLossError
-from qpa.perplexity import Perplexity, token_nll
+from qpa.peft_model import AdaptedModel
+from qpa.perplexity import LegacyPerplexity, Perplexity, token_nll
 
+Batch = Mapping[str, Tensor]
 Measured = dict[str, dict[str, float | int]]
 HELD_OUT = ("val", "test")  # the order of the dataloaders that `trainer.test` is given
 
@@ -27,28 +28,32 @@ class FineTuning(LightningModule):
     Its parameters, optimizer and checkpoints are those of the adaptation alone; the frozen model is only carried along.
 
     Args:
-        model: the PEFT-wrapped language model.
+        config: of the run; read are its steps, seed, optimizer, and the protocol of its data.
+        model: the language model with the adapter.
         adaptation: what is trained and how it reaches the model's adapter.
-        optimizer: config group `optimizer`.
-        steps: optimizer steps of the whole run, for the rate's schedule.
-        seed: of the dropout masks.
     """
 
-    def __init__(self, model: PeftModel, adaptation: Adaptation, *, optimizer: OptimizerConfig, steps: int, seed: int) -> None:
+    def __init__(self, config: Config, model: AdaptedModel, adaptation: Adaptation) -> None:
         super().__init__()
-        self.model: PeftModel = model
+        self.model: AdaptedModel = model
         self.adaptation = adaptation
-        self.schedule = optimizer
-        self.steps = steps
-        self.seed = seed
+        self.schedule = config.optimizer
+        self.steps = config.trainer.max_steps
+        self.seed = config.seed
+        self.paper_protocol = config.data.protocol == "paper"
         self.val_perplexity = Perplexity()
         self.held_out = nn.ModuleDict({f"{split}_{kind}": Perplexity() for split in HELD_OUT for kind in ("base", "adapted")})
+        self.legacy = nn.ModuleDict({kind: LegacyPerplexity() for kind in ("val", "base", "adapted")})
 
-    def training_step(self, batch: Mapping[str, Tensor], index: int) -> Tensor:
-        """Mean NLL of one micro-batch, nats per token."""
+    def logits(self, batch: Batch) -> Tensor:
+        """What the model says of every token of a batch, `[B, T, vocab]`; of soft prompts before them, nothing."""
+        return self.model(input_ids=batch["input_ids"]).logits[:, -batch["input_ids"].shape[1] :]
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        """Mean NLL of one micro-batch, nats per token; the paper's protocol counts padding as text."""
         torch.manual_seed(self.seed * 1_000_003 + index)  # dropout depends on seed and place alone: a resumed run has the same
         self.adaptation.write()
-        nll, tokens = token_nll(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+        nll, tokens = token_nll(self.logits(batch), batch["input_ids" if self.paper_protocol else "labels"])
         loss = nll / tokens
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -67,35 +72,50 @@ class FineTuning(LightningModule):
         """Held-out text is read with the adapter as it is now."""
         self.adaptation.write()
 
-    def validation_step(self, batch: Mapping[str, Tensor], _: int) -> None:
+    def validation_step(self, batch: Batch, _: int) -> None:
         """Count one batch of held-out windows."""
-        self.val_perplexity.update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+        self._update(self.val_perplexity, "val", batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log perplexity over all of them."""
         self.log("val/perplexity", self.val_perplexity.compute().float(), prog_bar=True)
         self.val_perplexity.reset()
+        if self.paper_protocol:
+            self.log("legacy/perplexity", self._legacy("val").compute().float())
+            self._legacy("val").reset()
 
     def on_test_start(self) -> None:
         """As for validation."""
         self.adaptation.write()
 
-    def test_step(self, batch: Mapping[str, Tensor], _: int, dataloader_idx: int) -> None:
+    def test_step(self, batch: Batch, _: int, dataloader_idx: int) -> None:
         """Read the same windows with the adapter and without it."""
         split = HELD_OUT[dataloader_idx]
-        self._held_out(split, "adapted").update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+        self._update(self._held_out(split, "adapted"), "adapted" if split == "test" else None, batch)
         with self.model.disable_adapter():
-            self._held_out(split, "base").update(self.model(input_ids=batch["input_ids"]).logits, batch["labels"])
+            self._update(self._held_out(split, "base"), "base" if split == "test" else None, batch)
+
+    def _update(self, metric: Perplexity, legacy: str | None, batch: Batch) -> None:
+        logits = self.logits(batch)
+        metric.update(logits, batch["labels"])
+        if self.paper_protocol and legacy:
+            self._legacy(legacy).update(logits, batch["input_ids"])
+
+    def _legacy(self, kind: str) -> LegacyPerplexity:
+        return cast(LegacyPerplexity, self.legacy[kind])
 
     def _held_out(self, split: str, kind: str) -> Perplexity:
         return cast(Perplexity, self.held_out[f"{split}_{kind}"])
 
     def measured(self) -> Measured:
-        """What the last `trainer.test` found: by split, `perplexity`, `base_perplexity` and `tokens`."""
+        """What the last `trainer.test` found: by split, `perplexity`, `base_perplexity` and `tokens`; `legacy` beside them."""
         found: Measured = {}
         for split in HELD_OUT:
             adapted, base = self._held_out(split, "adapted"), self._held_out(split, "base")
             found[split] = {"perplexity": float(adapted.compute()), "base_perplexity": float(base.compute()), "tokens": int(adapted.tokens)}
+        if self.paper_protocol:
+            adapted, base = self._legacy("adapted"), self._legacy("base")
+            found["legacy"] = {"perplexity": float(adapted.compute()), "base_perplexity": float(base.compute())}
         return found
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -1,0 +1,125 @@
+"""Feed-forward bottleneck adapters, the one PEFT method here that peft does not have (Houlsby et al. 2019, arXiv 1902.00751).
+
+After the attention and the MLP of every block, before the residual is added: `h + up(activation(down(h)))`, `up` starting at
+zero. The base model is left as it is; forward hooks add the adapters. Saved as peft saves: `adapter_config.json` and
+`adapter_model.safetensors`. Using one needs this file alone (torch and safetensors):
+
+    model = BottleneckModel.from_pretrained(base_model, "outputs/NAME-HASH/adapter")
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+PEFT_TYPE = "QPA_BOTTLENECK"
+ACTIVATIONS = {"relu": nn.functional.relu, "gelu": nn.functional.gelu, "silu": nn.functional.silu, "tanh": torch.tanh}
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+
+
+@dataclass
+class BottleneckConfig:
+    """Where the adapters go and how large they are.
+
+    Attributes:
+        bottleneck: numbers between `down` and `up`.
+        activation: `relu`, `gelu`, `silu` or `tanh`.
+        target_modules: last parts of the names of the modules whose output is adapted.
+        base_model_name_or_path: the model it was trained on.
+    """
+
+    bottleneck: int
+    activation: str
+    target_modules: list[str]
+    base_model_name_or_path: str | None = None
+    peft_type: str = field(default=PEFT_TYPE, init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
+            raise ValueError(f"bottleneck={self.bottleneck} should be an integer of at least 1")
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"activation={self.activation} should be one of {', '.join(ACTIVATIONS)}")
+
+
+class Bottleneck(nn.Module):
+    """One adapter, in fp32: `[..., hidden]` -> the same shape and dtype."""
+
+    def __init__(self, hidden: int, config: BottleneckConfig) -> None:
+        super().__init__()
+        self.down = nn.Linear(hidden, config.bottleneck)
+        self.up = nn.Linear(config.bottleneck, hidden)
+        self.activation = ACTIVATIONS[config.activation]
+        for parameter in self.up.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """The adapted output."""
+        update = self.up(self.activation(self.down(hidden.to(self.down.weight.dtype))))
+        return hidden + update.to(hidden.dtype)
+
+
+class BottleneckModel(nn.Module):
+    """A base model with bottleneck adapters; the part of peft's `PeftModel` interface that training and export need.
+
+    Raises:
+        ValueError: no module of the model has a name in `target_modules`.
+    """
+
+    def __init__(self, base: nn.Module, config: BottleneckConfig) -> None:
+        super().__init__()
+        self.base_model: Any = base
+        self.peft_config = {"default": config}
+        self.enabled = True
+        targets = {name: m for name, m in base.named_modules() if name.rsplit(".", 1)[-1] in config.target_modules}
+        if not targets:
+            raise ValueError(f"target_modules={config.target_modules} matches no module of this model, such as self_attn, attn or mlp")
+        hidden = self.base_model.config.hidden_size
+        self.adapters = nn.ModuleDict({name.replace(".", "/"): Bottleneck(hidden, config) for name in targets})
+        for name, module in targets.items():
+            module.register_forward_hook(self._hook(self.adapters[name.replace(".", "/")]))
+
+    def _hook(self, adapter: nn.Module) -> Any:
+        def adapted(module: nn.Module, inputs: Any, output: Any) -> Any:
+            if not self.enabled:
+                return output
+            return (adapter(output[0]), *output[1:]) if isinstance(output, tuple) else adapter(output)
+
+        return adapted
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """As the base model."""
+        return self.base_model(*args, **kwargs)
+
+    def get_base_model(self) -> nn.Module:
+        """The base model."""
+        return self.base_model
+
+    @contextmanager
+    def disable_adapter(self) -> Iterator[None]:
+        """The base model's own output within the block."""
+        self.enabled = False
+        try:
+            yield
+        finally:
+            self.enabled = True
+
+    def save_pretrained(self, folder: str) -> None:
+        """Write config and weights, in fp32."""
+        config = {k: v for k, v in asdict(self.peft_config["default"]).items()}
+        (Path(folder) / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+        save_file({name: t.detach().contiguous() for name, t in self.adapters.state_dict().items()}, Path(folder) / WEIGHTS)
+
+    @classmethod
+    def from_pretrained(cls, base: nn.Module, folder: str) -> "BottleneckModel":
+        """A saved adapter on its base model."""
+        saved = json.loads((Path(folder) / CONFIG).read_text())
+        saved.pop("peft_type")
+        model = cls(base, BottleneckConfig(**saved))
+        model.adapters.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        return model

@@ -1,0 +1,136 @@
+"""Every PEFT method, trained directly and generated, on every architecture: step 0, gradients, and the adapter in other hands."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from qpa import base_model, run
+from qpa.assembly import assemble
+from qpa.config import Config
+from qpa.errors import ConfigError
+
+MakeConfig = Callable[..., Config]
+ROOT = Path(__file__).parents[1]
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("*.yaml"))
+MODELS = ["smollm2", "gpt2", "gemma2", "gemma3_270m"]
+IDS = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
+
+# A process that never sees qpa: stock transformers and peft, and for bottleneck adapters the one file that reads them.
+STOCK = """
+import importlib.util, json, sys
+sys.modules["qpa"] = None
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+spec = importlib.util.spec_from_file_location("bottleneck", sys.argv[1])
+bottleneck = importlib.util.module_from_spec(spec)
+sys.modules["bottleneck"] = bottleneck
+spec.loader.exec_module(bottleneck)
+for line in sys.stdin:
+    base, adapter, out = json.loads(line)
+    ours = json.load(open(adapter + "/adapter_config.json"))["peft_type"] == bottleneck.PEFT_TYPE
+    loader = bottleneck.BottleneckModel if ours else PeftModel
+    ids = torch.load(out)
+    model = loader.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+    with torch.no_grad():
+        torch.save(model(input_ids=ids).logits[:, -ids.shape[1]:], out)
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def stock_logits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, Path], torch.Tensor]]:
+    """Logits of a saved adapter as that process finds them."""
+    file = ROOT / "src" / "qpa" / "bottleneck.py"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", STOCK, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    out = tmp_path_factory.mktemp("stock") / "out.pt"
+
+    def ask(base: Path, adapter: Path) -> torch.Tensor:
+        torch.save(IDS, out)
+        print(json.dumps([str(base), str(adapter), str(out)]), file=process.stdin, flush=True)
+        assert process.stdout.readline() == "done\n"
+        return torch.load(out)
+
+    yield ask
+    process.stdin.close()
+    process.wait()
+
+
+def pairs() -> Iterator[tuple[str, str, str]]:
+    for model in MODELS:
+        for method in METHODS:
+            if (model, method) != ("gpt2", "lokr"):
+                yield model, method, "qpa"
+            if model == "smollm2":
+                yield model, method, "none"
+
+
+@pytest.mark.parametrize(("model", "method", "generator"), pairs())
+def test_stock_peft_reloads_what_two_steps_made(
+    make_config: MakeConfig, saved_base: Callable[..., Path], stock_logits: Callable, monkeypatch: pytest.MonkeyPatch,
+    model: str, method: str, generator: str,
+) -> None:  # fmt: skip
+    base = saved_base(model)
+    config = make_config(
+        "model.weights=published", f"model.path={base}", "model.num_layers=null", "trainer.max_steps=2", "generator.lr=0.05",
+        f"peft={method}", f"generator={generator}", model=model,
+    )  # fmt: skip
+    monkeypatch.setattr(base_model, "frozen_dtype", lambda: torch.float32)  # as the other process loads it
+    run.train(config)
+    start, ours = logits_of(config, base, trained=False), logits_of(config, base, trained=True)
+    assert (ours - start).abs().max() > 1e-4  # it has learned something that could be lost
+    torch.testing.assert_close(stock_logits(base, config.folder / "adapter"), ours, atol=1e-4, rtol=0)
+
+
+def logits_of(config: Config, base: Path, *, trained: bool) -> torch.Tensor:
+    """In fp32, with the adapter as the best checkpoint makes it, or as it starts."""
+    assembly = assemble(config, base)
+    if trained:
+        assembly.adaptation.load_state_dict(torch.load(config.folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
+    assembly.adaptation.write()
+    with torch.no_grad():
+        return assembly.model.eval()(input_ids=IDS).logits[:, -IDS.shape[1] :]
+
+
+AT_BASE = ["adapter", "dora", "fourierft", "ia3", "lokr", "lora", "randlora", "tinylora", "vera"]  # plain PEFT's step 0 is the base model
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_step_zero_is_plain_pefts_and_the_base_model_where_that_is(make_config: MakeConfig, method: str) -> None:
+    found = {}
+    for generator in ("qpa", "none"):
+        assembly = assemble(make_config(f"peft={method}", f"generator={generator}"), None)
+        assembly.adaptation.write()
+        model = assembly.model.eval()
+        with torch.no_grad():
+            found[generator] = model(input_ids=IDS).logits[:, -IDS.shape[1] :]
+            with model.disable_adapter():
+                base = model(input_ids=IDS).logits
+    assert torch.equal(found["qpa"], found["none"])
+    assert torch.equal(found["qpa"], base) == (method in AT_BASE)
+
+
+def test_method_that_cannot_be_put_on_a_model_is_refused_before_it_is_loaded(make_config: MakeConfig) -> None:
+    from qpa.assembly import adapter_tensors
+
+    with pytest.raises(ConfigError, match=r"peft=LoKrConfig: .*Conv1D.* not supported"):
+        adapter_tensors(make_config("peft=lokr", model="gpt2"), None)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("model", MODELS)
+def test_tensors_are_counted_before_any_weight_is_there(make_config: MakeConfig, model: str, method: str) -> None:
+    from qpa.assembly import adapter_tensors
+
+    if (model, method) == ("gpt2", "lokr"):
+        return
+    config = make_config(f"peft={method}", model=model)
+    real = assemble(config, None)
+    assert sum(t.size for t in adapter_tensors(config, None)) == real.parameters.plain_peft == real.layout.generated
