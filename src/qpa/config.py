@@ -22,6 +22,12 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=False)
 
 
+PYDANTIC_WORDS = {
+    "Input should": "should",
+    "Field required": "has to be given",
+    "Extra inputs are not permitted": "no key of the chosen group; leave it out, or choose another",
+}
+
 S = TypeVar("S", bound=Section)
 
 
@@ -169,6 +175,13 @@ class LoggerConfig(Section):
     group: str | None
 
 
+class PlanConfig(Section):
+    """Group `plan`, of `qpa.plan` alone."""
+
+    output: Literal["table", "json"]
+    target_ratio: float | None = Field(gt=0)
+
+
 class Config(Section):
     """A whole run."""
 
@@ -222,8 +235,8 @@ def parse(config: DictConfig | Mapping[str, Any]) -> Config:
     return checked(Config, plain)
 
 
-def checked(section: type[S], plain: object) -> S:
-    """A section of the config from plain values.
+def checked(section: type[S], plain: object, *, within: str | None = None) -> S:
+    """A section of the config from plain values, its keys named `within` a group in errors.
 
     Raises:
         ConfigError: as for `parse`.
@@ -235,6 +248,9 @@ def checked(section: type[S], plain: object) -> S:
         path = first["loc"]
         if path and path[0] in ("mapper", "latents"):
             path = (path[0], *path[2:])  # without the kind that pydantic has chosen the class by
+        path = (within, *path) if within else path
         value = None if first["type"] == "missing" else first["input"]
-        problem = first["msg"].removeprefix("Value error, ").replace("Input should", "should").replace("Field required", "has to be given")
+        problem = first["msg"].removeprefix("Value error, ")
+        for theirs, clearer in PYDANTIC_WORDS.items():
+            problem = problem.replace(theirs, clearer)
         raise ConfigError(".".join(map(str, path)), value if not isinstance(value, dict) else "...", problem) from error

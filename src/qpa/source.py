@@ -65,14 +65,23 @@ def folder(config: Config) -> Path | None:
         return None
     if model.path:
         return Path(model.path)
-    return _from_hub(model) if model.source == "hub" else _from_package(config)
+    return _from_hub(model, HUB_FILES) if model.source == "hub" else _from_package(config)
 
 
-def _from_hub(model: ModelConfig) -> Path:
+def config_folder(model: ModelConfig) -> Path | None:
+    """A folder with the model's config.json alone, fetched where only the hub has it; None where `architecture` tells.
+
+    Raises:
+        ConfigError: the hub is out of reach.
+    """
+    return _from_hub(model, ["config.json"]) if architecture(model) is None else None
+
+
+def _from_hub(model: ModelConfig, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model.hub or "", allow_patterns=HUB_FILES))
+        return Path(snapshot_download(model.hub or "", allow_patterns=files))
     except Exception as error:  # the hub's client raises many kinds: network, gated, missing; all have the same way out
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ConfigError(

@@ -19,6 +19,8 @@ def build(result: Record) -> Table:
     """What a user wants to know of a finished run."""
     ours = result["qpa"]
     params, test, val = ours["params"], ours["test"], ours["val"]
+    latents = result["run_info"]["train_config"]["latents"]["kind"]
+    features = "circuit angles" if latents == "circuit" else f"{latents} in the circuit's place"
     table = Table(title=result["run_info"]["experiment_name"], show_header=False, title_justify="left", pad_edge=False)
     table.add_column(style="dim")
     table.add_column(justify="right")
@@ -26,7 +28,7 @@ def build(result: Record) -> Table:
     table.add_row("test perplexity, adapted", f"[bold]{test['perplexity']:.3f}[/bold]")
     table.add_row("validation, base -> adapted", f"{val['base_perplexity']:.3f} -> {val['perplexity']:.3f}")
     table.add_row("test tokens", f"{test['tokens']:,}", end_section=True)
-    table.add_row("trained: circuit angles", f"{params['circuit']:,}")
+    table.add_row(f"trained: {features}", f"{params['circuit']:,}")
     table.add_row("trained: mapper", f"{params['mapper']:,}")
     table.add_row("trained: total", f"[bold]{params['trainable']:,}[/bold]")
     table.add_row("plain PEFT would train", f"{params['plain_peft']:,}")

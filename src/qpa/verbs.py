@@ -1,16 +1,28 @@
-"""What `qpa.evaluate` and `qpa.export` share: a finished run named on the command line, and changes to its config."""
+"""What the verbs beside `train.py` share: composing configs, and a finished run named on the command line."""
 
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from qpa import record
 from qpa.config import Config, parse
 from qpa.errors import UsageError
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def composed(name: str, overrides: list[str]) -> dict[str, Any]:
+    """A config of `conf/` with overrides, resolved, as plain values."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose(name, overrides=overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)  # run names ask it for the chosen groups
+    with open_dict(config):
+        config.pop("hydra")
+    return OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportReturnType]
 
 
 def named_run(arguments: list[str], *, usage: str, options: tuple[str, ...] = ()) -> tuple[Path, Config, dict[str, str]]:

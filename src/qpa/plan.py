@@ -1,0 +1,174 @@
+"""`python -m qpa.plan [KEY=VALUE ...]`: what a run would train, counted before anything is loaded.
+
+Takes every key of `train.py`, and `plan.output=json` and `plan.target_ratio=SHARE`. The rule behind the search is
+in `docs/planning.md`.
+"""
+
+import json
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.utils import get_class
+from rich.console import Console
+from rich.table import Table
+
+from qpa import cli, preflight, sizing, source
+from qpa.config import Config, PlanConfig, checked, parse
+from qpa.layout import AdapterTensor, Layout
+from qpa.parameters import Parameters, count, direct
+from qpa.recipe import make_generator
+from qpa.verbs import composed
+
+WEIGHT_BYTES = 4  # generated and exported weights are fp32
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run's counts.
+
+    Attributes:
+        modules: how many modules are adapted.
+        generated: `P`, all weights of the adapter (0 where they are trained themselves).
+        chunk_sizes: how many chunks there are of each size.
+        parameters: what is trained.
+        optimizer_bytes: the optimizer's own numbers.
+        adapter_bytes: weights of the exported adapter.
+        overrides: what to add to the command line for it, where it was searched for.
+    """
+
+    modules: int
+    generated: int
+    circuits: int
+    qubits: int
+    layers: int
+    chunk_sizes: dict[int, int]
+    parameters: Parameters
+    optimizer_bytes: int
+    adapter_bytes: int
+    overrides: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """As one flat JSON object; `chunk_size` is null where chunks differ in size, `chunk_sizes` has them all."""
+        sizes = self.chunk_sizes
+        return {
+            "adapted_modules": self.modules,
+            "generated": self.generated,
+            "circuits": self.circuits,
+            "qubits": self.qubits,
+            "layers": self.layers,
+            "chunk_size": next(iter(sizes)) if len(sizes) == 1 else None,
+            "chunk_sizes": {str(size): chunks for size, chunks in sizes.items()},
+            "circuit_params": self.parameters.circuit,
+            "mapper_params": self.parameters.mapper,
+            "trainable": self.parameters.trainable,
+            "plain_peft": self.parameters.plain_peft,
+            "ratio": self.parameters.ratio,
+            "optimizer_bytes": self.optimizer_bytes,
+            "adapter_bytes": self.adapter_bytes,
+            "overrides": list(self.overrides),
+        }
+
+
+def main(arguments: list[str]) -> None:
+    """Plan and print."""
+    plain = composed("plan", arguments)
+    settings = checked(PlanConfig, plain.pop("plan"), within="plan")
+    config = parse(plain)
+    preflight.check(config)
+    tensors = adapter_tensors(config)
+    overrides: tuple[str, ...] = ()
+    if settings.target_ratio is not None:
+        overrides = sizing.search(config, tensors, settings.target_ratio)
+        config = parse(composed("train", [*(a for a in arguments if not a.startswith("plan.")), *overrides]))
+    found = make_plan(config, tensors, overrides)
+    if settings.output == "json":
+        print(json.dumps(found.record()))
+    else:
+        show(found)
+
+
+def adapter_tensors(config: Config) -> list[AdapterTensor]:
+    """What the PEFT method trains, from the config alone where that tells, else from the real modules on the meta device."""
+    known = preflight.known_tensors(config)
+    if known is not None:
+        return known
+    from qpa import assembly  # transformers and peft: seconds
+    from qpa.quiet import quiet
+
+    quiet()
+    return assembly.adapter_tensors(config, source.config_folder(config.model))
+
+
+def make_plan(config: Config, tensors: list[AdapterTensor], overrides: tuple[str, ...] = ()) -> Plan:
+    """Count a run.
+
+    Raises:
+        ConfigError: chunks and qubits do not fit.
+    """
+    plain = sum(t.size for t in tensors)
+    layout = preflight.check_layout(config, tensors)
+    parameters = direct(plain) if layout is None else counted(config, layout)
+    return Plan(
+        modules=len({t.module for t in tensors}),
+        generated=layout.generated if layout else 0,
+        circuits=layout.circuits if layout else 0,
+        qubits=layout.qubits if layout else 0,
+        layers=config.circuit.layers if layout else 0,
+        chunk_sizes=dict(Counter(layout.lengths)) if layout else {},
+        parameters=parameters,
+        optimizer_bytes=parameters.trainable * _optimizer_bytes(config),
+        adapter_bytes=plain * WEIGHT_BYTES,
+        overrides=overrides,
+    )
+
+
+def counted(config: Config, layout: Layout) -> Parameters:
+    """What a run of this layout would train: its generator, built without memory."""
+    with torch.device("meta"):
+        return count(make_generator(config, layout, torch.zeros(layout.size)), layout.generated)
+
+
+def _optimizer_bytes(config: Config) -> int:
+    """What the optimizer keeps for every trained number, bytes: one of it takes one step on one number."""
+    number = torch.nn.Parameter(torch.zeros(1))
+    number.grad = torch.ones(1)
+    optimizer = get_class(config.optimizer.target)([number], lr=config.optimizer.lr, **config.optimizer.arguments())
+    optimizer.step()
+    kept = (value for value in optimizer.state[number].values() if isinstance(value, torch.Tensor) and value.shape == number.shape)
+    return sum(value.element_size() for value in kept)
+
+
+def show(found: Plan) -> None:
+    """Print a plan as a table."""
+    table = Table(show_header=False, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(justify="right")
+    parameters = found.parameters
+    table.add_row("adapted modules", f"{found.modules:,}")
+    table.add_row("weights generated (P)", f"{found.generated:,}", end_section=not found.generated)
+    if found.generated:
+        table.add_row("circuits x qubits x layers", f"{found.circuits:,} x {found.qubits} x {found.layers}")
+        sizes = ", ".join(f"{chunks:,} of {size:,}" for size, chunks in found.chunk_sizes.items())
+        table.add_row("chunks", sizes, end_section=True)
+        table.add_row("trained: circuit angles", f"{parameters.circuit:,}")
+        table.add_row("trained: mapper", f"{parameters.mapper:,}")
+    table.add_row("trained: total", f"[bold]{parameters.trainable:,}[/bold]")
+    table.add_row("plain PEFT would train", f"{parameters.plain_peft:,}")
+    table.add_row("ratio", f"[bold]{parameters.ratio:.2%}[/bold]", end_section=True)
+    table.add_row("optimizer memory", _size(found.optimizer_bytes))
+    table.add_row("exported adapter", _size(found.adapter_bytes))
+    Console(soft_wrap=True).print(table)
+    if found.overrides:
+        print(" ".join(found.overrides))
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
+
+
+if __name__ == "__main__":
+    with cli.one_line_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,113 @@
+"""How large chunks and mapper should be under a budget of trained numbers: the rule of `docs/planning.md`.
+
+1. A circuit per module while their angles cost at most a tenth of the budget, else one circuit for all.
+2. A chunk is a whole row of a tensor while the budget pays for a mapper of at least `NARROWEST`; else the largest part
+   of a row that leaves room for it.
+3. Everything that is left goes into the mapper's width. `L` stays as it is: more blocks bought nothing (docs/log.md).
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import torch
+
+from qpa.config import CodeMapperConfig, Config
+from qpa.errors import ConfigError
+from qpa.layout import LONGEST_ROW, AdapterTensor
+from qpa.preflight import make_layout
+from qpa.recipe import make_latents, make_mapper
+
+NARROWEST = 4  # below, halving the chunk for twice the width was better (docs/planning.md)
+ANGLES_SHARE = 0.1  # of the budget, for circuits
+PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a row
+WIDEST = 1 << 14
+
+
+def search(config: Config, tensors: list[AdapterTensor], ratio: float) -> tuple[str, ...]:
+    """The command-line overrides of the best fit under `ratio` times plain PEFT's count.
+
+    Settings of the config that are not at their null (`circuit.qubits`, `mapper.chunk_size`) are kept.
+
+    Raises:
+        ConfigError: nothing is so small; the text says what is the smallest.
+    """
+    if config.generator.kind == "none":
+        raise ConfigError("plan.target_ratio", ratio, "generator=none trains the adapter itself; use generator=qpa")
+    plain = sum(t.size for t in tensors)
+    budget = int(ratio * plain)
+    best: tuple[int, Config] | None = None
+    smallest = plain * WIDEST
+    for candidate in _candidates(config, tensors):
+        counts = _counter(candidate, tensors)
+        smallest = min(smallest, counts(1))
+        width = _largest(counts, budget)
+        if width and (best is None or width > best[0]):
+            best = width, resized(candidate, width)
+        if width >= NARROWEST and _affordable(candidate, tensors, budget):
+            break
+    if best is None:
+        raise ConfigError(
+            "plan.target_ratio", ratio, f"the smallest generator found trains {smallest:,} numbers; at least {smallest / plain:.2g}"
+        )
+    return tuple(_changes(config, best[1]))
+
+
+def resized(config: Config, width: int) -> Config:
+    """The config with a mapper whose widest layer has `width` numbers, the others in proportion."""
+    mapper = config.mapper
+    if isinstance(mapper, CodeMapperConfig):
+        return config.model_copy(update={"mapper": mapper.model_copy(update={"width": width})})
+    hidden = [max(1, round(size * width / max(mapper.hidden))) for size in mapper.hidden]
+    return config.model_copy(update={"mapper": mapper.model_copy(update={"hidden": hidden})})
+
+
+def _candidates(config: Config, tensors: list[AdapterTensor]) -> Iterator[Config]:
+    """In the order of preference: whole rows before parts of them, circuits per module before one for all."""
+    row = Counter(t.row for t in tensors if t.row <= LONGEST_ROW).most_common(1)
+    fixed = config.circuit.qubits or config.mapper.chunk_size or not row
+    parts = [config.mapper.chunk_size] if fixed else [None, *(-(-row[0][0] // part) for part in PARTS[1:])]
+    circuits = ["per_module", "shared"] if config.generator.circuits == "per_module" else ["shared"]
+    for chunk_size, kind in product(dict.fromkeys(parts), circuits):
+        mapper = config.mapper.model_copy(update={"chunk_size": chunk_size})
+        generator = config.generator.model_copy(update={"circuits": kind})
+        yield config.model_copy(update={"mapper": mapper, "generator": generator})
+
+
+def _counter(config: Config, tensors: list[AdapterTensor]) -> Callable[[int], int]:
+    """Trained numbers of a config by its mapper's width."""
+    layout = make_layout(config, tensors)
+    with torch.device("meta"):
+        latents = _numbers(make_latents(config, layout))
+
+    def counts(width: int) -> int:
+        with torch.device("meta"):
+            return latents + _numbers(make_mapper(resized(config, width), layout))
+
+    return counts
+
+
+def _affordable(config: Config, tensors: list[AdapterTensor], budget: int) -> bool:
+    with torch.device("meta"):
+        latents = _numbers(make_latents(config, make_layout(config, tensors)))
+    return config.generator.circuits == "shared" or latents <= ANGLES_SHARE * budget
+
+
+def _numbers(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _largest(counts: Callable[[int], int], budget: int) -> int:
+    """The largest width within the budget, 0 where there is none."""
+    low, high = 0, WIDEST
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if counts(middle) <= budget else (low, middle - 1)
+    return low
+
+
+def _changes(old: Config, new: Config) -> Iterator[str]:
+    """What turns one config into the other on a command line."""
+    for section in ("generator", "mapper"):
+        before, after = getattr(old, section).model_dump(), getattr(new, section).model_dump()
+        yield from (f"{section}.{key}={value}".replace(" ", "") for key, value in after.items() if value != before[key])
