@@ -18,6 +18,7 @@ LLAMA = {"vocab_size": 300, "hidden_size": 32, "intermediate_size": 80, "num_att
 TINY = {
     "smollm2": LLAMA,
     "gpt2": {"vocab_size": 300, "n_embd": 32, "n_head": 4, "bos_token_id": 256, "eos_token_id": 256},
+    "gemma": LLAMA,
     "gemma2": LLAMA | {"query_pre_attn_scalar": 8},
     "gemma3_270m": LLAMA | {"query_pre_attn_scalar": 8},
 }
@@ -43,7 +44,7 @@ def compose_config(tmp_path: Path, text_file: Path) -> Callable[..., DictConfig]
         text = [f"data.train_files=[{text_file}]", "data.val_fraction=0.2", "data.context=32", "data.batch_size=4"]
         trainer = ["trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu"]
         places = [f"cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run", "logger=none"]
-        width = [] if "mapper=paper" in overrides else ["mapper.width=4"]
+        width = [] if any("paper" in choice for choice in overrides) else ["mapper.width=4"]
         fitting = [key for method in overrides for key in FITTING.get(method, [])]
         defaults = [f"model={model}", "model.weights=random", "model.num_layers=2", *shape, "data=text", *text, *trainer, *places, *width]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -114,3 +114,13 @@ def test_lone_last_token_of_a_model_without_bos_is_no_window(make_config: MakeCo
     without = TextEncoder(byte_encoder().tokenizer, None, 0)
     rows = windows(make_config(), Texts("x" * 65, "y" * 64, "z" * 66), without, tmp_path)
     assert [len(rows[split]) for split in SPLITS] == [2, 2, 3]
+
+
+def test_papers_protocol_makes_a_window_of_every_line_and_labels_no_padding(make_config: MakeConfig, tmp_path: Path) -> None:
+    lines = ["short\n", "\n", " \n", "x" * 100 + "\n", "last"]
+    rows = list(windows(make_config("data.protocol=paper"), Texts("".join(lines), "a\n", "b\n"), byte_encoder(), tmp_path)["train"])
+    encoder = byte_encoder()
+    kept = [[t for t in row["labels"].tolist() if t != IGNORED] for row in rows]
+    assert [encoder.tokenizer.decode(k[1:]) for k in kept] == ["short\n", "", "", "x" * 31, "last"]
+    for row, real in zip(rows, kept, strict=True):
+        assert row["input_ids"].tolist() == real + [encoder.eos] * (32 - len(real))

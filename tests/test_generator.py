@@ -5,7 +5,7 @@ import torch
 
 from qpa.circuits import backend
 from qpa.errors import UserError
-from qpa.generator import Generator
+from qpa.generator import Generator, view
 from qpa.latents import Circuits
 from qpa.layout import AdapterTensor, Layout, plan
 from qpa.mapper import CodeMapper, MLPMapper
@@ -85,3 +85,16 @@ def test_checkpoint_of_another_start_is_refused() -> None:
     saved = make(layout, CodeMapper(layout, width=4)).state_dict()
     with pytest.raises(UserError, match="other initial adapter weights"):
         make(layout, CodeMapper(layout, width=4)).load_state_dict(saved)
+
+
+def test_papers_start_is_none_and_its_weights_are_centred() -> None:
+    layout = head_layout(32, 300, chunk_size=77)
+    assert layout.size > layout.generated  # the last chunk is not full: what is not used must not be counted
+    mapper = MLPMapper(layout, hidden=[8], activation="none", from_zero=False)
+    circuits = Circuits(layout, layers=8, backend=backend("statevector"))
+    generator = Generator(layout, latents=circuits, mapper=mapper, start=None)
+    weights = torch.cat([view(generator(), slot).flatten() for slot in layout.slots])
+    released = mapper(circuits())[: layout.generated]  # one circuit: the used numbers are the first
+    assert weights.numel() == layout.generated
+    assert weights.mean().abs() < 1e-7
+    torch.testing.assert_close(weights.sort().values, (released - released.mean()).sort().values)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from qpa.data import IGNORED
-from qpa.perplexity import Perplexity, token_nll
+from qpa.perplexity import LegacyPerplexity, Perplexity, token_nll
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(7, 12, 50, generator=GENERATOR) * 4
@@ -43,3 +43,12 @@ def test_unlikely_tokens_do_not_underflow() -> None:
     logits = torch.tensor([[[0.0, 300.0], [0.0, 300.0]]])
     nll, _ = token_nll(logits, torch.tensor([[0, 0]]))
     assert nll == 300
+
+
+def test_legacy_number_averages_batch_means_over_padding_too() -> None:
+    metric, ids = LegacyPerplexity(), LABELS.where(LABELS != IGNORED, 3)
+    means = []
+    for logits, labels in zip(LOGITS.split(4), ids.split(4), strict=True):
+        metric.update(logits, labels)
+        means.append(torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).item())
+    assert metric.compute().item() == pytest.approx(np.exp(np.mean(means)), rel=1e-6)

@@ -295,3 +295,23 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path, verb: object) -> None:
         verb.main([f"run={tmp_path}"])
     with pytest.raises(UsageError, match="usage: python -m qpa"):
         verb.main([])
+
+
+def test_legacy_perplexity_is_logged_beside_the_honest_one_under_that_name_only(make_config: MakeConfig) -> None:
+    """A paper experiment as it stands, but for size and text: padding makes its number flatter."""
+    chunk = "mapper.chunk_size=64"
+    folder, result = train(make_config("experiment=paper/gpt2_lora", chunk, "data.context=32", model="gpt2"))
+    ours = result["qpa"]
+    assert 1 < ours["legacy"]["base_perplexity"] != pytest.approx(ours["test"]["base_perplexity"], rel=0.01)
+    columns = next(iter(csv.DictReader((folder / "metrics.csv").open())))
+    assert [c for c in columns if "perplexity" in c] == ["legacy/perplexity", "val/perplexity"]
+    _, other = train(make_config(f"run_dir={folder.parent}/other"))
+    assert other["qpa"]["legacy"] is None
+
+
+@pytest.mark.parametrize("method", ["prefix", "adapter"])
+def test_method_that_changes_no_weights_is_not_merged(make_config: MakeConfig, method: str) -> None:
+    folder, _ = train(make_config(f"peft={method}"))
+    with pytest.raises(ConfigError, match=r"merged=true: .*no weights"):
+        export.main([f"run={folder}", "merged=true"])
+    assert not (folder / "merged").exists()

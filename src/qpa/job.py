@@ -51,6 +51,12 @@ def prepare(config: Config, base_folder: Path | None, checkpoint: Path | None) -
     make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
     check_layout(config, adapter_tensors(config, base_folder))  # what cannot work is refused before any weight is loaded
     assembly = assemble(config, base_folder)
+    counts = assembly.parameters
+    if counts.ratio > 1:
+        print(
+            f"qpa: {counts.trainable:,} numbers are trained to generate {counts.plain_peft:,}; python -m qpa.plan finds fewer",
+            file=sys.stderr,
+        )
     module = FineTuning(config, assembly.model, assembly.adaptation)
     module.configure_optimizers()
     from_step = _fit_checkpoint(config, assembly, checkpoint) if checkpoint else 0

@@ -88,6 +88,8 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(found.record()))
     else:
         show(found)
+        if settings.target_ratio is not None:
+            print(" ".join(overrides) or "nothing to change: this config is the best fit")
 
 
 def adapter_tensors(config: Config) -> list[AdapterTensor]:
@@ -161,8 +163,6 @@ def show(found: Plan) -> None:
     table.add_row("optimizer memory", _size(found.optimizer_bytes))
     table.add_row("exported adapter", _size(found.adapter_bytes))
     Console(soft_wrap=True).print(table)
-    if found.overrides:
-        print(" ".join(found.overrides))
 
 
 def _size(count: int) -> str:

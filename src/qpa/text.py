@@ -39,7 +39,8 @@ def read(data: DataConfig) -> Texts:
         text, key = getattr(texts, name), where(data, name)
         if not text.strip():
             raise ConfigError(*key, f"the {name} text is empty")
-        if name == "train" and len(text.encode()) < data.context - 1:  # no token is shorter than a byte
+        packed = data.protocol == "packed"
+        if packed and name == "train" and len(text.encode()) < data.context - 1:  # no token is shorter than a byte
             raise ConfigError(
                 *key, f"the {name} text ({len(text.encode())} bytes) is shorter than one window; lower data.context={data.context}"
             )
