@@ -9,7 +9,7 @@ from torch.func import functional_call
 from qpa.adaptation import GeneratedAdaptation
 from qpa.assembly import Assembly, assemble
 from qpa.generator import view
-from qpa.perplexity import token_nll
+from qpa.loss import next_token_nll
 
 MakeConfig = Callable[..., object]
 BATCH = torch.randint(0, 256, (3, 2, 32), generator=torch.Generator().manual_seed(0))
@@ -24,7 +24,7 @@ def moved(assembly: Assembly) -> Assembly:
 
 
 def loss(assembly: Assembly, ids: torch.Tensor) -> torch.Tensor:
-    return token_nll(assembly.model(input_ids=ids).logits, ids)[0]
+    return next_token_nll(lambda logits: logits, assembly.model(input_ids=ids).logits, ids, vocabulary=300)[0]
 
 
 def gradients_by_leaves(assembly: Assembly, batches: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -43,7 +43,7 @@ def gradients_by_injection(assembly: Assembly, batches: torch.Tensor) -> dict[st
     weights = {slot.tensor.name: view(flat, slot) for slot in assembly.layout.slots}
     for ids in batches:
         logits = functional_call(assembly.model, weights, kwargs={"input_ids": ids}).logits
-        token_nll(logits, ids)[0].backward(retain_graph=True)
+        next_token_nll(lambda logits: logits, logits, ids, vocabulary=300)[0].backward(retain_graph=True)
     return {name: p.grad.clone() for name, p in adaptation.named_parameters()}
 
 

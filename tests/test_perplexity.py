@@ -5,12 +5,17 @@ import pytest
 import torch
 
 from qpa.data import IGNORED
-from qpa.perplexity import LegacyPerplexity, Perplexity, token_nll
+from qpa.loss import next_token_nll
+from qpa.perplexity import LegacyPerplexity, Perplexity
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(7, 12, 50, generator=GENERATOR) * 4
 LABELS = torch.randint(0, 50, (7, 12), generator=GENERATOR)
 LABELS[6, 5:] = IGNORED  # a short last window
+
+
+def token_nll(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return next_token_nll(lambda hidden: hidden, logits, labels, vocabulary=logits.shape[-1])
 
 
 def token_by_token() -> tuple[float, int]:
@@ -34,7 +39,7 @@ def test_nll_is_summed_over_real_tokens_only() -> None:
 def test_perplexity_is_the_same_with_any_batch_size(batch: int) -> None:
     metric = Perplexity()
     for logits, labels in zip(LOGITS.split(batch), LABELS.split(batch), strict=True):
-        metric.update(logits, labels)
+        metric.update(*token_nll(logits, labels))
     total, count = token_by_token()
     assert metric.compute().item() == pytest.approx(np.exp(total / count), rel=1e-6)
 
@@ -49,6 +54,6 @@ def test_legacy_number_averages_batch_means_over_padding_too() -> None:
     metric, ids = LegacyPerplexity(), LABELS.where(LABELS != IGNORED, 3)
     means = []
     for logits, labels in zip(LOGITS.split(4), ids.split(4), strict=True):
-        metric.update(logits, labels)
+        metric.update(*token_nll(logits, labels))
         means.append(torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).item())
     assert metric.compute().item() == pytest.approx(np.exp(np.mean(means)), rel=1e-6)

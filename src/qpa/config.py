@@ -142,6 +142,8 @@ class DataConfig(Section):
     max_held_out_windows: int | None = Field(ge=1)
     context: int = Field(ge=2)
     batch_size: int = Field(ge=1)
+    cache_hidden: bool | None
+    cache_hidden_gib: float = Field(gt=0)
 
 
 class TrainerConfig(OpenSection):

@@ -9,9 +9,10 @@ The paper's protocol makes a window of every line, empty ones too, cut at `conte
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from datasets import Dataset, disable_progress_bars, load_from_disk
+from torch.utils.data import Dataset as TorchDataset
 
 from qpa.config import Config
 from qpa.errors import ConfigError
@@ -24,33 +25,55 @@ Row = dict[str, list[int]]
 BLOCK = 1 << 20  # characters tokenised at once; text is cut at line ends, so memory stays flat on large files
 
 
-def windows(config: Config, texts: Texts, encoder: TextEncoder, cache: Path) -> dict[str, Dataset]:
-    """Tokenise and pack each split, or take it from the cache.
+class Windows(TorchDataset):
+    """One split's windows: rows of `input_ids` and `labels`, each `[context]`, and the window's `index`.
 
-    Returns:
-        By split, rows of `input_ids` and `labels`, each `[context]`.
+    Args:
+        rows: the windows.
+        key: what identifies text and windows in a cache.
+        most: how many of them to read, None for all.
+    """
+
+    def __init__(self, rows: Dataset, key: str, most: int | None) -> None:
+        self.rows, self.key = rows, key
+        self.count = len(rows) if most is None else min(most, len(rows))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if index >= self.count:
+            raise IndexError(index)
+        return {**self.rows[index], "index": index}
+
+    @property
+    def tokens(self) -> int:
+        """Of one window."""
+        return len(self.rows[0]["input_ids"])
+
+
+def windows(config: Config, texts: Texts, encoder: TextEncoder, cache: Path) -> dict[str, Windows]:
+    """Tokenise and pack each split, or take it from the cache.
 
     Raises:
         ConfigError: a split is shorter than one window.
     """
-    packed = {name: _windows_of(config, name, getattr(texts, name), encoder, cache) for name in SPLITS}
-    if (most := config.data.max_held_out_windows) is None:
-        return packed
-    return {name: rows if name == "train" else rows.take(min(most, len(rows))) for name, rows in packed.items()}
+    most = config.data.max_held_out_windows
+    return {name: _windows_of(config, name, getattr(texts, name), encoder, cache, None if name == "train" else most) for name in SPLITS}
 
 
-def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cache: Path) -> Dataset:
+def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cache: Path, most: int | None) -> Windows:
     disable_progress_bars()
     context = config.data.context
     key = hashlib.sha256(f"{encoder.key()}|{config.data.protocol}|{context}|{text}".encode(errors="replace")).hexdigest()[:24]
     folder = cache / "tokens" / key
     if folder.is_dir():
-        return cast(Dataset, load_from_disk(str(folder))).with_format("torch")
+        return Windows(cast(Dataset, load_from_disk(str(folder))).with_format("torch"), key, most)
     rows = _lines(text, encoder, context) if config.data.protocol == "paper" else _packed(config, name, text, encoder)
     dataset = Dataset.from_list(rows)
     with whole_folder(folder, replace=False) as scratch:
         dataset.save_to_disk(str(scratch))
-    return dataset.with_format("torch")
+    return Windows(dataset.with_format("torch"), key, most)
 
 
 def _packed(config: Config, name: str, text: str, encoder: TextEncoder) -> list[Row]:

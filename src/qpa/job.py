@@ -7,18 +7,19 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from datasets import Dataset
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from qpa import loggers, peft_model, record
+from qpa import loggers, peft_model, record, source
 from qpa.adaptation import DirectAdaptation
 from qpa.assembly import Assembly, adapter_tensors, assemble, load_base
 from qpa.callbacks import StepClock, progress
 from qpa.config import Config, TrainerConfig
+from qpa.data import Windows
 from qpa.errors import ConfigError
+from qpa.hidden_store import HiddenStore, StoreKey
 from qpa.loaders import held_out_loader, train_loader
 from qpa.preflight import check_layout
 from qpa.quiet import quiet
@@ -40,7 +41,7 @@ class Prepared:
     from_step: int
 
 
-def prepare(config: Config, base_folder: Path | None, checkpoint: Path | None) -> Prepared:
+def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows], checkpoint: Path | None) -> Prepared:
     """Build model, adaptation and optimizer, and read the checkpoint to go on from.
 
     Raises:
@@ -59,6 +60,7 @@ def prepare(config: Config, base_folder: Path | None, checkpoint: Path | None) -
         )
     module = FineTuning(config, assembly.model, assembly.adaptation)
     module.configure_optimizers()
+    module.stores = open_stores(config, module, windows, base_folder=base_folder)
     from_step = _fit_checkpoint(config, assembly, checkpoint) if checkpoint else 0
     return Prepared(assembly, module, checkpoint, from_step)
 
@@ -83,7 +85,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def run(config: Config, prepared: Prepared, *, windows: dict[str, Dataset], folder: Path, result: record.Record) -> None:
+def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], folder: Path, result: record.Record) -> None:
     """Train, measure base and adapted model on the held-out windows, export the adapter, fill in the record."""
     assembly, module = prepared.assembly, prepared.module
     clock, checkpoints = StepClock(), _checkpoints(folder)
@@ -101,7 +103,34 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Dataset], fold
         loggers.summarise(opened, record.summary(result))
 
 
-def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str, Dataset], *, checkpoints: ModelCheckpoint) -> None:
+def open_stores(config: Config, module: FineTuning, windows: dict[str, Windows], *, base_folder: Path | None) -> dict[str, HiddenStore]:
+    """By split, where the body's output is kept; none where the config or the adapter does not allow it.
+
+    Raises:
+        ConfigError: it was asked for where more than the head is adapted, or where it does not fit.
+    """
+    data, language = config.data, module.language
+    head_only, dtype = language.only_head_is_adapted(), language.base.dtype
+    if data.cache_hidden and not head_only:
+        raise ConfigError("data.cache_hidden", True, "more than the head is adapted, so what the body puts out changes; set it to false")
+    if data.cache_hidden is False or not head_only or (data.cache_hidden is None and language.body_drops_out()):
+        return {}
+    shapes = {split: (len(w.rows), (w.tokens, language.width)) for split, w in windows.items()}
+    size = sum(HiddenStore.bytes(n, shape, dtype) for n, shape in shapes.values()) / 2**30
+    folder = source.cache_folder(config)
+    if size > data.cache_hidden_gib:
+        if data.cache_hidden:
+            raise ConfigError("data.cache_hidden_gib", data.cache_hidden_gib, f"all hidden states take {size:.1f} GiB; give at least that")
+        return {}
+    print(f"Hidden states of the frozen body are kept, up to {size:.2f} GiB in {folder / 'hidden'}")
+    model = f"{source.identity(config, base_folder)}|{dtype}"
+    return {
+        split: HiddenStore(StoreKey(model, windows[split].key).path(folder), windows=n, shape=shape, dtype=dtype)
+        for split, (n, shape) in shapes.items()
+    }
+
+
+def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str, Windows], *, checkpoints: ModelCheckpoint) -> None:
     """Train to `max_steps`, validate the last step too, and go back to the best step by validation perplexity."""
     held_out = held_out_loader(config, windows["val"])
     train = train_loader(config, windows["train"], from_step=prepared.from_step)
@@ -116,7 +145,7 @@ def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str,
     prepared.module.load_state_dict(load_checkpoint(Path(checkpoints.best_model_path))["state_dict"])
 
 
-def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Dataset], adapter: Path) -> Measured:
+def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Windows], adapter: Path) -> Measured:
     """Measure a saved adapter on held-out windows."""
     quiet()
     model = peft_model.load_adapter(load_base(config, base_folder), adapter)
@@ -126,7 +155,7 @@ def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Dat
     return module.measured()
 
 
-def measure(config: Config, trainer: Trainer, module: FineTuning, windows: dict[str, Dataset]) -> None:
+def measure(config: Config, trainer: Trainer, module: FineTuning, windows: dict[str, Windows]) -> None:
     """Read the held-out windows with the adapter and without it; `module.measured()` holds what was found."""
     trainer.test(module, [held_out_loader(config, windows[split]) for split in HELD_OUT], verbose=False)
 

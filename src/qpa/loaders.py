@@ -3,23 +3,23 @@
 from collections.abc import Iterator
 
 import torch
-from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
 
 from qpa.config import Config
+from qpa.data import Windows
 
 
-def train_loader(config: Config, windows: Dataset, *, from_step: int) -> DataLoader:
+def train_loader(config: Config, windows: Windows, *, from_step: int) -> DataLoader:
     """Exactly the windows that the steps after `from_step` read, each step `batch_size * accumulate_grad_batches` of them."""
     per_step = config.data.batch_size * config.trainer.accumulate_grad_batches
     span = {"start": from_step * per_step, "stop": config.trainer.max_steps * per_step}
     order = ShuffledWindows(len(windows), seed=config.seed, **span)
-    return DataLoader(windows, batch_size=config.data.batch_size, sampler=order)  # pyright: ignore[reportArgumentType]
+    return DataLoader(windows, batch_size=config.data.batch_size, sampler=order)
 
 
-def held_out_loader(config: Config, windows: Dataset) -> DataLoader:
+def held_out_loader(config: Config, windows: Windows) -> DataLoader:
     """All windows once, in the order of the text."""
-    return DataLoader(windows, batch_size=config.data.batch_size)  # pyright: ignore[reportArgumentType]
+    return DataLoader(windows, batch_size=config.data.batch_size)
 
 
 class ShuffledWindows(Sampler[int]):

@@ -145,3 +145,17 @@ def merge(model: AdaptedModel) -> PreTrainedModel:
         inner.weight = nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
         base.config.tie_word_embeddings = False
     return cast(Any, model.base_model).merge_and_unload()
+
+
+def prompt_arguments(model: AdaptedModel, ids: Tensor) -> dict[str, Any]:
+    """What the base model is called with: the ids, and in prompt learning the learned vectors before them.
+
+    peft's own forward does the same and adds only masks for padding on the left, which our windows do not have.
+    """
+    if isinstance(model, BottleneckModel) or not model.active_peft_config.is_prompt_learning:
+        return {"input_ids": ids}
+    prompt = model.get_prompt(batch_size=len(ids))
+    if model.active_peft_config.peft_type == peft.PeftType.PREFIX_TUNING:
+        return {"input_ids": ids, "past_key_values": prompt}
+    embedded = cast(Any, model.word_embeddings)(ids)
+    return {"inputs_embeds": torch.cat([cast(Tensor, prompt).to(embedded.dtype), embedded], dim=1)}

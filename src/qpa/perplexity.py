@@ -1,26 +1,8 @@
 """Perplexity: negative log-likelihood summed over real tokens, divided by their count, exponentiated once."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
-
-from qpa.data import IGNORED
-
-
-def token_nll(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Summed next-token negative log-likelihood and the number of tokens it is summed over.
-
-    Args:
-        logits: `[B, T, vocab]`, any float dtype; the softmax is taken in fp32.
-        labels: `[B, T]`, the input's own token ids; positions marked -100 count nowhere.
-
-    Returns:
-        The sum in nats and the count, both scalars.
-    """
-    predicted, following = logits[:, :-1], labels[:, 1:]
-    nll = F.cross_entropy(predicted.flatten(0, 1).float(), following.flatten(), ignore_index=IGNORED, reduction="sum")
-    return nll, (following != IGNORED).sum()
 
 
 class Perplexity(Metric):
@@ -35,9 +17,8 @@ class Perplexity(Metric):
         self.add_state("nll", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """Add one batch, shapes as in `token_nll`."""
-        nll, tokens = token_nll(logits, labels)
+    def update(self, nll: Tensor, tokens: Tensor) -> None:
+        """Add one batch: its summed NLL in nats and the number of tokens summed over."""
         self.nll += nll
         self.tokens += tokens
 
@@ -61,9 +42,8 @@ class LegacyPerplexity(Metric):
         self.add_state("means", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("batches", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
-    def update(self, logits: Tensor, input_ids: Tensor) -> None:
-        """Add one batch: logits `[B, T, vocab]` and all ids `[B, T]`, padding too."""
-        nll, tokens = token_nll(logits, input_ids)
+    def update(self, nll: Tensor, tokens: Tensor) -> None:
+        """Add one batch, padding counted: its summed NLL in nats and the number of tokens summed over."""
         self.means += nll / tokens
         self.batches += 1
 

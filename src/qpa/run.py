@@ -30,7 +30,7 @@ def train(config: Config) -> None:
     from qpa import data, job  # datasets, torch, transformers and Lightning: seconds
 
     windows = data.windows(config, texts, encoder, source.cache_folder(config))
-    prepared = job.prepare(config, base_folder, checkpoint)
+    prepared = job.prepare(config, base_folder, windows, checkpoint)
     _clear(folder, resumed=checkpoint is not None)  # only now: a mistake found so far has cost nothing
     record.save_config(folder, config)
     with record.writing(folder, config) as result:

@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from qpa.adaptation import Adaptation
 from qpa.config import Config
 from qpa.errors import ConfigError, NonFiniteLossError
+from qpa.hidden_store import HiddenStore
+from qpa.language_model import LanguageModel
+from qpa.loss import next_token_nll
 from qpa.peft_model import AdaptedModel
-from qpa.perplexity import LegacyPerplexity, Perplexity, token_nll
+from qpa.perplexity import LegacyPerplexity, Perplexity
 
 Batch = Mapping[str, Tensor]
 Measured = dict[str, dict[str, float | int]]
@@ -36,7 +39,9 @@ class FineTuning(LightningModule):
     def __init__(self, config: Config, model: AdaptedModel, adaptation: Adaptation) -> None:
         super().__init__()
         self.model: AdaptedModel = model
+        self.language = LanguageModel(model)
         self.adaptation = adaptation
+        self.stores: dict[str, HiddenStore] = {}
         self.schedule = config.optimizer
         self.steps = config.trainer.max_steps
         self.seed = config.seed
@@ -45,15 +50,34 @@ class FineTuning(LightningModule):
         self.held_out = nn.ModuleDict({f"{split}_{kind}": Perplexity() for split in HELD_OUT for kind in ("base", "adapted")})
         self.legacy = nn.ModuleDict({kind: LegacyPerplexity() for kind in ("val", "base", "adapted")})
 
-    def logits(self, batch: Batch) -> Tensor:
-        """What the model says of every token of a batch, `[B, T, vocab]`; of soft prompts before them, nothing."""
-        return self.model(input_ids=batch["input_ids"]).logits[:, -batch["input_ids"].shape[1] :]
+    def nll(self, batch: Batch, split: str, *, labels: str = "labels") -> tuple[Tensor, Tensor]:
+        """Summed NLL of a batch of windows in nats, and the number of tokens it is summed over."""
+        language = self.language
+        hidden, trained = self.hidden(batch, split), language.head_parameters()
+        return next_token_nll(language.head, hidden, batch[labels], vocabulary=language.vocabulary, parameters=trained)
+
+    def hidden(self, batch: Batch, split: str) -> Tensor:
+        """What the head reads of every token, `[B, T, hidden]`: from the store where there is one, else from the body."""
+        store = self.stores.get(split)
+        if store is None:
+            return self.language.body(batch["input_ids"])
+        indices = batch["index"].tolist()
+        kept = store.read(indices)
+        if kept is None:
+            with torch.no_grad():
+                kept = self.language.body(batch["input_ids"])
+            store.write(indices, kept)
+        return kept.to(self.device, non_blocking=True)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """All but the windows' numbers, which only the store on disk reads."""
+        return {name: t if name == "index" else t.to(device, non_blocking=True) for name, t in batch.items()}
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Mean NLL of one micro-batch, nats per token; the paper's protocol counts padding as text."""
         torch.manual_seed(self.seed * 1_000_003 + index)  # dropout depends on seed and place alone: a resumed run has the same
         self.adaptation.write()
-        nll, tokens = token_nll(self.logits(batch), batch["input_ids" if self.paper_protocol else "labels"])
+        nll, tokens = self.nll(batch, "train", labels="input_ids" if self.paper_protocol else "labels")
         loss = nll / tokens
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -74,7 +98,9 @@ class FineTuning(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Count one batch of held-out windows."""
-        self._update(self.val_perplexity, "val", batch)
+        self.val_perplexity.update(*self.nll(batch, "val"))
+        if self.paper_protocol:
+            self._legacy("val").update(*self.nll(batch, "val", labels="input_ids"))
 
     def on_validation_epoch_end(self) -> None:
         """Log perplexity over all of them."""
@@ -91,15 +117,14 @@ class FineTuning(LightningModule):
     def test_step(self, batch: Batch, _: int, dataloader_idx: int) -> None:
         """Read the same windows with the adapter and without it."""
         split = HELD_OUT[dataloader_idx]
-        self._update(self._held_out(split, "adapted"), "adapted" if split == "test" else None, batch)
-        with self.model.disable_adapter():
-            self._update(self._held_out(split, "base"), "base" if split == "test" else None, batch)
+        self._count(batch, split, "adapted")
+        with self.language.unadapted():
+            self._count(batch, split, "base")
 
-    def _update(self, metric: Perplexity, legacy: str | None, batch: Batch) -> None:
-        logits = self.logits(batch)
-        metric.update(logits, batch["labels"])
-        if self.paper_protocol and legacy:
-            self._legacy(legacy).update(logits, batch["input_ids"])
+    def _count(self, batch: Batch, split: str, kind: str) -> None:
+        self._held_out(split, kind).update(*self.nll(batch, split))
+        if self.paper_protocol and split == "test":
+            self._legacy(kind).update(*self.nll(batch, split, labels="input_ids"))
 
     def _legacy(self, kind: str) -> LegacyPerplexity:
         return cast(LegacyPerplexity, self.legacy[kind])

@@ -1,0 +1,77 @@
+"""Hidden states of a frozen body, kept on disk: where only the head is adapted, the body need not read a window twice.
+
+One memory-mapped file per model and text, `[windows, T, hidden]` in the body's own dtype, filled window by window as a run
+comes to it; a byte per window says whether it is there. Runs of a sweep share it, at the same time if need be: what two
+write to the same place is the same.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+STORED_AS = {torch.bfloat16: np.uint16, torch.float16: np.uint16, torch.float32: np.float32}
+
+
+@dataclass(frozen=True)
+class StoreKey:
+    """What hidden states depend on.
+
+    Attributes:
+        model: identifies the body and its weights.
+        windows: identifies the text and how it is cut.
+    """
+
+    model: str
+    windows: str
+
+    def path(self, folder: Path) -> Path:
+        """The file's place in a cache folder, without its ending."""
+        return folder / "hidden" / hashlib.sha256(f"{self.model}|{self.windows}".encode()).hexdigest()[:24]
+
+
+class HiddenStore:
+    """The hidden states of one text's windows.
+
+    Args:
+        path: of the file, without its ending.
+        windows: how many there are.
+        shape: `[T, hidden]` of one.
+        dtype: of the body.
+    """
+
+    def __init__(self, path: Path, *, windows: int, shape: tuple[int, int], dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.states = _mapped(path.with_suffix(f".{str(dtype).removeprefix('torch.')}"), np.dtype(STORED_AS[dtype]), (windows, *shape))
+        self.there = _mapped(path.with_suffix(".there"), np.dtype(np.uint8), (windows,))
+
+    def read(self, indices: Sequence[int]) -> Tensor | None:
+        """`[B, T, hidden]` of some windows, None if one of them is not there yet."""
+        if not self.there[indices].all():
+            return None
+        return torch.from_numpy(self.states[indices]).view(self.dtype)
+
+    def write(self, indices: Sequence[int], hidden: Tensor) -> None:
+        """Keep `[B, T, hidden]` of some windows."""
+        plain = hidden.detach().cpu().contiguous()
+        self.states[indices] = plain.view(torch.uint16).numpy() if self.states.dtype == np.uint16 else plain.numpy()
+        self.there[indices] = 1
+
+    @staticmethod
+    def bytes(windows: int, shape: tuple[int, int], dtype: torch.dtype) -> int:
+        """Size of the whole file."""
+        return windows * shape[0] * shape[1] * dtype.itemsize
+
+
+def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """A file of zeros where there is none (sparse: it takes room as it fills), else the one that is there."""
+    size = dtype.itemsize * int(np.prod(shape))
+    with path.open("ab") as file:
+        if file.tell() != size:
+            file.truncate(size)
+    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)

@@ -1,0 +1,92 @@
+"""A causal language model in two parts: the body, tokens to hidden states, and the head, hidden states to logits.
+
+So that the loss never holds all logits at once (`qpa.loss`), and a frozen body need not run twice (`qpa.hidden_store`).
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from qpa.peft_model import AdaptedModel, prompt_arguments
+
+PROBE = 5  # tokens of the check that both parts together are the model
+
+
+class LanguageModel:
+    """Body and head of an adapted model. What is not made of these two parts, by its own logits, has itself as body.
+
+    Args:
+        model: the language model with its adapter.
+    """
+
+    def __init__(self, model: AdaptedModel) -> None:
+        self.model = model
+        self.base = cast(PreTrainedModel, model.get_base_model())
+        self.adapted = True
+        text: Any = self.base.config.get_text_config()
+        self.vocabulary: int = text.vocab_size
+        self.width: int = text.hidden_size
+        self.softcap: float | None = getattr(text, "final_logit_softcapping", None)
+        self.whole = False
+        self.whole = not self._parts_are_the_model()
+
+    @property
+    def head_module(self) -> nn.Module:
+        """The output layer, with its adapter where it has one."""
+        return cast(nn.Module, self.base.get_output_embeddings())
+
+    def head_parameters(self) -> list[Tensor]:
+        """What of the adapter lies in the head."""
+        return [] if self.whole else [p for p in self.head_module.parameters() if p.requires_grad]
+
+    @contextmanager
+    def unadapted(self) -> Iterator[None]:
+        """The base model within the block."""
+        self.adapted = False
+        try:
+            with self.model.disable_adapter():
+                yield
+        finally:
+            self.adapted = True
+
+    def body(self, ids: Tensor) -> Tensor:
+        """Token ids `[B, T]` -> what the head reads of each, `[B, T, hidden]`; of soft prompts before them, nothing."""
+        run: Any = self.base if self.whole else self.base.get_decoder()
+        output = run(**prompt_arguments(self.model, ids)) if self.adapted else run(input_ids=ids)
+        hidden = output.logits if self.whole else output.last_hidden_state
+        return hidden[:, -ids.shape[1] :]
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """`[..., hidden]` -> logits `[..., vocab]`."""
+        if self.whole:
+            return hidden
+        logits = self.head_module(hidden)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+
+    def only_head_is_adapted(self) -> bool:
+        """Whether all that the PEFT method trains lies in the head: the body's output then never changes."""
+        adapter = [p for p in self.model.parameters() if p.requires_grad]
+        return not self.whole and 0 < len(adapter) == len(self.head_parameters())
+
+    def body_drops_out(self) -> bool:
+        """Whether the body has dropout: in training, its output is then never the same."""
+        body = self.base.get_decoder().modules()
+        rates = (getattr(m, "p", 0.0) if isinstance(m, nn.Dropout) else getattr(m, "attention_dropout", 0.0) for m in body)
+        return any(isinstance(rate, float) and rate > 0 for rate in rates)
+
+    @torch.no_grad()
+    def _parts_are_the_model(self) -> bool:
+        """Some models scale their logits, or have a body that is none of its own: they are taken whole."""
+        if self.base.get_output_embeddings() is None or self.base.get_decoder() is self.base:
+            return False
+        ids = torch.arange(PROBE, device=self.base.device)[None]
+        training = self.base.training
+        self.base.eval()
+        with self.unadapted():
+            expected, found = self.base(input_ids=ids).logits, self.head(self.body(ids))
+        self.base.train(training)
+        return expected.shape == found.shape and torch.allclose(expected.float(), found.float(), rtol=1e-2, atol=1e-2)
