@@ -61,6 +61,23 @@ def test_backends_agree_in_probabilities_and_gradients(qubits: int, layers: int)
     torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("circuits", "layers", "qubits"), [(2, 3, 1), (1, 4, 7), (3, 2, 6), (1, 1, 13)])
+def test_gradient_equals_finite_differences_in_float64(circuits: int, layers: int, qubits: int) -> None:
+    angles = random_angles(circuits, layers, qubits).requires_grad_()
+    weights = torch.randn(circuits, 2**qubits, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda a: (statevector(a) * weights).sum(), (angles,))
+
+
+def test_what_is_kept_for_backward_does_not_grow_with_the_blocks() -> None:
+    kept = {}
+    for layers in (2, 64):
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+            statevector(random_angles(3, layers, 9).requires_grad_())
+        kept[layers] = sum(sizes) - 3 * layers * 9  # the angles themselves
+    assert kept[2] == kept[64] == 3 * 2**9
+
+
 def test_gradient_is_the_parameter_shift_rule() -> None:
     angles = random_angles(2, 3, 3)
     for place in [(0, 0, 0), (0, 2, 1), (1, 1, 2)]:

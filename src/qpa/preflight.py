@@ -12,8 +12,8 @@ from qpa.errors import ConfigError
 from qpa.layout import AdapterTensor, Layout, plan
 from qpa.modules import HEAD, depth_key, linear_modules, lora_tensors, position_key, select
 
-AMPLITUDE_BYTES = 4  # float32, real
-STATES_KEPT = 3  # per block, for the backward pass: before its rotations, between their factors, after
+REAL_STATES = 8  # that `circuits.statevector` holds at once, on its way back; float32, however many blocks
+COMPLEX_STATES = 2  # that torchquantum keeps for every qubit of every block: one per gate
 
 
 def check(config: Config) -> None:
@@ -96,8 +96,9 @@ def make_layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout:
 
 
 def check_memory(config: Config, *, circuits: int, qubits: int) -> None:
-    """Refuse circuits whose states, kept for the backward pass, do not fit half of this machine's memory."""
-    per_state = AMPLITUDE_BYTES * circuits * (STATES_KEPT * config.circuit.layers + 2)
+    """Refuse circuits whose states do not fit half of this machine's memory."""
+    real = config.circuit.backend == "statevector"
+    per_state = circuits * (4 * REAL_STATES if real else 8 * COMPLEX_STATES * qubits * config.circuit.layers)
     room = psutil.virtual_memory().total // 2
     needed = per_state << qubits
     if needed > room:
