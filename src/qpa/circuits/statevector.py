@@ -1,22 +1,29 @@
 """Exact simulation in real arithmetic, forward and backward by hand: memory does not grow with the number of blocks.
 
-RY and CNOT are real matrices, so the whole state is real. A block's rotations are Kronecker products of a few qubits each; its
-CNOT chain sends basis state `b` to the one whose bit `j` is `b_0 xor ... xor b_j`. The inverse of that is the Gray code, so the
-new amplitude at `i` is the old one at `i xor (i >> 1)`: one permutation.
+RY and CNOT are real matrices, so the whole state is real: a matrix `[l, r]` over the basis states of the first and of the last
+half of the qubits. A block's rotations are one Kronecker factor from the left and one from the right. Its CNOT chain sends basis
+state `b` to the one whose bit `j` is `b_0 xor ... xor b_j`; the inverse of that is the Gray code, so the new amplitude at `i` is
+the old one at `i xor (i >> 1)`. For `[l, r]` this is a permutation of the rows, and one of the columns that depends on the last
+bit of `l` alone. Both are applied to the factors, not to the state: a block is two matrix products. For the second to be one
+batched product, the left half's last qubit is put first.
 
 Backward runs the inverse circuit from the final state (as Jones and Gacon 2020, arXiv 2009.02823): a block is orthogonal, so
 state and adjoint go back through it together, and no block's state is kept. With `J = [[0, -1], [1, 0]]` on qubit `q`,
 `d RY(t) / dt = J RY(t) / 2`, so an angle's gradient is `<adjoint| J_q |state> / 2` after its block's rotations.
+
+Shapes: `K` circuits, `L` blocks, `Q` qubits; `l` and `r` the sizes of the two halves, `p = 2` the values of that last bit.
 """
 
-import math
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-FACTOR_QUBITS = 6  # most qubits of one Kronecker factor, 64 x 64: few products, none large (docs/performance.md)
+MOST_BLOCKS = 16  # whose factors and overlaps are computed at once
+AT_ONCE = 4  # qubits whose Kronecker product is looked up in one step
+MOST_NUMBERS = 1 << 20  # in one such batch of factors; so memory is flat in the number of blocks at any size
 
 
 def probabilities(angles: Tensor) -> Tensor:
@@ -36,110 +43,166 @@ class _Probabilities(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, angles: Tensor) -> Tensor:
-        circuits, layers, qubits = angles.shape
-        factors = _factors(angles)
-        state = angles.new_zeros(circuits, 2**qubits)
-        state[:, 0] = 1
-        after_chain = gray_code(qubits, angles.device)
-        for layer in range(layers):
-            state = _apply(state, [f[layer] for f in factors]).index_select(1, after_chain)
+        circuits, _, qubits = angles.shape
+        half = halves(qubits, angles.device, angles.dtype)
+        state = angles.new_zeros(circuits, half.left, half.right)
+        state[:, 0, 0] = 1
+        for blocks in _batches(angles):
+            lefts, rights = half.factors(blocks)
+            for left, right in zip(lefts.unbind(), rights.mT.unbind(), strict=True):
+                turned = torch.bmm(left, state).view(2 * circuits, half.left // 2, half.right)
+                state = torch.bmm(turned, right).view(circuits, half.left, half.right)
         ctx.save_for_backward(angles, state)
-        return state.square()
+        return half.ordered(state).square()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         angles, state = ctx.saved_tensors
-        circuits, layers, qubits = angles.shape
-        backward_factors = [f.transpose(-1, -2).repeat(1, 2, 1, 1) for f in _factors(angles)]
-        before_chain = _inverse_gray_code(qubits, angles.device)
-        both = torch.cat([state, 2 * gradient * state])  # [2K, S]: the state, then its adjoint
-        overlaps = []
-        for layer in reversed(range(layers)):
-            both = both.index_select(1, before_chain)
-            overlaps.append(_overlaps(both[:circuits], both[circuits:], qubits))
-            both = _apply(both, [f[layer] for f in backward_factors])
-        overlaps.reverse()
-        parts = [torch.stack(of_factor, 1) for of_factor in zip(*overlaps, strict=True)]  # each [K, L, d * d]
-        sizes = _split(qubits)
-        return torch.cat([part @ _turns(size, angles.device, angles.dtype) for part, size in zip(parts, sizes, strict=True)], dim=-1)
+        half = halves(angles.shape[-1], angles.device, angles.dtype)
+        adjoint = 2 * state * half.grouped(gradient)
+        both = torch.stack([state, adjoint], dim=2)  # [K, l, 2, r]
+        found = []
+        for blocks in reversed(_batches(angles)):
+            gradients, both = _back_through(half, blocks, both)
+            found.append(gradients)
+        return torch.cat(found[::-1], dim=1)
+
+
+def _back_through(half: "Halves", angles: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of a few blocks' angles, `[K, L, Q]`, and state and adjoint before them, `[K, l, 2, r]`."""
+    circuits, blocks, _ = angles.shape
+    lefts, rights = half.factors(angles)
+    states = both.new_empty(blocks + 1, *both.shape)  # before the first block, and after each
+    between = both.new_empty(blocks, *both.shape)  # after a block's left factor alone
+    states[blocks] = both
+    by_column, by_row = (2 * circuits, half.left, half.right), (circuits, half.left, 2 * half.right)  # [p K, (l / p) 2, r], [K, l, 2 r]
+    after, before = states.view(-1, *by_column).unbind(), states.view(-1, *by_row).unbind()
+    turned, returned = between.view(-1, *by_column).unbind(), between.view(-1, *by_row).unbind()
+    lefts, rights = lefts.mT.unbind(), rights.unbind()
+    for block in reversed(range(blocks)):
+        torch.bmm(after[block + 1], rights[block], out=turned[block])
+        torch.bmm(lefts[block], returned[block], out=before[block])
+    state, adjoint = between.view(-1, half.left, 2, half.right).unbind(2)
+    of_left = torch.bmm(adjoint, state.mT).view(blocks, circuits, -1) @ half.left_turns
+    state, adjoint = states[1:].view(-1, half.left // 2, 2, half.right).unbind(2)
+    of_right = torch.bmm(adjoint.mT, state).view(blocks, circuits, -1) @ half.right_turns
+    return torch.cat([of_left, of_right], dim=-1).transpose(0, 1), states[0]
+
+
+def _batches(angles: Tensor) -> list[Tensor]:
+    """The angles of a few blocks after the other."""
+    circuits, _, qubits = angles.shape
+    return list(angles.split(max(1, min(MOST_BLOCKS, MOST_NUMBERS // (circuits << qubits))), dim=1))
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A number of qubits in two halves, and all that does not depend on angles.
+
+    Attributes:
+        left: `l`, basis states of the first half, its last qubit put first.
+        right: `r`, basis states of the second half (1 where there is none).
+        left_factor: how the left factor is made of gates, its rows in the order that a CNOT chain leaves them in.
+        right_factor: the right one's, in either order, for either value of the left half's last bit.
+        left_turns: `J_q / 2` in that order for each qubit of the left half, `[l * l, Q_left]`.
+        right_turns: the same for the right half, `[p * r * r, Q_right]`.
+    """
+
+    left: int
+    right: int
+    left_factor: "Kronecker"
+    right_factor: "Kronecker"
+    left_turns: Tensor
+    right_turns: Tensor
+
+    def factors(self, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch of blocks' rotations with their CNOT chains: left `[L, K, l, l]`, right `[L, p K, r, r]`."""
+        circuits, blocks, qubits = angles.shape
+        half = (angles / 2).permute(2, 1, 0).reshape(qubits, -1)  # [Q, L K]
+        cos, sin = half.cos(), half.sin()
+        gates = torch.stack([cos, -sin, sin, cos], 1).flatten(0, 1)  # [Q * 4, L K]
+        left = self.left_factor(gates).view(blocks, circuits, self.left, self.left)
+        return left, self.right_factor(gates).view(blocks, 2 * circuits, self.right, self.right)
+
+    def ordered(self, state: Tensor) -> Tensor:
+        """`[K, l, r]` as `[K, 2**Q]` in the order of basis states."""
+        return state.view(-1, 2, self.left // 2, self.right).transpose(1, 2).reshape(len(state), -1)
+
+    def grouped(self, values: Tensor) -> Tensor:
+        """The inverse of `ordered`."""
+        return values.view(-1, self.left // 2, 2, self.right).transpose(1, 2).reshape(-1, self.left, self.right)
 
 
 @cache
-def gray_code(qubits: int, device: torch.device) -> Tensor:
-    """Where the amplitude of each basis state comes from in a CNOT chain, `[2**qubits]`."""
-    index = torch.arange(2**qubits, device=device)
-    return index ^ (index >> 1)
+def halves(qubits: int, device: torch.device, dtype: torch.dtype) -> Halves:
+    """The halves of `qubits`, the first no smaller than the second."""
+    left_qubits, right_qubits = (qubits + 1) // 2, qubits // 2
+    left, right = 2**left_qubits, 2**right_qubits
+    row = torch.arange(left, device=device)
+    number = (row % (left // 2)) * 2 + row // (left // 2)  # the last qubit is stored first
+    left_order = _stored(number ^ (number >> 1), left)
+    column = torch.arange(right, device=device)
+    gray = column ^ (column >> 1)
+    right_orders = torch.stack([gray, gray ^ (right >> 1)])  # the second half of the chain starts from the left's last bit
+    left_turns = [_turn(place, left_qubits, left_order) for place in [*range(1, left_qubits), 0]]
+    right_turns = [torch.cat([_turn(place, right_qubits, order) for order in right_orders]) for place in range(right_qubits)]
+    none = torch.zeros(2, 0, device=device)
+    return Halves(
+        left, right,
+        Kronecker.of([left_qubits - 1, *range(left_qubits - 1)], left_order),
+        Kronecker.of(list(range(left_qubits, qubits)), right_orders.flatten()),
+        torch.stack(left_turns, 1).to(dtype), (torch.stack(right_turns, 1) if right_turns else none).to(dtype),
+    )  # fmt: skip
 
 
-@cache
-def _inverse_gray_code(qubits: int, device: torch.device) -> Tensor:
-    """Where it goes."""
-    return gray_code(qubits, device).argsort()
+@dataclass(frozen=True)
+class Kronecker:
+    """The Kronecker product of some qubits' gates, its rows in a given order, entry by entry.
+
+    Attributes:
+        parts: for a few qubits each, how many they are, which entries of their gates are multiplied to an entry of theirs,
+            `[q * 4**q]`, and which of these an entry of the whole takes.
+        entries: of the whole.
+    """
+
+    parts: tuple[tuple[int, Tensor, Tensor], ...]
+    entries: int
+
+    @staticmethod
+    def of(places: list[int], order: Tensor) -> "Kronecker":
+        """The product of the gates on the qubits `places`, row `i` of it being the one numbered `order[i]`."""
+        qubits, device = len(places), order.device
+        row, column = order[:, None].expand(-1, 2**qubits), torch.arange(2**qubits, device=device).expand(len(order), -1)
+        parts = []
+        for start in range(0, qubits, AT_ONCE):
+            few = places[start : start + AT_ONCE]
+            behind = qubits - start - len(few)
+            mask = 2 ** len(few) - 1
+            own = torch.arange(4 ** len(few), device=device)
+            own_row, own_column = own >> len(few), own & mask
+            look = [4 * q + (own_row >> n & 1) * 2 + (own_column >> n & 1) for n, q in zip(range(len(few))[::-1], few, strict=True)]
+            take = ((row >> behind & mask) << len(few)) + (column >> behind & mask)
+            parts.append((len(few), torch.cat(look), take.flatten()))
+        return Kronecker(tuple(parts), row.numel())
+
+    def __call__(self, gates: Tensor) -> Tensor:
+        """Gates `[Q * 4, n]` -> `[n, entries]`."""
+        product = gates.new_ones(self.entries, gates.shape[1]) if not self.parts else None
+        for qubits, look, take in self.parts:
+            part = gates.index_select(0, look).view(qubits, -1, gates.shape[1]).prod(0).index_select(0, take)
+            product = part if product is None else product * part
+        assert product is not None
+        return product.t().contiguous()
 
 
-@cache
-def _split(qubits: int) -> list[int]:
-    """Qubits of each Kronecker factor: as few factors as `FACTOR_QUBITS` allows, of nearly equal size."""
-    factors = math.ceil(qubits / FACTOR_QUBITS)
-    return [qubits // factors + (i < qubits % factors) for i in range(factors)]
+def _stored(number: Tensor, size: int) -> Tensor:
+    """Where the row of a basis state's number is stored: its last bit first."""
+    return (number & 1) * (size // 2) + (number >> 1)
 
 
-@cache
-def _turns(qubits: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """`J_q / 2` for each of a factor's qubits, as columns that an overlap matrix is multiplied by, `[d * d, qubits]`."""
-    turn = torch.tensor([[0.0, -0.5], [0.5, 0.0]], device=device, dtype=dtype)
-    eyes = [torch.eye(2**n, device=device, dtype=dtype) for n in range(qubits)]
-    return torch.stack([torch.kron(torch.kron(eyes[q], turn), eyes[qubits - 1 - q]).flatten() for q in range(qubits)], dim=1)
-
-
-def _factors(angles: Tensor) -> list[Tensor]:
-    """The Kronecker factors of every block's rotations, each `[L, K, d, d]`."""
-    half = (angles / 2).transpose(0, 1)  # [L, K, Q]
-    cos, sin = half.cos(), half.sin()
-    gates = torch.stack([cos, -sin, sin, cos], -1).unflatten(-1, (2, 2))  # [L, K, Q, 2, 2]
-    return [_kronecker(part) for part in gates.split(_split(angles.shape[-1]), dim=2)]
-
-
-def _kronecker(gates: Tensor) -> Tensor:
-    """Product of neighbouring qubits' gates: `[L, K, q, 2, 2]` -> `[L, K, 2**q, 2**q]`."""
-    product, *others = gates.unbind(2)
-    for gate in others:
-        product = (product[..., :, None, :, None] * gate[..., None, :, None, :]).flatten(-4, -3).flatten(-2, -1)
-    return product
-
-
-def _apply(state: Tensor, factors: list[Tensor]) -> Tensor:
-    """Multiply `[K, 2**Q]` states by the factors `[K, d, d]`, the first on the most significant qubits."""
-    circuits, size = state.shape
-    left = 1
-    for factor in factors:
-        width = factor.shape[-1]
-        right = size // (left * width)
-        if right == 1:  # the last factor, from the right
-            state = torch.bmm(state.view(circuits, left, width), factor.transpose(1, 2))
-        elif left == 1:
-            state = torch.bmm(factor, state.view(circuits, width, right))
-        else:
-            state = factor[:, None] @ state.view(circuits, left, width, right)
-        left *= width
-        state = state.reshape(circuits, size)
-    return state
-
-
-def _overlaps(state: Tensor, adjoint: Tensor, qubits: int) -> list[Tensor]:
-    """By factor, `adjoint state^T` over all its other qubits, each `[K, d * d]`."""
-    circuits, size = state.shape
-    found, left = [], 1
-    for width in (2**q for q in _split(qubits)):
-        right = size // (left * width)
-        if left == 1:
-            matrix = torch.bmm(adjoint.view(circuits, width, right), state.view(circuits, width, right).transpose(1, 2))
-        elif right == 1:
-            matrix = torch.bmm(adjoint.view(circuits, left, width).transpose(1, 2), state.view(circuits, left, width))
-        else:
-            shape = (circuits, left, width, right)
-            matrix = torch.einsum("kaib,kajb->kij", adjoint.view(shape), state.view(shape))
-        found.append(matrix.flatten(1))
-        left *= width
-    return found
+def _turn(place: int, qubits: int, order: Tensor) -> Tensor:
+    """`J / 2` on the qubit stored at `place`, rows and columns in an order, flat."""
+    turn = torch.tensor([[0.0, -0.5], [0.5, 0.0]], device=order.device)
+    before, behind = torch.eye(2**place, device=order.device), torch.eye(2 ** (qubits - 1 - place), device=order.device)
+    return torch.kron(torch.kron(before, turn), behind)[order][:, order].flatten()

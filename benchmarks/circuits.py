@@ -1,0 +1,145 @@
+"""`python -m benchmarks.circuits [--quick]`: circuits forward and backward, ours against every simulator a user would pick.
+
+The floor is one matrix product with as many floating-point operations as our forward and backward.
+"""
+
+import sys
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.peers import PEERS, Peer, load, torchquantum_batched
+from benchmarks.timing import finish, medians
+from qpa.circuits import backend
+from qpa.circuits.statevector import halves
+
+OURS = "qpa"
+HEADLINE = (8, 8, 1)  # Q, L, K
+CASES = [HEADLINE, (4, 8, 1), (11, 8, 1), (14, 8, 1), (8, 64, 1), (11, 64, 1), (4, 8, 64), (8, 8, 64), (11, 8, 64)]
+QUICK = [HEADLINE, (8, 8, 64)]
+MOST_SECONDS = 60.0  # of one peer in one case, guessed from one call
+TOLERANCE = 1e-5
+
+
+def main(quick: bool) -> None:
+    """Check equality, time every case, print."""
+    peers = {name: load(name) for name in PEERS}
+    rows = [case_times(peers, *case, quick=quick) for case in (QUICK if quick else CASES)]
+    show(rows)
+    memory = {layers: peak_of_one_call(layers) for layers in (8, 64)}
+    headline = next(row for row in rows if (row["Q"], row["L"], row["K"]) == HEADLINE)
+    others = {name: t for name, t in headline["seconds"].items() if name in PEERS and isinstance(t, float)}
+    batch = next(row for row in rows if (row["Q"], row["L"], row["K"]) == (8, 8, 64))
+    best = min(others, key=lambda name: others[name])
+    ours = headline["seconds"][OURS]
+    finish(
+        "circuits",
+        {
+            "rows": rows,
+            "vs_torchquantum": others["torchquantum"] / ours,
+            "vs_best_peer": others[best] / ours,
+            "best_peer": best,
+            "vs_torchquantum_per_circuit_at_64": others["torchquantum"] / (batch["seconds"][OURS] / 64),
+            "bytes_kept_for_backward_at_8_and_64_blocks": memory,
+        },
+    )
+
+
+def case_times(peers: dict[str, Peer | str], qubits: int, layers: int, circuits: int, *, quick: bool) -> dict:
+    """Median seconds of one forward and backward of all `circuits`, by side; a peer's words where it has none."""
+    torch.manual_seed(0)
+    angles = torch.rand(circuits, layers, qubits) * 6.28
+    weights = torch.randn(circuits, 2**qubits)
+    expected = backend("statevector")(angles.double())
+    sides: dict[str, Callable[[], object]] = {OURS: step(backend("statevector"), angles, weights)}
+    failed: dict[str, str] = {}
+    candidates: dict[str, Peer | str] = {name: p if isinstance(p, str) else one_by_one(p) for name, p in peers.items()}
+    if circuits > 1:
+        candidates["torchquantum, batched"] = torchquantum_batched()
+    for name, peer in candidates.items():
+        problem = peer if isinstance(peer, str) else why_not(peer, angles, expected, weights)
+        if problem:
+            failed[name] = problem
+        else:
+            sides[name] = step(peer, angles, weights)  # pyright: ignore[reportArgumentType]
+    sides["floor: one matrix product"] = matrix_product(qubits, layers, circuits)
+    seconds = medians(sides, repeats=20, seconds=15.0 if quick else 90.0)
+    return {"Q": qubits, "L": layers, "K": circuits, "seconds": {**seconds, **failed}}
+
+
+def one_by_one(peer: Peer) -> Peer:
+    """A batch on a simulator that takes one circuit."""
+    return lambda angles: torch.stack([peer(a) for a in angles])
+
+
+def why_not(peer: Peer, angles: Tensor, expected: Tensor, weights: Tensor) -> str | None:
+    """Equality first: what is wrong or would take too long is not timed."""
+    import time
+
+    try:
+        small = angles[:1]
+        started = time.perf_counter()
+        step(peer, small, weights[:1])()
+        took = (time.perf_counter() - started) * len(angles)
+        if took > MOST_SECONDS / 3:
+            return f"not timed: about {took:.0f} s a call"
+        found = peer(small).detach().double()
+    except Exception as error:  # a peer may fail in any way of its own
+        return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
+    difference = (found - expected[:1]).abs().max().item()
+    return None if difference < TOLERANCE else f"differs by {difference:.1g}"
+
+
+def step(simulate: Peer, angles: Tensor, weights: Tensor) -> Callable[[], object]:
+    """Probabilities of all circuits, and the angles' gradient."""
+    trained = angles.clone().requires_grad_()
+
+    def once() -> None:
+        trained.grad = None
+        (simulate(trained) * weights).sum().backward()
+
+    return once
+
+
+def matrix_product(qubits: int, layers: int, circuits: int) -> Callable[[], object]:
+    """One square matrix product of our operations: products with factors, thrice on the way back, and the overlaps."""
+    per_block = sum(2 * 2**qubits * 2**size for size in _split(qubits)) * 4
+    side = max(8, round((per_block * layers * circuits / 2) ** (1 / 3)))
+    left, right = torch.randn(side, side), torch.randn(side, side)
+    return lambda: left @ right
+
+
+def peak_of_one_call(layers: int) -> int:
+    """Bytes that one forward of 64 circuits of 11 qubits keeps for its backward, angles aside."""
+    kept = 0
+
+    def count(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.nbytes
+        return tensor
+
+    angles = torch.rand(64, layers, 11, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        backend("statevector")(angles)
+    return kept - angles.nbytes
+
+
+def show(rows: list[dict]) -> None:
+    """Milliseconds, and how many times slower than ours."""
+    table = Table("ms (times ours)", *(f"Q={r['Q']} L={r['L']} K={r['K']}" for r in rows))
+    for name in {name: None for row in rows for name in row["seconds"]}:
+        table.add_row(name, *(_cell(row["seconds"].get(name), row["seconds"][OURS]) for row in rows))
+    Console(soft_wrap=True).print(table)
+
+
+def _cell(value: float | str | None, ours: float) -> str:
+    if not isinstance(value, float):
+        return value or "-"
+    return f"{value * 1e3:.2f} ({value / ours:.1f})"
+
+
+if __name__ == "__main__":
+    main("--quick" in sys.argv[1:])

@@ -1,0 +1,84 @@
+"""Timing of several sides in one run: alternating, medians after warm-up, and what every benchmark prints at its end."""
+
+import gc
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+WARM_UP = 2
+SHORTEST = 0.02  # seconds of one measurement: what is shorter is called several times, as timeit does
+
+
+def medians(sides: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float = 60.0) -> dict[str, float]:
+    """Median seconds of one call of each side, taken in turns so that a drifting machine is the same for all.
+
+    Args:
+        sides: by name, what is timed.
+        repeats: rounds; fewer once all sides together have taken `seconds`, but at least three.
+        seconds: see there.
+    """
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    calls = {name: _calls(side) for name, side in sides.items()}
+    spent = 0.0
+    for round_number in range(repeats):
+        for name, side in sides.items():
+            found[name].append(_measure(side, calls[name]))
+            spent += found[name][-1] * calls[name]
+        if spent > seconds and round_number >= 2:
+            break
+    return {name: statistics.median(values) for name, values in found.items()}
+
+
+def _calls(side: Callable[[], object]) -> int:
+    for _ in range(WARM_UP):
+        once = _measure(side, 1)
+    return max(1, round(SHORTEST / once))
+
+
+def _measure(side: Callable[[], object], calls: int) -> float:
+    """Seconds of one call, over several; what others left for the garbage collector is collected before, as timeit does."""
+    gc.collect()
+    gc.disable()
+    started = time.perf_counter()
+    for _ in range(calls):
+        side()
+    synchronize()
+    seconds = (time.perf_counter() - started) / calls
+    gc.enable()
+    return seconds
+
+
+def synchronize() -> None:
+    """Wait for the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    name = gpu or _processor()
+    memory = round(psutil.virtual_memory().total / 2**30)
+    return {"device": name, "cores": torch.get_num_threads(), "memory_gib": memory, "torch": torch.__version__}
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def finish(name: str, result: dict[str, Any]) -> None:
+    """Write `outputs/benchmarks/NAME.json` and print the same as the last line."""
+    gc.collect()
+    record = {"benchmark": name, "machine": machine(), **result}
+    folder = Path("outputs/benchmarks")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(json.dumps(record))
