@@ -126,14 +126,13 @@ def fastqml() -> Peer:
     """fastqml: a layer's rotations fused into one matrix; it has no fused CNOT chain, so that is a permutation as ours is."""
     from fastqml.gate_fusion import apply_su2_layer, build_ry_gates
 
-    from qpa.circuits.statevector import gray_code
-
     def simulate(angles: Tensor) -> Tensor:
         layers, qubits = angles.shape
         real = torch.zeros(1, 2**qubits)
         real[0, 0] = 1
         imaginary = torch.zeros_like(real)
-        order = gray_code(qubits, angles.device)
+        index = torch.arange(2**qubits)
+        order = index ^ (index >> 1)
         for layer in range(layers):
             real, imaginary = apply_su2_layer(real, imaginary, *build_ry_gates(angles[layer]))
             real, imaginary = real[:, order], imaginary[:, order]

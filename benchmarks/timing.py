@@ -37,9 +37,8 @@ def medians(sides: Mapping[str, Callable[[], object]], *, repeats: int, seconds:
 
 
 def _calls(side: Callable[[], object]) -> int:
-    for _ in range(WARM_UP):
-        once = _measure(side, 1)
-    return max(1, round(SHORTEST / once))
+    warm_up = [_measure(side, 1) for _ in range(WARM_UP)]
+    return max(1, round(SHORTEST / min(warm_up)))
 
 
 def _measure(side: Callable[[], object], calls: int) -> float:
