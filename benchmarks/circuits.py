@@ -138,7 +138,7 @@ def show(rows: list[dict]) -> None:
 
 def _cell(value: float | str | None, ours: float) -> str:
     if not isinstance(value, float):
-        return value or "-"
+        return value if isinstance(value, str) else "-"
     return f"{value * 1e3:.2f} ({value / ours:.1f})"
 
 

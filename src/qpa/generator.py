@@ -23,19 +23,18 @@ class Generator(nn.Module):
         super().__init__()
         self.latents = latents
         self.mapper = mapper
-        self.centred = start is None
         self.register_buffer("start", torch.zeros(layout.size) if start is None else start.clone(), persistent=False)
         self.start: Tensor
         self.register_buffer("start_sums", torch.stack([self.start.double().sum(), self.start.double().abs().sum()]))
         self.start_sums: Tensor
         self.register_load_state_dict_pre_hook(_check_start)
-        self.register_buffer("used", _used(layout), persistent=False)
-        self.used: Tensor
+        self.register_buffer("used", _used(layout) if start is None else None, persistent=False)
+        self.used: Tensor | None
 
     def forward(self) -> Tensor:
         """All weights as one flat vector."""
         generated = self.mapper(self.latents())
-        if self.centred:
+        if self.used is not None:
             generated = generated - generated[self.used].mean()
         return self.start + generated
 

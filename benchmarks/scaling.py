@@ -1,0 +1,114 @@
+"""`python -m benchmarks.scaling [--quick]`: what the generator alone costs, forward and backward, as everything grows.
+
+Against adapted modules, generated weights `P`, qubits and blocks, each alone; writes a figure beside the JSON.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.timing import finish, medians
+from qpa.adaptation import GeneratedAdaptation, Leaves
+from qpa.circuits import backend
+from qpa.generator import Generator
+from qpa.latents import Circuits
+from qpa.layout import AdapterTensor, Layout, plan
+from qpa.mapper import CodeMapper
+
+HIDDEN, RANK, WIDTH = 576, 8, 32
+
+
+def lora(modules: int, hidden: int = HIDDEN) -> list[AdapterTensor]:
+    """LoRA's tensors on square modules."""
+    shapes = (("lora_A", (RANK, hidden)), ("lora_B", (hidden, RANK)))
+    return [AdapterTensor(f"layers.{i}.q_proj.{side}", shape, f"layers.{i}.q_proj") for i in range(modules) for side, shape in shapes]
+
+
+def of_modules(modules: int) -> Callable[[], None]:
+    """A circuit per module."""
+    return generation(plan(lora(modules), circuits="per_module", qubits=None, chunk_size=None), blocks=2)
+
+
+def of_weights(weights: int) -> Callable[[], None]:
+    """210 modules of a hidden size that makes `P` of them."""
+    hidden = max(1, weights // (210 * 2 * RANK))
+    return generation(plan(lora(210, hidden), circuits="per_module", qubits=None, chunk_size=None), blocks=2)
+
+
+def of_qubits(qubits: int) -> Callable[[], None]:
+    """One circuit whose every basis state stands for a chunk of 64."""
+    layout = plan([AdapterTensor("t", (2**qubits, 64), "m")], circuits="shared", qubits=qubits, chunk_size=64)
+    return generation(layout, blocks=8)
+
+
+def of_blocks(blocks: int) -> Callable[[], None]:
+    """Circuits of 210 modules, deeper and deeper."""
+    return generation(plan(lora(210), circuits="per_module", qubits=None, chunk_size=None), blocks=blocks)
+
+
+SWEEPS: dict[str, tuple[Callable[[int], Callable[[], None]], list[int]]] = {
+    "adapted modules": (of_modules, [1, 7, 30, 70, 210]),
+    "generated weights": (of_weights, [10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]),
+    "qubits": (of_qubits, [4, 6, 8, 10, 12, 14]),
+    "blocks": (of_blocks, [1, 2, 8, 32, 64]),
+}
+
+
+def generation(layout: Layout, *, blocks: int) -> Callable[[], None]:
+    """Write all weights into the leaves, and the leaves' gradient back through the generator."""
+    torch.manual_seed(0)
+    parameters = {slot.tensor.name: torch.nn.Parameter(torch.zeros(slot.tensor.shape)) for slot in layout.slots}
+    leaves = Leaves(layout, parameters)
+    circuits = Circuits(layout, layers=blocks, backend=backend("statevector"))
+    adaptation = GeneratedAdaptation(
+        Generator(layout, latents=circuits, mapper=CodeMapper(layout, width=WIDTH), start=leaves.values.clone()), leaves
+    )
+
+    def once() -> None:
+        adaptation.write()
+        leaves.gradient.fill_(1)
+        adaptation.collect()
+        adaptation.zero_grad()
+
+    return once
+
+
+def main(quick: bool) -> None:
+    """Time every sweep, print, draw."""
+    found: dict[str, dict[int, float]] = {}
+    for name, (make, values) in SWEEPS.items():
+        found[name] = {}
+        for value in values[: 3 if quick else None]:
+            found[name][value] = medians({"it": make(value)}, repeats=5 if quick else 20, seconds=3 if quick else 20)["it"]
+    table = Table("generator alone, forward and backward", "ms at each value")
+    for name, times in found.items():
+        table.add_row(name, "   ".join(f"{value:,}: {seconds * 1e3:.1f}" for value, seconds in times.items()))
+    Console(soft_wrap=True).print(table)
+    figure = draw(found)
+    finish("scaling", {"seconds": {name: {str(v): s for v, s in times.items()} for name, times in found.items()}, "figure": figure})
+
+
+def draw(found: dict[str, dict[int, float]]) -> str | None:
+    """The figure's path, or None where matplotlib is not installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    figure = Figure(figsize=(10, 2.8), layout="constrained")
+    for axes, (name, times) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
+        axes.plot(list(times), [1e3 * s for s in times.values()], marker="o")
+        axes.set(xlabel=name, yscale="log", xscale="linear" if name == "qubits" else "log")
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("ms")
+    path = Path("outputs/benchmarks/scaling.svg")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return str(path)
+
+
+if __name__ == "__main__":
+    main("--quick" in sys.argv[1:])
