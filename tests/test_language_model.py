@@ -86,6 +86,22 @@ def test_loss_in_pieces_and_its_gradients_equal_plain_ones(
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["dora", "vera", "fourierft", "unilora", "tinylora", "randlora", "lokr", "ia3"])
+@pytest.mark.parametrize("targets", ["[lm_head]", "[lm_head,q_proj]"])
+def test_gradients_of_every_method_on_the_head_equal_plain_ones(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, method: str, targets: str
+) -> None:
+    monkeypatch.setitem(loss.PIECE_BYTES, "cpu", 7 * 4 * 300)
+    config = make_config(f"peft={method}", f"peft.target_modules={targets}", "generator=none")
+    language = LanguageModel(fp32(config, monkeypatch).model)
+    assert language.only_head_is_adapted() == (targets == "[lm_head]")
+    parameters = [p for p in language.model.parameters() if p.requires_grad]
+    expected = torch.autograd.grad(plain_nll(language.model(input_ids=IDS).logits, LABELS), parameters)
+    found, _ = next_token_nll(language.head, language.body(IDS), LABELS, vocabulary=300, parameters=language.head_parameters())
+    for mine, theirs in zip(torch.autograd.grad(found, parameters), expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_no_more_than_a_piece_of_the_logits_is_ever_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(loss.PIECE_BYTES, "cpu", 4 * 300 * 5)
     sizes = []
@@ -139,6 +155,25 @@ def test_hidden_states_are_kept_where_they_stay_the_same(
 def test_store_that_cannot_be_is_refused(make_config: MakeConfig, overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         run.train(make_config(*overrides))
+
+
+def test_kept_states_that_were_deleted_are_made_again(tmp_path: Path) -> None:
+    path = StoreKey("model", "windows").path(tmp_path)
+    HiddenStore(path, windows=2, shape=(4, 8), dtype=torch.float32).write([0, 1], torch.ones(2, 4, 8))
+    path.with_suffix(".float32").unlink()
+    assert HiddenStore(path, windows=2, shape=(4, 8), dtype=torch.float32).read([0]) is None
+
+
+def test_kept_hidden_states_are_the_bodys_without_dropout(make_config: MakeConfig, tmp_path: Path) -> None:
+    found = []
+    for place in ("filling", "full"):
+        config = make_config(HEAD, "data.cache_hidden=true", f"run_dir={tmp_path}/{place}", model="gpt2")
+        run.train(config)
+        found.append(record.read(config.folder)["qpa"]["test"])
+    other = make_config(HEAD, "data.cache_hidden=false", f"run_dir={tmp_path}/off", model="gpt2")
+    run.train(other)
+    assert found[0] == found[1]
+    assert found[0]["base_perplexity"] == record.read(other.folder)["qpa"]["test"]["base_perplexity"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])

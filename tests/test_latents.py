@@ -102,3 +102,11 @@ def test_small_networks_read_the_bits_of_their_own_circuit() -> None:
         latents.second[1].zero_()
     per_circuit = latents.of_states()
     assert per_circuit[1].abs().max() == 0 < per_circuit[0].abs().max()
+
+
+def test_controls_start_from_the_circuits_own_mapper(make_config: object) -> None:
+    from qpa.assembly import assemble
+
+    mappers = [assemble(make_config(f"latents={kind}"), None).adaptation.generator.mapper.state_dict() for kind in KINDS]
+    for mapper in mappers[1:]:
+        torch.testing.assert_close(mapper, mappers[0], rtol=0, atol=0)

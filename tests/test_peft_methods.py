@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from qpa import base_model, run
-from qpa.assembly import assemble
+from qpa.assembly import assemble, planned_adapter
 from qpa.config import Config
 from qpa.errors import ConfigError
+from qpa.preflight import known_tensors
 
 MakeConfig = Callable[..., Config]
 ROOT = Path(__file__).parents[1]
@@ -25,6 +27,7 @@ STOCK = """
 import importlib.util, json, sys
 sys.modules["qpa"] = None
 import torch
+from safetensors.torch import load_file
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 spec = importlib.util.spec_from_file_location("bottleneck", sys.argv[1])
@@ -93,6 +96,9 @@ def test_stock_peft_reloads_what_two_steps_made(
     start, ours = logits_of(config, base, trained=False), logits_of(config, base, trained=True)
     assert (ours - start).abs().max() > 1e-4  # it has learned something that could be lost
     torch.testing.assert_close(stock_logits(base, config.folder / "adapter"), ours, atol=1e-4, rtol=0)
+    if method not in NO_TARGETS:
+        planned = planned_adapter(config, base)[1]
+        assert planned == sum(t.nbytes for t in load_file(config.folder / "adapter" / "adapter_model.safetensors").values())
 
 
 def logits_of(config: Config, base: Path, *, trained: bool) -> torch.Tensor:
@@ -124,19 +130,36 @@ def test_step_zero_is_plain_pefts_and_the_base_model_where_that_is(make_config: 
 
 
 def test_method_that_cannot_be_put_on_a_model_is_refused_before_it_is_loaded(make_config: MakeConfig) -> None:
-    from qpa.assembly import adapter_tensors
-
     with pytest.raises(ConfigError, match=r"peft=LoKrConfig: .*Conv1D.* not supported"):
-        adapter_tensors(make_config("peft=lokr", model="gpt2"), None)
+        planned_adapter(make_config("peft=lokr", model="gpt2"), None)
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("model", MODELS)
 def test_tensors_are_counted_before_any_weight_is_there(make_config: MakeConfig, model: str, method: str) -> None:
-    from qpa.assembly import adapter_tensors
-
     if (model, method) == ("gpt2", "lokr"):
         return
     config = make_config(f"peft={method}", model=model)
     real = assemble(config, None)
-    assert sum(t.size for t in adapter_tensors(config, None)) == real.parameters.plain_peft == real.layout.generated
+    known = known_tensors(config)
+    assert known is None or sum(t.size for t in known) == real.parameters.plain_peft
+    assert sum(t.size for t in planned_adapter(config, None)[0]) == real.parameters.plain_peft == real.layout.generated
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("peft=adapter peft.bottleneck=0", "bottleneck=0"),
+        ("peft=adapter peft.target_modules=all-linear", "list of module names"),
+        ("peft=adapter peft.target_modules=[gate_proj]", "hidden size"),
+        ("peft=adapter peft.target_modules=[nothing]", "matches no module"),
+        ("peft=vera peft.r=0", "VeraConfig"),
+        ("peft=vblora peft.num_vectors=1", "does not run"),
+        ("peft=fourierft peft.n_frequency=100000", "n_frequency"),
+    ],
+)
+def test_mistakes_of_a_method_are_one_line_before_the_run_folder_is_touched(make_config: MakeConfig, overrides: str, words: str) -> None:
+    config = make_config(*overrides.split())
+    with pytest.raises(ConfigError, match=words):
+        run.train(config)
+    assert not any(config.folder.iterdir())

@@ -50,7 +50,7 @@ VARIANTS = ["", "peft=vera", "peft=adapter", "latents=mps", "latents=table gener
 @pytest.mark.parametrize("overrides", VARIANTS)
 def test_plan_counts_what_a_run_trains(make_config: MakeConfig, overrides: str) -> None:
     config = make_config(*overrides.split())
-    found = plan.make_plan(config, plan.adapter_tensors(config))
+    found = plan.make_plan(config, *plan.planned_adapter(config))
     assembly = assemble(config, None)
     assert found.parameters == assembly.parameters
     assert found.generated == (assembly.layout.generated if assembly.layout else 0)
@@ -60,7 +60,7 @@ def test_plan_counts_what_a_run_trains(make_config: MakeConfig, overrides: str) 
 def test_optimizer_memory_is_what_the_optimizer_keeps(make_config: MakeConfig) -> None:
     for target, numbers in (("AdamW", 2), ("SGD", 0), ("Adagrad", 1)):
         config = make_config(f"optimizer._target_=torch.optim.{target}")
-        found = plan.make_plan(config, plan.adapter_tensors(config))
+        found = plan.make_plan(config, *plan.planned_adapter(config))
         assert found.optimizer_bytes == 4 * numbers * found.parameters.trainable
 
 
@@ -79,7 +79,7 @@ def test_search_stays_under_the_budget_and_uses_it(capsys: pytest.CaptureFixture
 
 def test_search_keeps_rows_whole_while_the_budget_pays_for_them(make_config: MakeConfig) -> None:
     config = make_config(model="gpt2")
-    tensors = plan.adapter_tensors(config)
+    tensors, _ = plan.planned_adapter(config)
     assert not [o for o in sizing.search(config, tensors, 0.5) if "chunk_size" in o]
     assert [o for o in sizing.search(config, tensors, 0.05) if "chunk_size" in o]
 

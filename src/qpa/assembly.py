@@ -45,13 +45,13 @@ def assemble(config: Config, folder: Path | None) -> Assembly:
     return Assembly(model, GeneratedAdaptation(generator, leaves), count(generator, plain), layout)
 
 
-def adapter_tensors(config: Config, folder: Path | None) -> list[AdapterTensor]:
-    """What the PEFT method puts on the model, from the model's shapes alone: the real modules on the meta device.
+def planned_adapter(config: Config, folder: Path | None) -> tuple[list[AdapterTensor], int]:
+    """What the PEFT method trains on the model and the bytes it saves, from the model's shapes alone: real modules on the meta device.
 
     Raises:
         ConfigError: the method cannot be put on this model.
     """
-    return peft_model.planned_tensors(lambda: base_model.load(config.model, folder, meta=True), peft_model.make_config(config.peft))
+    return peft_model.planned(lambda: base_model.load(config.model, folder, meta=True), peft_model.make_config(config.peft))
 
 
 def load_base(config: Config, folder: Path | None) -> PreTrainedModel:

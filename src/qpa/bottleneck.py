@@ -43,6 +43,8 @@ class BottleneckConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.bottleneck, int) or self.bottleneck < 1:
             raise ValueError(f"bottleneck={self.bottleneck} should be an integer of at least 1")
+        if not isinstance(self.target_modules, list) or not all(isinstance(name, str) for name in self.target_modules):
+            raise ValueError(f"target_modules={self.target_modules} should be a list of module names, such as [self_attn, attn, mlp]")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation={self.activation} should be one of {', '.join(ACTIVATIONS)}")
 
@@ -80,6 +82,9 @@ class BottleneckModel(nn.Module):
         if not targets:
             raise ValueError(f"target_modules={config.target_modules} matches no module of this model, such as self_attn, attn or mlp")
         hidden = self.base_model.config.hidden_size
+        for name, module in targets.items():
+            if getattr(module, "out_features", hidden) != hidden:
+                raise ValueError(f"target_modules={config.target_modules}: {name} does not put out the hidden size")
         self.adapters = nn.ModuleDict({name.replace(".", "/"): Bottleneck(hidden, config) for name in targets})
         for name, module in targets.items():
             module.register_forward_hook(self._hook(self.adapters[name.replace(".", "/")]))

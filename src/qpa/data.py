@@ -65,7 +65,7 @@ def windows(config: Config, texts: Texts, encoder: TextEncoder, cache: Path) -> 
 def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cache: Path, most: int | None) -> Windows:
     disable_progress_bars()
     context = config.data.context
-    key = hashlib.sha256(f"{encoder.key()}|{config.data.protocol}|{context}|{text}".encode(errors="replace")).hexdigest()[:24]
+    key = hashlib.sha256(f"{encoder.key()}|{encoder.eos}|{config.data.protocol}|{context}|{text}".encode(errors="replace")).hexdigest()[:24]
     folder = cache / "tokens" / key
     if folder.is_dir():
         return Windows(cast(Dataset, load_from_disk(str(folder))).with_format("torch"), key, most)

@@ -45,7 +45,7 @@ def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
     assembly = assemble(config, base_folder)
     assembly.adaptation.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
     assembly.adaptation.write()
-    peft_model.save_adapter(assembly.model, target, base_name=config.model.path or config.model.hub)
+    peft_model.save_adapter(assembly.model, target, base_name=source.published_name(config.model))
 
 
 def export_merged(config: Config, adapter: Path, target: Path) -> None:

@@ -47,8 +47,11 @@ class HiddenStore:
     def __init__(self, path: Path, *, windows: int, shape: tuple[int, int], dtype: torch.dtype) -> None:
         self.dtype = dtype
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.states = _mapped(path.with_suffix(f".{str(dtype).removeprefix('torch.')}"), np.dtype(STORED_AS[dtype]), (windows, *shape))
-        self.there = _mapped(path.with_suffix(".there"), np.dtype(np.uint8), (windows,))
+        file = path.with_suffix(f".{str(dtype).removeprefix('torch.')}")
+        self.states, fresh = _mapped(file, np.dtype(STORED_AS[dtype]), (windows, *shape))
+        self.there, _ = _mapped(path.with_suffix(".there"), np.dtype(np.uint8), (windows,))
+        if fresh:  # the file of states was deleted, or had another size: what the flags say is of that one
+            self.there[:] = 0
 
     def read(self, indices: Sequence[int]) -> Tensor | None:
         """`[B, T, hidden]` of some windows, None if one of them is not there yet."""
@@ -58,7 +61,7 @@ class HiddenStore:
 
     def write(self, indices: Sequence[int], hidden: Tensor) -> None:
         """Keep `[B, T, hidden]` of some windows."""
-        plain = hidden.detach().cpu().contiguous()
+        plain = hidden.detach().to("cpu", self.dtype).contiguous()
         self.states[indices] = plain.view(torch.uint16).numpy() if self.states.dtype == np.uint16 else plain.numpy()
         self.there[indices] = 1
 
@@ -68,10 +71,12 @@ class HiddenStore:
         return windows * shape[0] * shape[1] * dtype.itemsize
 
 
-def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
-    """A file of zeros where there is none (sparse: it takes room as it fills), else the one that is there."""
+def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> tuple[np.memmap, bool]:
+    """A file of zeros where there is none (sparse: it takes room as it fills), else the one there is; and whether it is new."""
     size = dtype.itemsize * int(np.prod(shape))
     with path.open("ab") as file:
-        if file.tell() != size:
+        fresh = file.tell() != size
+        if fresh:
+            file.truncate(0)
             file.truncate(size)
-    return np.memmap(path, dtype=dtype, mode="r+", shape=shape)
+    return np.memmap(path, dtype=dtype, mode="r+", shape=shape), fresh

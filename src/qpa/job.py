@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from qpa import loggers, peft_model, record, source
 from qpa.adaptation import DirectAdaptation
-from qpa.assembly import Assembly, adapter_tensors, assemble, load_base
+from qpa.assembly import Assembly, assemble, load_base, planned_adapter
 from qpa.callbacks import StepClock, progress
 from qpa.config import Config, TrainerConfig
 from qpa.data import Windows
@@ -50,7 +50,7 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
     quiet()
     loggers.check(config)
     make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
-    check_layout(config, adapter_tensors(config, base_folder))  # what cannot work is refused before any weight is loaded
+    check_layout(config, planned_adapter(config, base_folder)[0])  # what cannot work is refused before any weight is loaded
     assembly = assemble(config, base_folder)
     counts = assembly.parameters
     if counts.ratio > 1:
@@ -58,7 +58,11 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
             f"qpa: {counts.trainable:,} numbers are trained to generate {counts.plain_peft:,}; python -m qpa.plan finds fewer",
             file=sys.stderr,
         )
-    module = FineTuning(config, assembly.model, assembly.adaptation)
+    try:
+        module = FineTuning(config, assembly.model, assembly.adaptation)
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError("peft", config.peft["_target_"], f"the adapted model does not run: {reason}") from error
     module.configure_optimizers()
     module.stores = open_stores(config, module, windows, base_folder=base_folder)
     from_step = _fit_checkpoint(config, assembly, checkpoint) if checkpoint else 0
@@ -95,8 +99,7 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], fold
         loggers.summarise(opened, assembly.parameters.metrics())
         fit(config, trainer, prepared, windows, checkpoints=checkpoints)
         measure(config, trainer, module, windows)
-        base_name = None if config.model.weights == "random" else config.model.path or config.model.hub
-        peft_model.save_adapter(assembly.model, folder / "adapter", base_name=base_name)
+        peft_model.save_adapter(assembly.model, folder / "adapter", base_name=source.published_name(config.model))
         total = sum(p.numel() for p in assembly.model.parameters())
         counts = assembly.parameters.record()
         record.fill(result, config, folder, parameters=counts, measured=module.measured(), seconds=clock.seconds, total_params=total)
@@ -123,7 +126,7 @@ def open_stores(config: Config, module: FineTuning, windows: dict[str, Windows],
             raise ConfigError("data.cache_hidden_gib", data.cache_hidden_gib, f"all hidden states take {size:.1f} GiB; give at least that")
         return {}
     print(f"Hidden states of the frozen body are kept, up to {size:.2f} GiB in {folder / 'hidden'}")
-    model = f"{source.identity(config, base_folder)}|{dtype}"
+    model = f"{source.identity(config, base_folder)}|{dtype}|{config.trainer.precision}|{torch.cuda.is_available()}"
     return {
         split: HiddenStore(StoreKey(model, windows[split].key).path(folder), windows=n, shape=shape, dtype=dtype)
         for split, (n, shape) in shapes.items()

@@ -133,6 +133,8 @@ def plan(tensors: Sequence[AdapterTensor], *, circuits: str, qubits: int | None,
     Raises:
         ConfigError: the chunks do not fit the basis states; the text says what would.
     """
+    if not tensors:
+        raise ConfigError("peft", "...", "trains nothing on this model")
     modules = {t.module: None for t in tensors} if circuits == "per_module" else {None: None}
     groups = [[t for t in tensors if m is None or t.module == m] for m in modules]
     if qubits is None and chunk_size is None:

@@ -62,12 +62,13 @@ class _PiecewiseNLL(torch.autograd.Function):
             with torch.enable_grad():
                 part = hidden[rows].detach().requires_grad_(wanted)
                 nll = _nll(head, part, labels[rows])
-                found = torch.autograd.grad(nll, [*([part] if wanted else []), *parameters])
+                found = torch.autograd.grad(nll, [*([part] if wanted else []), *parameters], allow_unused=True)
             total += nll.detach()
             if wanted:
                 of_hidden[rows] = found[0]
             for whole, new in zip(of_parameters, found[wanted:], strict=True):
-                whole += new
+                if new is not None:  # TinyLoRA's head holds the vectors of other modules too
+                    whole += new
         ctx.wanted = wanted
         ctx.save_for_backward(of_hidden, *of_parameters)
         return total

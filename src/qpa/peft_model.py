@@ -16,6 +16,7 @@ from peft import PeftConfig, PeftModel
 from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -26,6 +27,7 @@ from qpa.files import whole_folder
 from qpa.layout import AdapterTensor
 
 AdaptedModel = PeftModel | BottleneckModel
+ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
 
 
 def make_config(settings: dict[str, Any]) -> PeftConfig | BottleneckConfig:
@@ -55,8 +57,8 @@ def wrap(base: PreTrainedModel, config: PeftConfig | BottleneckConfig, *, seed: 
     return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
 
 
-def planned_tensors(skeleton: Callable[[], PreTrainedModel], config: PeftConfig | BottleneckConfig) -> list[AdapterTensor]:
-    """The adapter's tensors, before any weight is loaded.
+def planned(skeleton: Callable[[], PreTrainedModel], config: PeftConfig | BottleneckConfig) -> tuple[list[AdapterTensor], int]:
+    """The adapter's tensors, and the bytes of what is saved of it (some methods save projections too), before any weight is loaded.
 
     Args:
         skeleton: builds the base model on the meta device, anew at each call.
@@ -68,9 +70,20 @@ def planned_tensors(skeleton: Callable[[], PreTrainedModel], config: PeftConfig 
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                return adapter_tensors(_put_on(skeleton(), config))
+                model = _put_on(skeleton(), config)
         except NotImplementedError:  # Uni-LoRA counts its indices, which the meta device cannot: they are made on the CPU
-            return adapter_tensors(_put_on(skeleton(), config))
+            model = _put_on(skeleton(), config)
+    tensors = adapter_tensors(model)
+    saved = tensors_saved(model)
+    return tensors, saved or sum(t.size for t in tensors) * torch.float32.itemsize
+
+
+def tensors_saved(model: AdaptedModel) -> int:
+    """Bytes of all tensors that peft saves of an adapter that is put on modules; 0 for prompts, which it makes when it saves."""
+    if isinstance(model, BottleneckModel) or model.active_peft_config.is_prompt_learning:
+        return 0
+    saved = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    return sum(tensor.numel() * tensor.itemsize for tensor in saved.values())
 
 
 def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
@@ -78,7 +91,7 @@ def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> Ada
         return BottleneckModel(base, config) if isinstance(config, BottleneckConfig) else cast(PeftModel, peft.get_peft_model(base, config))
     except NotImplementedError:
         raise
-    except (ValueError, TypeError, RuntimeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, ArithmeticError) as error:
         raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
 
 
@@ -88,6 +101,8 @@ def _exact_magnitudes(model: nn.Module) -> None:
         if not isinstance(layer, LoraLayer):
             continue
         for name, magnitude in layer.lora_magnitude_vector.items():
+            if name not in layer.lora_B:
+                continue  # an embedding: peft does not round its magnitude
             weight = dequantize_module_weight(layer.get_base_layer()).float()
             update = cast(Tensor, layer.lora_B[name].weight) @ cast(Tensor, layer.lora_A[name].weight)
             norm = cast(DoraLinearLayer, magnitude).get_weight_norm(weight, update.detach(), layer.scaling[name])
@@ -101,12 +116,18 @@ def adapter_parameters(model: AdaptedModel) -> dict[str, nn.Parameter]:
 
 def adapter_tensors(model: AdaptedModel) -> list[AdapterTensor]:
     """Shapes of `adapter_parameters`, each with the module it adapts."""
-    adapted = sorted((name for name, m in model.named_modules() if isinstance(m, BaseTunerLayer | Bottleneck)), key=len, reverse=True)
+    adapted = sorted((name for name, m in model.named_modules() if isinstance(m, ADAPTED)), key=len, reverse=True)
 
     def module(name: str) -> str:
         return next((a for a in adapted if name.startswith(a + ".")), name.rsplit(".", 1)[0])
 
     return [AdapterTensor(name, tuple(p.shape), module(name)) for name, p in adapter_parameters(model).items()]
+
+
+def adapted_modules(model: AdaptedModel) -> set[nn.Module]:
+    """The modules that the method has put something on, each once; for prompt learning what makes the prompts."""
+    found: set[nn.Module] = {module for module in model.modules() if isinstance(module, ADAPTED)}
+    return found | set(getattr(model, "prompt_encoder", {}).values())
 
 
 def save_adapter(model: AdaptedModel, folder: Path, *, base_name: str | None) -> None:

@@ -35,7 +35,7 @@ class Plan:
         chunk_sizes: how many chunks there are of each size.
         parameters: what is trained.
         optimizer_bytes: the optimizer's own numbers.
-        adapter_bytes: weights of the exported adapter.
+        adapter_bytes: tensors of the exported adapter.
         overrides: what to add to the command line for it, where it was searched for.
     """
 
@@ -78,12 +78,12 @@ def main(arguments: list[str]) -> None:
     settings = checked(PlanConfig, plain.pop("plan"), within="plan")
     config = parse(plain)
     preflight.check(config)
-    tensors = adapter_tensors(config)
+    tensors, adapter_bytes = planned_adapter(config)
     overrides: tuple[str, ...] = ()
     if settings.target_ratio is not None:
         overrides = sizing.search(config, tensors, settings.target_ratio)
         config = parse(composed("train", [*(a for a in arguments if not a.startswith("plan.")), *overrides]))
-    found = make_plan(config, tensors, overrides)
+    found = make_plan(config, tensors, adapter_bytes, overrides)
     if settings.output == "json":
         print(json.dumps(found.record()))
     else:
@@ -92,19 +92,19 @@ def main(arguments: list[str]) -> None:
             print(" ".join(overrides) or "nothing to change: this config is the best fit")
 
 
-def adapter_tensors(config: Config) -> list[AdapterTensor]:
-    """What the PEFT method trains, from the config alone where that tells, else from the real modules on the meta device."""
+def planned_adapter(config: Config) -> tuple[list[AdapterTensor], int]:
+    """What the PEFT method trains, and bytes saved: from the config alone where that tells, else from real modules on the meta device."""
     known = preflight.known_tensors(config)
     if known is not None:
-        return known
+        return known, sum(t.size for t in known) * WEIGHT_BYTES
     from qpa import assembly  # transformers and peft: seconds
     from qpa.quiet import quiet
 
     quiet()
-    return assembly.adapter_tensors(config, source.config_folder(config.model))
+    return assembly.planned_adapter(config, source.config_folder(config.model))
 
 
-def make_plan(config: Config, tensors: list[AdapterTensor], overrides: tuple[str, ...] = ()) -> Plan:
+def make_plan(config: Config, tensors: list[AdapterTensor], adapter_bytes: int, overrides: tuple[str, ...] = ()) -> Plan:
     """Count a run.
 
     Raises:
@@ -122,7 +122,7 @@ def make_plan(config: Config, tensors: list[AdapterTensor], overrides: tuple[str
         chunk_sizes=dict(Counter(layout.lengths)) if layout else {},
         parameters=parameters,
         optimizer_bytes=parameters.trainable * _optimizer_bytes(config),
-        adapter_bytes=plain * WEIGHT_BYTES,
+        adapter_bytes=adapter_bytes,
         overrides=overrides,
     )
 

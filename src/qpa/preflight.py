@@ -12,7 +12,8 @@ from qpa.errors import ConfigError
 from qpa.layout import AdapterTensor, Layout, plan
 from qpa.modules import HEAD, depth_key, linear_modules, lora_tensors, position_key, select
 
-REAL_STATES = 8  # that `circuits.statevector` holds at once, on its way back; float32, however many blocks
+REAL_STATES = 56  # float32, that `circuits.statevector` takes with all it needs, however many blocks (measured, 18 to 23 qubits)
+UNILORA_KEYS = {"_target_", "task_type", "target_modules", "r", "theta_d_length"}  # one vector, whatever it is spread over
 COMPLEX_STATES = 2  # that torchquantum keeps for every qubit of every block: one per gate
 
 
@@ -39,7 +40,7 @@ def _check_size(config: Config, architecture: dict[str, Any]) -> None:
     layers, positions = (architecture.get(key) for key in (depth_key(architecture), position_key(architecture)))
     if config.model.num_layers and layers and config.model.num_layers > layers:
         raise ConfigError("model.num_layers", config.model.num_layers, f"this model has {layers} layers; at most {layers}")
-    prompt = config.peft.get("num_virtual_tokens") or 0
+    prompt = config.peft.get("num_virtual_tokens", 0)
     if positions and config.data.context + prompt > positions:
         beside = f", peft.num_virtual_tokens={prompt} of them taken" if prompt else ""
         raise ConfigError("data.context", config.data.context, f"this model reads at most {positions} tokens at once{beside}")
@@ -48,6 +49,9 @@ def _check_size(config: Config, architecture: dict[str, Any]) -> None:
 def _check_method(config: Config) -> None:
     """Pairs of settings that do not work together."""
     method = config.peft.get("_target_")
+    prompt = config.peft.get("num_virtual_tokens", 1)
+    if not isinstance(prompt, int) or prompt < 1:
+        raise ConfigError("peft.num_virtual_tokens", prompt, "should be an integer of at least 1")
     if method == "peft.PrefixTuningConfig" and config.model.gradient_checkpointing:
         raise ConfigError(
             "model.gradient_checkpointing",
@@ -69,6 +73,8 @@ def known_tensors(config: Config) -> list[AdapterTensor] | None:
     if modules is None or "target_modules" not in config.peft or not str(config.peft.get("_target_")).startswith("peft."):
         return None
     chosen = select(modules, config.peft["target_modules"])
+    if set(config.peft) <= UNILORA_KEYS and config.peft["_target_"] == "peft.UniLoraConfig":
+        return [AdapterTensor("unilora_theta_d", (config.peft["theta_d_length"],), "unilora_theta_d")]
     return lora_tensors(chosen, config.peft) if chosen else None
 
 

@@ -15,23 +15,33 @@ def make_generator(config: Config, layout: Layout, start: Tensor) -> Generator:
     """The config's latents and mapper, their initial weights drawn from the seed, on top of the PEFT method's own start."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        latents, mapper = make_latents(config, layout), make_mapper(config, layout)
+        circuits = make_circuits(config, layout, trained=True)  # drawn for controls too: so all start from the same mapper
+        mapper = make_mapper(config, layout)
+        latents = circuits if config.latents.kind == "circuit" else make_control(config, layout)
     return Generator(layout, latents=latents, mapper=mapper, start=start if config.generator.start == "peft" else None)
 
 
 def make_latents(config: Config, layout: Layout) -> nn.Module:
     """The config's circuits, or the control in their place."""
-    settings, layers = config.latents, config.circuit.layers
-    budget = layers * layout.qubits
+    return make_circuits(config, layout, trained=True) if config.latents.kind == "circuit" else make_control(config, layout)
+
+
+def make_circuits(config: Config, layout: Layout, *, trained: bool) -> Circuits:
+    """The config's circuits."""
+    return Circuits(layout, layers=config.circuit.layers, backend=backend(config.circuit.backend), trained=trained)
+
+
+def make_control(config: Config, layout: Layout) -> nn.Module:
+    """What the config has in the circuits' place."""
+    settings = config.latents
+    budget = config.circuit.layers * layout.qubits
     if isinstance(settings, MPSLatentsConfig):
         return MatrixProductStates(layout, bond_dimension=settings.bond_dimension, budget=budget)
     if isinstance(settings, MLPLatentsConfig):
         return SmallMLPs(layout, hidden=settings.hidden, budget=budget)
-    if settings.kind == "table":
-        return Table(layout)
-    if settings.kind in ("zeros", "random"):
-        return Fixed(layout, random=settings.kind == "random")
-    return Circuits(layout, layers=layers, backend=backend(config.circuit.backend), trained=settings.kind == "circuit")
+    if settings.kind == "frozen_circuit":
+        return make_circuits(config, layout, trained=False)
+    return Table(layout) if settings.kind == "table" else Fixed(layout, random=settings.kind == "random")
 
 
 def make_mapper(config: Config, layout: Layout) -> Mapper:

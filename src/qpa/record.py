@@ -101,12 +101,7 @@ def fill(
         "test": measured["test"],
         "val": measured["val"],
         "legacy": measured.get("legacy"),
-        "protocol": {
-            "windows": config.data.protocol,
-            "context": config.data.context,
-            "stride": config.data.context,
-            "bos": "one per window, where the model has one",
-        },
+        "protocol": _protocol(config),
         "seconds_per_step": statistics.median(seconds[1:] or seconds) if seconds else None,
         "peak_memory_bytes": peak_memory(),
     }

@@ -68,12 +68,17 @@ def folder(config: Config) -> Path | None:
     return _from_hub(model, HUB_FILES) if model.source == "hub" else _from_package(config)
 
 
+def published_name(model: ModelConfig) -> str | None:
+    """What an exported adapter names as its base model, None for random weights."""
+    return None if model.weights == "random" else model.path or model.hub
+
+
 def identity(config: Config, folder: Path | None) -> str:
     """What identifies the base model's weights on this machine."""
     model = config.model
     parts: list[object] = [model.num_layers, model.attention]
     if folder is None:
-        parts += [config.seed, json.dumps(model.architecture, sort_keys=True)]
+        parts += [config.seed, json.dumps(architecture(model), sort_keys=True)]
     else:
         parts += [folder.resolve(), *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.glob("*.*")))]
     return "|".join(map(str, parts))

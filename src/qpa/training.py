@@ -64,8 +64,7 @@ class FineTuning(LightningModule):
         indices = batch["index"].tolist()
         kept = store.read(indices)
         if kept is None:
-            with torch.no_grad():
-                kept = self.language.body(batch["input_ids"])
+            kept = self.language.frozen_body(batch["input_ids"])
             store.write(indices, kept)
         return kept.to(self.device, non_blocking=True)
 

@@ -84,9 +84,9 @@ def _back_through(half: "Halves", angles: Tensor, both: Tensor) -> tuple[Tensor,
         torch.bmm(after[block + 1], rights[block], out=turned[block])
         torch.bmm(lefts[block], returned[block], out=before[block])
     state, adjoint = between.view(-1, half.left, 2, half.right).unbind(2)
-    of_left = torch.bmm(adjoint, state.mT).view(blocks, circuits, -1) @ half.left_turns
+    of_left = half.left_turns(torch.bmm(adjoint, state.mT).view(blocks, circuits, -1))
     state, adjoint = states[1:].view(-1, half.left // 2, 2, half.right).unbind(2)
-    of_right = torch.bmm(adjoint.mT, state).view(blocks, circuits, -1) @ half.right_turns
+    of_right = half.right_turns(torch.bmm(adjoint.mT, state).view(blocks, circuits, -1))
     return torch.cat([of_left, of_right], dim=-1).transpose(0, 1), states[0]
 
 
@@ -105,16 +105,16 @@ class Halves:
         right: `r`, basis states of the second half (1 where there is none).
         left_factor: how the left factor is made of gates, its rows in the order that a CNOT chain leaves them in.
         right_factor: the right one's, in either order, for either value of the left half's last bit.
-        left_turns: `J_q / 2` in that order for each qubit of the left half, `[l * l, Q_left]`.
-        right_turns: the same for the right half, `[p * r * r, Q_right]`.
+        left_turns: overlaps of adjoint and state to the angles' gradients, for the left half.
+        right_turns: the same for the right half, over both orders.
     """
 
     left: int
     right: int
     left_factor: "Kronecker"
     right_factor: "Kronecker"
-    left_turns: Tensor
-    right_turns: Tensor
+    left_turns: "Turns"
+    right_turns: "Turns"
 
     def factors(self, angles: Tensor) -> tuple[Tensor, Tensor]:
         """A batch of blocks' rotations with their CNOT chains: left `[L, K, l, l]`, right `[L, p K, r, r]`."""
@@ -145,14 +145,12 @@ def halves(qubits: int, device: torch.device, dtype: torch.dtype) -> Halves:
     column = torch.arange(right, device=device)
     gray = column ^ (column >> 1)
     right_orders = torch.stack([gray, gray ^ (right >> 1)])  # the second half of the chain starts from the left's last bit
-    left_turns = [_turn(place, left_qubits, left_order) for place in [*range(1, left_qubits), 0]]
-    right_turns = [torch.cat([_turn(place, right_qubits, order) for order in right_orders]) for place in range(right_qubits)]
-    none = torch.zeros(2, 0, device=device)
     return Halves(
         left, right,
         Kronecker.of([left_qubits - 1, *range(left_qubits - 1)], left_order),
         Kronecker.of(list(range(left_qubits, qubits)), right_orders.flatten()),
-        torch.stack(left_turns, 1).to(dtype), (torch.stack(right_turns, 1) if right_turns else none).to(dtype),
+        Turns.of([*range(left_qubits - 2, -1, -1), left_qubits - 1], left_order[None], dtype),
+        Turns.of(list(range(right_qubits))[::-1], right_orders, dtype),
     )  # fmt: skip
 
 
@@ -201,8 +199,33 @@ def _stored(number: Tensor, size: int) -> Tensor:
     return (number & 1) * (size // 2) + (number >> 1)
 
 
-def _turn(place: int, qubits: int, order: Tensor) -> Tensor:
-    """`J / 2` on the qubit stored at `place`, rows and columns in an order, flat."""
-    turn = torch.tensor([[0.0, -0.5], [0.5, 0.0]], device=order.device)
-    before, behind = torch.eye(2**place, device=order.device), torch.eye(2 ** (qubits - 1 - place), device=order.device)
-    return torch.kron(torch.kron(before, turn), behind)[order][:, order].flatten()
+@dataclass(frozen=True)
+class Turns:
+    """`<adjoint| J_q |state> / 2` for some qubits, from the overlaps of all rows of adjoint and state.
+
+    `J_q` has one entry in each row, in the column whose number differs in the bit of `q`: -1 where that bit is 0, else 1.
+
+    Attributes:
+        places: of these entries among the flat overlaps, `[Q * n]`.
+        signs: of these entries, halved, `[Q, n]`.
+    """
+
+    places: Tensor
+    signs: Tensor
+
+    @staticmethod
+    def of(bits: list[int], orders: Tensor, dtype: torch.dtype) -> "Turns":
+        """For qubits whose values are `bits` of a row's number, rows in one or more orders `[p, size]`."""
+        groups, size = orders.shape
+        rows = torch.arange(size, device=orders.device).expand(groups, -1)
+        found = orders.argsort(1)  # where a number stands
+        first = torch.arange(groups, device=orders.device)[:, None] * size * size
+        places = [(first + rows * size + found.gather(1, orders ^ (1 << bit))).flatten() for bit in bits]
+        signs = [((orders >> bit & 1) - 0.5).flatten() for bit in bits]
+        none = orders.new_zeros(0)
+        return Turns(torch.cat([none, *places]), torch.stack(signs).to(dtype) if signs else none.to(dtype).view(0, 0))
+
+    def __call__(self, overlaps: Tensor) -> Tensor:
+        """`[L, K, p * n * n]` -> `[L, K, Q]`."""
+        entries = overlaps.index_select(-1, self.places).view(*overlaps.shape[:2], *self.signs.shape)
+        return (entries * self.signs).sum(-1)
