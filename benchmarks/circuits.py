@@ -60,7 +60,7 @@ def case_times(peers: dict[str, Peer | str], qubits: int, layers: int, circuits:
     if circuits > 1:
         candidates["torchquantum, batched"] = torchquantum_batched()
     if quick and circuits > 1:
-        candidates = {name: p for name, p in candidates.items() if "torchquantum" in name}
+        candidates = {name: p for name, p in candidates.items() if "batched" in name}
     for name, peer in candidates.items():
         problem = peer if isinstance(peer, str) else why_not(peer, angles, expected, weights)
         if problem:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The runs behind "A learning check" in docs/results.md: SmolLM2's output head, LoRA r=4 against QPA at about 50, 5 and 1 % of
-# its numbers, and every control at 5 %. TEXT is a folder with train.txt and dev.txt. On 2 cores about 2 minutes a run; the first
-# of a seed 3 more, for the hidden states that all runs of that seed share.
+# its numbers, and every control at 5 %. TEXT is a folder with train.txt and dev.txt. On 2 cores about 2 minutes a run, and 3 more
+# for each seed's first: the hidden states of its windows are computed then and kept.
 set -euo pipefail
 TEXT=${TEXT:?a folder with train.txt and dev.txt}
 PYTHON=${PYTHON:-.venv/bin/python}
