@@ -14,7 +14,7 @@ from torch import Tensor
 from qpa.data import IGNORED
 
 # Logits of one piece in fp32, bytes. On the CPU what stays under 32 MiB is kept by the allocator and nearly in the cache; twice
-# that is fetched from the system anew each time, at half the speed (docs/performance.md).
+# that is fetched from the system anew each time, at half the speed (docs/log.md).
 PIECE_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
 
 
