@@ -95,7 +95,7 @@ def main(quick: bool) -> None:
 def draw(found: dict[str, dict[int, float]]) -> str | None:
     """The figure's path, or None where matplotlib is not installed."""
     try:
-        from matplotlib.figure import Figure
+        from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
     except ImportError:
         return None
     figure = Figure(figsize=(10, 2.8), layout="constrained")
