@@ -47,7 +47,7 @@ def step(trained: FineTuning, windows: dict[str, Tensor], optimizer: torch.optim
 
     def once() -> None:
         trained.adaptation.write()
-        nll, tokens = trained.nll(windows, "train")
+        nll, tokens = trained.nll(trained.hidden(windows, "train"), windows["labels"])
         (nll / tokens).backward()
         trained.adaptation.collect()
         torch.nn.utils.clip_grad_norm_(trained.adaptation.parameters(), 1.0)

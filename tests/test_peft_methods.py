@@ -134,11 +134,8 @@ def test_method_that_cannot_be_put_on_a_model_is_refused_before_it_is_loaded(mak
         planned_adapter(make_config("peft=lokr", model="gpt2"), None)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("model", "method"), [(m, k) for m in MODELS for k in METHODS if (m, k) != ("gpt2", "lokr")])
 def test_tensors_are_counted_before_any_weight_is_there(make_config: MakeConfig, model: str, method: str) -> None:
-    if (model, method) == ("gpt2", "lokr"):
-        return
     config = make_config(f"peft={method}", model=model)
     real = assemble(config, None)
     known = known_tensors(config)

@@ -1,6 +1,7 @@
 """Whole runs on a tiny model: what they leave behind, how they go on, what others can do with the adapter."""
 
 import csv
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -303,6 +304,9 @@ def test_legacy_perplexity_is_logged_beside_the_honest_one_under_that_name_only(
     folder, result = train(make_config("experiment=paper/gpt2_lora", chunk, "data.context=32", model="gpt2"))
     ours = result["qpa"]
     assert 1 < ours["legacy"]["base_perplexity"] != pytest.approx(ours["test"]["base_perplexity"], rel=0.01)
+    evaluate.main([f"run={folder}"])
+    again = json.loads((folder / "evaluation.json").read_text())
+    assert again["legacy"]["perplexity"] == pytest.approx(ours["legacy"]["perplexity"], rel=1e-5)
     columns = next(iter(csv.DictReader((folder / "metrics.csv").open())))
     assert [c for c in columns if "perplexity" in c] == ["legacy/perplexity", "val/perplexity"]
     _, other = train(make_config(f"run_dir={folder.parent}/other"))

@@ -116,9 +116,8 @@ class BottleneckModel(nn.Module):
 
     def save_pretrained(self, folder: str) -> None:
         """Write config and weights, in fp32."""
-        config = {k: v for k, v in asdict(self.peft_config["default"]).items()}
-        (Path(folder) / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-        save_file({name: t.detach().contiguous() for name, t in self.adapters.state_dict().items()}, Path(folder) / WEIGHTS)
+        (Path(folder) / CONFIG).write_text(json.dumps(asdict(self.peft_config["default"]), indent=2) + "\n")
+        save_file({name: tensor.contiguous() for name, tensor in self.adapters.state_dict().items()}, Path(folder) / WEIGHTS)
 
     @classmethod
     def from_pretrained(cls, base: nn.Module, folder: str) -> "BottleneckModel":

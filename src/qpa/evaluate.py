@@ -29,12 +29,13 @@ def main(arguments: list[str]) -> None:
     write_json(folder / "evaluation.json", {"data": config.data.model_dump(), **found})
     table = Table("", "base model", "adapted", "tokens", title=str(folder), title_justify="left")
     for split, numbers in found.items():
-        table.add_row(f"{split} perplexity", f"{numbers['base_perplexity']:.3f}", f"{numbers['perplexity']:.3f}", f"{numbers['tokens']:,}")
+        tokens = f"{numbers['tokens']:,}" if "tokens" in numbers else "padding too"
+        table.add_row(f"{split} perplexity", f"{numbers['base_perplexity']:.3f}", f"{numbers['perplexity']:.3f}", tokens)
     Console(soft_wrap=True).print(table)
 
 
 def evaluate(config: Config, adapter: Path) -> dict[str, dict[str, float | int]]:
-    """By split, `perplexity`, `base_perplexity` and `tokens` of a saved adapter on the config's text."""
+    """By split, `perplexity`, `base_perplexity` and `tokens` of a saved adapter on the config's text; `legacy` as in `training`."""
     texts = text.read(config.data)
     base_folder = source.folder(config)
     encoder = tokenizer.load(base_folder)

@@ -7,7 +7,6 @@ write to the same place is the same.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +16,15 @@ from torch import Tensor
 STORED_AS = {torch.bfloat16: np.uint16, torch.float16: np.uint16, torch.float32: np.float32}
 
 
-@dataclass(frozen=True)
-class StoreKey:
-    """What hidden states depend on.
+def store_path(folder: Path, *, model: str, windows: str) -> Path:
+    """The file's place in a cache folder, without its ending.
 
-    Attributes:
-        model: identifies the body and its weights.
+    Args:
+        folder: the cache folder.
+        model: identifies the body, its weights and how it computes.
         windows: identifies the text and how it is cut.
     """
-
-    model: str
-    windows: str
-
-    def path(self, folder: Path) -> Path:
-        """The file's place in a cache folder, without its ending."""
-        return folder / "hidden" / hashlib.sha256(f"{self.model}|{self.windows}".encode()).hexdigest()[:24]
+    return folder / "hidden" / hashlib.sha256(f"{model}|{windows}".encode()).hexdigest()[:24]
 
 
 class HiddenStore:

@@ -19,9 +19,9 @@ from qpa.callbacks import StepClock, progress
 from qpa.config import Config, TrainerConfig
 from qpa.data import Windows
 from qpa.errors import ConfigError
-from qpa.hidden_store import HiddenStore, StoreKey
+from qpa.hidden_store import HiddenStore, store_path
 from qpa.loaders import held_out_loader, train_loader
-from qpa.preflight import check_layout
+from qpa.preflight import check_layout, known_tensors
 from qpa.quiet import quiet
 from qpa.training import HELD_OUT, FineTuning, Measured
 
@@ -50,7 +50,8 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
     quiet()
     loggers.check(config)
     make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
-    check_layout(config, planned_adapter(config, base_folder)[0])  # what cannot work is refused before any weight is loaded
+    if known_tensors(config) is None:  # else preflight has done it; what cannot work is refused before any weight is loaded
+        check_layout(config, planned_adapter(config, base_folder)[0])
     assembly = assemble(config, base_folder)
     counts = assembly.parameters
     if counts.ratio > 1:
@@ -128,7 +129,7 @@ def open_stores(config: Config, module: FineTuning, windows: dict[str, Windows],
     print(f"Hidden states of the frozen body are kept, up to {size:.2f} GiB in {folder / 'hidden'}")
     model = f"{source.identity(config, base_folder)}|{dtype}|{config.trainer.precision}|{torch.cuda.is_available()}"
     return {
-        split: HiddenStore(StoreKey(model, windows[split].key).path(folder), windows=n, shape=shape, dtype=dtype)
+        split: HiddenStore(store_path(folder, model=model, windows=windows[split].key), windows=n, shape=shape, dtype=dtype)
         for split, (n, shape) in shapes.items()
     }
 

@@ -17,9 +17,8 @@ from rich.table import Table
 
 from qpa import cli, preflight, sizing, source
 from qpa.config import Config, PlanConfig, checked, parse
-from qpa.layout import AdapterTensor, Layout
-from qpa.parameters import Parameters, count, direct
-from qpa.recipe import make_generator
+from qpa.layout import AdapterTensor
+from qpa.parameters import Parameters, direct
 from qpa.verbs import composed
 
 WEIGHT_BYTES = 4  # generated and exported weights are fp32
@@ -112,7 +111,7 @@ def make_plan(config: Config, tensors: list[AdapterTensor], adapter_bytes: int, 
     """
     plain = sum(t.size for t in tensors)
     layout = preflight.check_layout(config, tensors)
-    parameters = direct(plain) if layout is None else counted(config, layout)
+    parameters = direct(plain) if layout is None else sizing.counted(config, layout)
     return Plan(
         modules=len({t.module for t in tensors}),
         generated=layout.generated if layout else 0,
@@ -125,12 +124,6 @@ def make_plan(config: Config, tensors: list[AdapterTensor], adapter_bytes: int, 
         adapter_bytes=adapter_bytes,
         overrides=overrides,
     )
-
-
-def counted(config: Config, layout: Layout) -> Parameters:
-    """What a run of this layout would train: its generator, built without memory."""
-    with torch.device("meta"):
-        return count(make_generator(config, layout, torch.zeros(layout.size)), layout.generated)
 
 
 def _optimizer_bytes(config: Config) -> int:

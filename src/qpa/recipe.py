@@ -21,11 +21,6 @@ def make_generator(config: Config, layout: Layout, start: Tensor) -> Generator:
     return Generator(layout, latents=latents, mapper=mapper, start=start if config.generator.start == "peft" else None)
 
 
-def make_latents(config: Config, layout: Layout) -> nn.Module:
-    """The config's circuits, or the control in their place."""
-    return make_circuits(config, layout, trained=True) if config.latents.kind == "circuit" else make_control(config, layout)
-
-
 def make_circuits(config: Config, layout: Layout, *, trained: bool) -> Circuits:
     """The config's circuits."""
     return Circuits(layout, layers=config.circuit.layers, backend=backend(config.circuit.backend), trained=trained)

@@ -7,16 +7,17 @@
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import product
 
 import torch
 
 from qpa.config import CodeMapperConfig, Config
 from qpa.errors import ConfigError
-from qpa.layout import LONGEST_ROW, AdapterTensor
+from qpa.layout import LONGEST_ROW, AdapterTensor, Layout
+from qpa.parameters import Parameters, count
 from qpa.preflight import make_layout
-from qpa.recipe import make_latents, make_mapper
+from qpa.recipe import make_generator
 
 NARROWEST = 4  # below, halving the chunk for twice the width was better (docs/planning.md)
 ANGLES_SHARE = 0.1  # of the budget, for circuits
@@ -39,12 +40,13 @@ def search(config: Config, tensors: list[AdapterTensor], ratio: float) -> tuple[
     best: tuple[int, Config] | None = None
     smallest = plain * WIDEST
     for candidate in _candidates(config, tensors):
-        counts = _counter(candidate, tensors)
-        smallest = min(smallest, counts(1))
-        width = _largest(counts, budget)
+        layout = make_layout(candidate, tensors)
+        narrowest = counted(resized(candidate, 1), layout)
+        smallest = min(smallest, narrowest.trainable)
+        width = _widest(candidate, layout, budget)
         if width and (best is None or width > best[0]):
             best = width, resized(candidate, width)
-        if width >= NARROWEST and _affordable(candidate, tensors, budget):
+        if width >= NARROWEST and (layout.circuits == 1 or narrowest.circuit <= ANGLES_SHARE * budget):
             break
     if best is None:
         raise ConfigError(
@@ -74,35 +76,19 @@ def _candidates(config: Config, tensors: list[AdapterTensor]) -> Iterator[Config
         yield config.model_copy(update={"mapper": mapper, "generator": generator})
 
 
-def _counter(config: Config, tensors: list[AdapterTensor]) -> Callable[[int], int]:
-    """Trained numbers of a config by its mapper's width."""
-    layout = make_layout(config, tensors)
+def counted(config: Config, layout: Layout) -> Parameters:
+    """What a run of this layout would train: its generator, built without memory."""
     with torch.device("meta"):
-        latents = _numbers(make_latents(config, layout))
-
-    def counts(width: int) -> int:
-        with torch.device("meta"):
-            return latents + _numbers(make_mapper(resized(config, width), layout))
-
-    return counts
+        return count(make_generator(config, layout, torch.zeros(layout.size)), layout.generated)
 
 
-def _affordable(config: Config, tensors: list[AdapterTensor], budget: int) -> bool:
-    with torch.device("meta"):
-        latents = _numbers(make_latents(config, make_layout(config, tensors)))
-    return config.generator.circuits == "shared" or latents <= ANGLES_SHARE * budget
-
-
-def _numbers(module: torch.nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def _largest(counts: Callable[[int], int], budget: int) -> int:
-    """The largest width within the budget, 0 where there is none."""
+def _widest(config: Config, layout: Layout, budget: int) -> int:
+    """The largest width of the mapper within the budget, 0 where there is none."""
     low, high = 0, WIDEST
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if counts(middle) <= budget else (low, middle - 1)
+        fits = counted(resized(config, middle), layout).trainable <= budget
+        low, high = (middle, high) if fits else (low, middle - 1)
     return low
 
 

@@ -50,11 +50,10 @@ class FineTuning(LightningModule):
         self.held_out = nn.ModuleDict({f"{split}_{kind}": Perplexity() for split in HELD_OUT for kind in ("base", "adapted")})
         self.legacy = nn.ModuleDict({kind: LegacyPerplexity() for kind in ("val", "base", "adapted")})
 
-    def nll(self, batch: Batch, split: str, *, labels: str = "labels") -> tuple[Tensor, Tensor]:
-        """Summed NLL of a batch of windows in nats, and the number of tokens it is summed over."""
+    def nll(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed NLL in nats of windows whose hidden states are given, and the number of tokens it is summed over."""
         language = self.language
-        hidden, trained = self.hidden(batch, split), language.head_parameters()
-        return next_token_nll(language.head, hidden, batch[labels], vocabulary=language.vocabulary, parameters=trained)
+        return next_token_nll(language.head, hidden, labels, vocabulary=language.vocabulary, parameters=language.head_parameters())
 
     def hidden(self, batch: Batch, split: str) -> Tensor:
         """What the head reads of every token, `[B, T, hidden]`: from the store where there is one, else from the body."""
@@ -76,7 +75,7 @@ class FineTuning(LightningModule):
         """Mean NLL of one micro-batch, nats per token; the paper's protocol counts padding as text."""
         torch.manual_seed(self.seed * 1_000_003 + index)  # dropout depends on seed and place alone: a resumed run has the same
         self.adaptation.write()
-        nll, tokens = self.nll(batch, "train", labels="input_ids" if self.paper_protocol else "labels")
+        nll, tokens = self.nll(self.hidden(batch, "train"), batch["input_ids" if self.paper_protocol else "labels"])
         loss = nll / tokens
         self.log("train/loss", loss, prog_bar=True)
         return loss
@@ -97,9 +96,7 @@ class FineTuning(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Count one batch of held-out windows."""
-        self.val_perplexity.update(*self.nll(batch, "val"))
-        if self.paper_protocol:
-            self._legacy("val").update(*self.nll(batch, "val", labels="input_ids"))
+        self._count(batch, self.hidden(batch, "val"), self.val_perplexity, "val")
 
     def on_validation_epoch_end(self) -> None:
         """Log perplexity over all of them."""
@@ -116,14 +113,15 @@ class FineTuning(LightningModule):
     def test_step(self, batch: Batch, _: int, dataloader_idx: int) -> None:
         """Read the same windows with the adapter and without it."""
         split = HELD_OUT[dataloader_idx]
-        self._count(batch, split, "adapted")
+        self._count(batch, self.hidden(batch, split), self._held_out(split, "adapted"), "adapted" if split == "test" else None)
         with self.language.unadapted():
-            self._count(batch, split, "base")
+            self._count(batch, self.hidden(batch, split), self._held_out(split, "base"), "base" if split == "test" else None)
 
-    def _count(self, batch: Batch, split: str, kind: str) -> None:
-        self._held_out(split, kind).update(*self.nll(batch, split))
-        if self.paper_protocol and split == "test":
-            self._legacy(kind).update(*self.nll(batch, split, labels="input_ids"))
+    def _count(self, batch: Batch, hidden: Tensor, metric: Perplexity, legacy: str | None) -> None:
+        """Add a batch to a metric, and in the paper's protocol to the legacy metric of a name."""
+        metric.update(*self.nll(hidden, batch["labels"]))
+        if self.paper_protocol and legacy:
+            self._legacy(legacy).update(*self.nll(hidden, batch["input_ids"]))
 
     def _legacy(self, kind: str) -> LegacyPerplexity:
         return cast(LegacyPerplexity, self.legacy[kind])

@@ -15,7 +15,7 @@ Shapes: `K` circuits, `L` blocks, `Q` qubits; `l` and `r` the sizes of the two h
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import torch
@@ -186,12 +186,10 @@ class Kronecker:
 
     def __call__(self, gates: Tensor) -> Tensor:
         """Gates `[Q * 4, n]` -> `[n, entries]`."""
-        product = gates.new_ones(self.entries, gates.shape[1]) if not self.parts else None
-        for qubits, look, take in self.parts:
-            part = gates.index_select(0, look).view(qubits, -1, gates.shape[1]).prod(0).index_select(0, take)
-            product = part if product is None else product * part
-        assert product is not None
-        return product.t().contiguous()
+        count = gates.shape[1]
+        parts = [gates.index_select(0, look).view(qubits, -1, count).prod(0).index_select(0, take) for qubits, look, take in self.parts]
+        whole = reduce(torch.mul, parts) if parts else gates.new_ones(self.entries, count)
+        return whole.t().contiguous()
 
 
 def _stored(number: Tensor, size: int) -> Tensor:
