@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from qpa.adaptation import GeneratedAdaptation
+from qpa.adaptation import GeneratedAdaptation, Leaves
 from qpa.assembly import Assembly, assemble
 from qpa.generator import view
 from qpa.loss import next_token_nll
@@ -79,6 +79,33 @@ def test_generator_runs_once_per_step_whatever_the_accumulation(make_config: Mak
     gradients_by_leaves(assembly, BATCH)
     gradients_by_leaves(assembly, BATCH)
     assert len(calls) == 2
+
+
+def test_weights_are_generated_into_the_memory_that_the_model_reads(make_config: MakeConfig) -> None:
+    assembly = moved(assemble(make_config(), None))
+    assembly.adaptation.write()
+    first, slot = assembly.adaptation.leaves.slots[0]
+    written = assembly.adaptation._generated
+    assert written.data_ptr() == assembly.adaptation.leaves.values.data_ptr()
+    torch.testing.assert_close(first.data, view(assembly.adaptation.generator().detach(), slot), rtol=0, atol=0)
+
+
+def test_bf16_leaves_hold_rounded_weights_and_their_gradient_trains_the_generator_in_fp32(make_config: MakeConfig) -> None:
+    assembly = moved(assemble(make_config(), None))
+    layout, generator = assembly.layout, assembly.adaptation.generator
+    shapes = {slot.tensor.name: slot.tensor.shape for slot in layout.slots}
+    leaves = Leaves(layout, {name: torch.nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16)) for name, shape in shapes.items()})
+    half = GeneratedAdaptation(generator, leaves)
+    half.write()
+    assert torch.equal(leaves.values, generator().detach().bfloat16())
+    gradient = torch.randn(layout.size).bfloat16()
+    leaves.gradient.copy_(gradient)
+    half.collect()
+    found = [p.grad.clone() for p in generator.parameters()]
+    generator.zero_grad()
+    generator().backward(gradient.float())
+    torch.testing.assert_close(found, [p.grad for p in generator.parameters()])
+    assert all(p.dtype == torch.float32 for p in generator.parameters())
 
 
 def test_leaves_are_bound_again_after_gradients_were_dropped(make_config: MakeConfig) -> None:

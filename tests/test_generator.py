@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.func import functional_call
 
 from qpa.circuits import backend
 from qpa.errors import UserError
@@ -66,6 +67,26 @@ def test_feature_size_does_not_fall_with_qubits(qubits: int) -> None:
     circuits = Circuits(layout, layers=8, backend=backend("statevector"))
     torch.nn.init.uniform_(circuits.angles, 0, 6.28)
     assert 0.3 < circuits().abs().mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["codes", "mlp"])
+@pytest.mark.parametrize("started", [True, False])
+def test_gradients_of_the_rows_equal_finite_differences(kind: str, started: bool) -> None:
+    tensors = [AdapterTensor(f"{name}.{i}", shape, f"m{i}") for i in range(2) for name, shape in (("a", (2, 3)), ("b", (5, 2)))]
+    layout = plan(tensors, circuits="per_module", qubits=None, chunk_size=None)
+    mapper = CodeMapper(layout, width=3) if kind == "codes" else MLPMapper(layout, hidden=[3], activation="tanh")
+    mapper.double()
+    start = torch.randn(layout.size, dtype=torch.float64) if started else None
+    features = torch.randn(len(layout.chunks), dtype=torch.float64, requires_grad=True)
+    names, weights = zip(*mapper.named_parameters(), strict=True)
+    moved = [torch.randn_like(w).requires_grad_() for w in weights]
+
+    def weights_of(features: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        out = torch.empty(layout.size, dtype=torch.float64)
+        return functional_call(mapper, dict(zip(names, values, strict=True)), (features, start, out))
+
+    assert len(layout.lengths) == 2
+    assert torch.autograd.gradcheck(weights_of, (features, *moved))
 
 
 def test_circuits_start_near_the_uniform_superposition() -> None:

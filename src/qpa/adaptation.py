@@ -1,10 +1,12 @@
 """How an adapter's weights are trained: themselves, or through a generator by one vector-Jacobian product per step.
 
-The adapter's tensors stay real leaf parameters of the PEFT model. Each optimizer step, the generator's output is copied
+The adapter's tensors stay real leaf parameters of the PEFT model. Each optimizer step, the generator's output is written
 into them, any number of micro-batches run forward and backward, and their summed gradient is pushed back through the
 generator once. Gradients equal those of a differentiable injection, and gradient checkpointing stays right, because the
 model only ever sees ordinary parameters.
 """
+
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +20,13 @@ class Leaves:
 
     Args:
         layout: where each tensor lies in the flat vector.
-        parameters: the PEFT model's trainable parameters by name; their present values fill the vector.
+        parameters: the PEFT model's trainable parameters by name; their present values fill the vector, in their dtype.
     """
 
     def __init__(self, layout: Layout, parameters: dict[str, nn.Parameter]) -> None:
         self.slots = [(parameters[slot.tensor.name], slot) for slot in layout.slots]
-        self.values = torch.zeros(layout.size)
+        dtype = reduce(torch.promote_types, (parameter.dtype for parameter, _ in self.slots))
+        self.values = torch.zeros(layout.size, dtype=dtype)
         for parameter, slot in self.slots:
             view(self.values, slot).copy_(parameter.detach())
         self.bind(self.values.device)
@@ -56,11 +59,14 @@ class GeneratedAdaptation(nn.Module):
         """Put the generator's present output into the adapter, unless this step's output is already there."""
         if self._generated is not None:
             return
-        with torch.autocast(self.leaves.values.device.type, enabled=False):  # generated weights are fp32 under any trainer precision
-            generated = self.generator()
-        if not self.leaves.bound(generated.device):
-            self.leaves.bind(generated.device)
-        self.leaves.values.copy_(generated.detach())
+        leaves, device = self.leaves, self.generator.device
+        if not leaves.bound(device):
+            leaves.bind(device)
+        straight = leaves.values.detach() if leaves.values.dtype == torch.float32 else None
+        with torch.autocast(device.type, enabled=False):  # generated weights are fp32 under any trainer precision
+            generated = self.generator(straight)
+        if generated.data_ptr() != leaves.values.data_ptr():
+            leaves.values.copy_(generated.detach())
         if generated.requires_grad:
             self._generated = generated
 
@@ -68,7 +74,7 @@ class GeneratedAdaptation(nn.Module):
         """Turn the adapter's summed gradient into the generator's; the next `write` generates anew."""
         if self._generated is None:
             raise RuntimeError("collect() before write(): there is no generated output to differentiate")
-        self._generated.backward(self.leaves.gradient)
+        self._generated.backward(self.leaves.gradient.to(self._generated.dtype))
         self.leaves.gradient.zero_()
         self._generated = None
 

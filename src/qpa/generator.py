@@ -23,20 +23,24 @@ class Generator(nn.Module):
         super().__init__()
         self.latents = latents
         self.mapper = mapper
-        self.register_buffer("start", torch.zeros(layout.size) if start is None else start.clone(), persistent=False)
-        self.start: Tensor
-        self.register_buffer("start_sums", torch.stack([self.start.double().sum(), self.start.double().abs().sum()]))
+        self.register_buffer("start", None if start is None else start.float().clone(), persistent=False)
+        self.start: Tensor | None
+        known = torch.zeros(1) if self.start is None else self.start
+        self.register_buffer("start_sums", torch.stack([known.double().sum(), known.double().abs().sum()]))
         self.start_sums: Tensor
         self.register_load_state_dict_pre_hook(_check_start)
         self.register_buffer("used", _used(layout) if start is None else None, persistent=False)
         self.used: Tensor | None
 
-    def forward(self) -> Tensor:
-        """All weights as one flat vector."""
-        generated = self.mapper(self.latents())
-        if self.used is not None:
-            generated = generated - generated[self.used].mean()
-        return self.start + generated
+    @property
+    def device(self) -> torch.device:
+        """Where its numbers are, and what it generates."""
+        return self.start_sums.device
+
+    def forward(self, out: Tensor | None = None) -> Tensor:
+        """All weights as one flat vector, written into `out` where one is given."""
+        generated = self.mapper(self.latents(), self.start, out)
+        return generated if self.used is None else generated - generated[self.used].mean()
 
 
 def view(flat: Tensor, slot: Slot) -> Tensor:

@@ -6,6 +6,7 @@ added: the first generated residual is zero, so the adapted model is what the PE
 
 import itertools
 from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,10 +36,47 @@ class SharedRows(nn.Module):
         for parameter in self.parameters() if from_zero else ():
             nn.init.zeros_(parameter)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """`[N, h]` in flat order -> all chunks as one flat vector."""
-        parts = hidden.split(self.counts)
-        return torch.cat([rows(part).flatten() for rows, part in zip(self.maps, parts, strict=True)])
+    def forward(self, hidden: Tensor, start: Tensor | None, out: Tensor | None) -> Tensor:
+        """`[N, h]` in flat order -> all chunks as one flat vector, added to `start`, written into `out` where one is given."""
+        maps = cast("list[nn.Linear]", list(self.maps))
+        biases = [m.bias for m in maps if m.bias is not None]
+        return _Rows.apply(hidden, start, out, self.counts, *(m.weight for m in maps), *biases)  # pyright: ignore[reportReturnType]
+
+
+class _Rows(torch.autograd.Function):
+    """One matrix product per length each way, in its own part of one flat vector: all that is as large as the adapter is read once."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, start: Tensor | None, out: Tensor | None, counts: list[int], *maps: Tensor) -> Tensor:
+        weights, biases = maps[: len(counts)], maps[len(counts) :]
+        sizes = [count * len(weight) for count, weight in zip(counts, weights, strict=True)]
+        flat = hidden.new_empty(sum(sizes)) if out is None else out
+        starts = [None] * len(counts) if start is None else start.split(sizes)
+        for i, (chunks, part) in enumerate(zip(flat.split(sizes), hidden.split(counts), strict=True)):
+            grid, first = chunks.view(len(part), -1), starts[i]
+            if first is None:
+                torch.mm(part, weights[i].t(), out=grid)
+            else:
+                torch.addmm(first.view_as(grid), part, weights[i].t(), out=grid)
+            if biases:
+                grid += biases[i]
+        if out is not None:
+            ctx.mark_dirty(out)
+        ctx.counts, ctx.sizes, ctx.biased = counts, sizes, bool(biases)
+        ctx.save_for_backward(hidden, *weights)
+        return flat
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        hidden, *weights = ctx.saved_tensors
+        of_hidden = torch.empty_like(hidden)
+        grids = [g.view(count, -1) for g, count in zip(gradient.split(ctx.sizes), ctx.counts, strict=True)]
+        for grid, weight, part in zip(grids, weights, of_hidden.split(ctx.counts), strict=True):
+            torch.mm(grid, weight, out=part)
+        of_weights = [grid.t() @ part for grid, part in zip(grids, hidden.split(ctx.counts), strict=True)]
+        of_biases = [grid.sum(0) for grid in grids] if ctx.biased else []
+        return of_hidden, None, None, None, *of_weights, *of_biases
 
 
 class CodeMapper(nn.Module):
@@ -66,12 +104,12 @@ class CodeMapper(nn.Module):
         self.indices: Tensor
         self.rows = SharedRows(layout, width, bias=False, from_zero=from_zero)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """The circuit's numbers `[N]` -> all chunks as one flat vector."""
+    def forward(self, features: Tensor, start: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` and `out` as in `SharedRows`."""
         hidden = (self.gain * (1 + features))[:, None].expand(-1, self.width)
         for code, index in zip(self.codes, self.indices, strict=True):
             hidden = hidden * code[index]
-        return self.rows(hidden)
+        return self.rows(hidden, start, out)
 
 
 class MLPMapper(nn.Module):
@@ -92,9 +130,9 @@ class MLPMapper(nn.Module):
         self.register_buffer("bits", basis_bits(states, layout.qubits), persistent=False)
         self.bits: Tensor
 
-    def forward(self, features: Tensor) -> Tensor:
-        """The circuit's numbers `[N]` -> all chunks as one flat vector."""
-        return self.rows(self.hidden(torch.cat([self.bits, features[:, None]], dim=1)))
+    def forward(self, features: Tensor, start: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` and `out` as in `SharedRows`."""
+        return self.rows(self.hidden(torch.cat([self.bits, features[:, None]], dim=1)), start, out)
 
 
 Mapper = CodeMapper | MLPMapper

@@ -14,6 +14,8 @@ state and adjoint go back through it together, and no block's state is kept. Wit
 Shapes: `K` circuits, `L` blocks, `Q` qubits; `l` and `r` the sizes of the two halves, `p = 2` the values of that last bit.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
 from typing import Any
@@ -23,6 +25,7 @@ from torch import Tensor
 
 MOST_BLOCKS = 16  # whose factors and overlaps are computed at once
 AT_ONCE = 4  # qubits whose Kronecker product is looked up in one step
+FEW_NUMBERS = 1 << 12  # of all states, which one thread turns faster than several (benchmarks.circuits)
 MOST_NUMBERS = 1 << 20  # in one such batch of factors; so memory is flat in the number of blocks at any size
 
 
@@ -47,11 +50,15 @@ class _Probabilities(torch.autograd.Function):
         half = halves(qubits, angles.device, angles.dtype)
         state = angles.new_zeros(circuits, half.left, half.right)
         state[:, 0, 0] = 1
-        for blocks in _batches(angles):
-            lefts, rights = half.factors(blocks)
-            for left, right in zip(lefts.unbind(), rights.mT.unbind(), strict=True):
-                turned = torch.bmm(left, state).view(2 * circuits, half.left // 2, half.right)
-                state = torch.bmm(turned, right).view(circuits, half.left, half.right)
+        turned = torch.empty_like(state)
+        by_bit = (2 * circuits, half.left // 2, half.right)
+        turned_by_bit, state_by_bit = turned.view(by_bit), state.view(by_bit)
+        with _threads(state):
+            for blocks in _batches(angles):
+                lefts, rights = half.factors(blocks)
+                for left, right in zip(lefts.unbind(), rights.mT.unbind(), strict=True):
+                    torch.bmm(left, state, out=turned)
+                    torch.bmm(turned_by_bit, right, out=state_by_bit)
         ctx.save_for_backward(angles, state)
         return half.ordered(state).square()
 
@@ -63,9 +70,10 @@ class _Probabilities(torch.autograd.Function):
         adjoint = 2 * state * half.grouped(gradient)
         both = torch.stack([state, adjoint], dim=2)  # [K, l, 2, r]
         found = []
-        for blocks in reversed(_batches(angles)):
-            gradients, both = _back_through(half, blocks, both)
-            found.append(gradients)
+        with _threads(state):
+            for blocks in reversed(_batches(angles)):
+                gradients, both = _back_through(half, blocks, both)
+                found.append(gradients)
         return torch.cat(found[::-1], dim=1)
 
 
@@ -84,10 +92,24 @@ def _back_through(half: "Halves", angles: Tensor, both: Tensor) -> tuple[Tensor,
         torch.bmm(after[block + 1], rights[block], out=turned[block])
         torch.bmm(lefts[block], returned[block], out=before[block])
     state, adjoint = between.view(-1, half.left, 2, half.right).unbind(2)
-    of_left = half.left_turns(torch.bmm(adjoint, state.mT).view(blocks, circuits, -1))
+    of_left = torch.bmm(adjoint, state.mT).view(blocks * circuits, -1) @ half.left_turns
     state, adjoint = states[1:].view(-1, half.left // 2, 2, half.right).unbind(2)
-    of_right = half.right_turns(torch.bmm(adjoint.mT, state).view(blocks, circuits, -1))
-    return torch.cat([of_left, of_right], dim=-1).transpose(0, 1), states[0]
+    of_right = torch.bmm(adjoint.mT, state).view(blocks * circuits, -1) @ half.right_turns
+    return torch.cat([of_left, of_right], dim=1).view(blocks, circuits, -1).transpose(0, 1), states[0]
+
+
+@contextmanager
+def _threads(state: Tensor) -> Iterator[None]:
+    """One thread within the block for products so small that several would wait for one another longer than they work."""
+    several = torch.get_num_threads()
+    few = state.device.type == "cpu" and state.numel() <= FEW_NUMBERS and several > 1
+    if few:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if few:
+            torch.set_num_threads(several)
 
 
 def _batches(angles: Tensor) -> list[Tensor]:
@@ -105,16 +127,16 @@ class Halves:
         right: `r`, basis states of the second half (1 where there is none).
         left_factor: how the left factor is made of gates, its rows in the order that a CNOT chain leaves them in.
         right_factor: the right one's, in either order, for either value of the left half's last bit.
-        left_turns: overlaps of adjoint and state to the angles' gradients, for the left half.
-        right_turns: the same for the right half, over both orders.
+        left_turns: overlaps of adjoint and state to the angles' gradients, for the left half, `[l * l, its qubits]`.
+        right_turns: the same for the right half, over both orders, `[p * r * r, its qubits]`.
     """
 
     left: int
     right: int
     left_factor: "Kronecker"
     right_factor: "Kronecker"
-    left_turns: "Turns"
-    right_turns: "Turns"
+    left_turns: Tensor
+    right_turns: Tensor
 
     def factors(self, angles: Tensor) -> tuple[Tensor, Tensor]:
         """A batch of blocks' rotations with their CNOT chains: left `[L, K, l, l]`, right `[L, p K, r, r]`."""
@@ -149,8 +171,8 @@ def halves(qubits: int, device: torch.device, dtype: torch.dtype) -> Halves:
         left, right,
         Kronecker.of([left_qubits - 1, *range(left_qubits - 1)], left_order),
         Kronecker.of(list(range(left_qubits, qubits)), right_orders.flatten()),
-        Turns.of([*range(left_qubits - 2, -1, -1), left_qubits - 1], left_order[None], dtype),
-        Turns.of(list(range(right_qubits))[::-1], right_orders, dtype),
+        _turns([*range(left_qubits - 2, -1, -1), left_qubits - 1], left_order[None], dtype),
+        _turns(list(range(right_qubits))[::-1], right_orders, dtype),
     )  # fmt: skip
 
 
@@ -197,33 +219,20 @@ def _stored(number: Tensor, size: int) -> Tensor:
     return (number & 1) * (size // 2) + (number >> 1)
 
 
-@dataclass(frozen=True)
-class Turns:
-    """`<adjoint| J_q |state> / 2` for some qubits, from the overlaps of all rows of adjoint and state.
+def _turns(bits: list[int], orders: Tensor, dtype: torch.dtype) -> Tensor:
+    """From the overlaps of all rows of adjoint and state to `<adjoint| J_q |state> / 2` of some qubits: a matrix `[p * n * n, Q]`.
 
     `J_q` has one entry in each row, in the column whose number differs in the bit of `q`: -1 where that bit is 0, else 1.
 
-    Attributes:
-        places: of these entries among the flat overlaps, `[Q * n]`.
-        signs: of these entries, halved, `[Q, n]`.
+    Args:
+        bits: each qubit's place in a row's number.
+        orders: the rows' numbers, in one or more orders, `[p, n]`.
+        dtype: of the matrix.
     """
-
-    places: Tensor
-    signs: Tensor
-
-    @staticmethod
-    def of(bits: list[int], orders: Tensor, dtype: torch.dtype) -> "Turns":
-        """For qubits whose values are `bits` of a row's number, rows in one or more orders `[p, size]`."""
-        groups, size = orders.shape
-        rows = torch.arange(size, device=orders.device).expand(groups, -1)
-        found = orders.argsort(1)  # where a number stands
-        first = torch.arange(groups, device=orders.device)[:, None] * size * size
-        places = [(first + rows * size + found.gather(1, orders ^ (1 << bit))).flatten() for bit in bits]
-        signs = [((orders >> bit & 1) - 0.5).flatten() for bit in bits]
-        none = orders.new_zeros(0)
-        return Turns(torch.cat([none, *places]), torch.stack(signs).to(dtype) if signs else none.to(dtype).view(0, 0))
-
-    def __call__(self, overlaps: Tensor) -> Tensor:
-        """`[L, K, p * n * n]` -> `[L, K, Q]`."""
-        entries = overlaps.index_select(-1, self.places).view(*overlaps.shape[:2], *self.signs.shape)
-        return (entries * self.signs).sum(-1)
+    groups, size = orders.shape
+    group, row = torch.arange(groups, device=orders.device)[:, None], torch.arange(size, device=orders.device)
+    found = orders.argsort(1)  # where a number stands
+    matrix = orders.new_zeros(groups, size, size, len(bits), dtype=dtype)
+    for qubit, bit in enumerate(bits):
+        matrix[group, row, found.gather(1, orders ^ (1 << bit)), qubit] = (orders >> bit & 1).to(dtype) - 0.5
+    return matrix.view(groups * size * size, len(bits))
