@@ -41,7 +41,7 @@ def measure(overrides: tuple[str, ...], steps: int) -> dict[str, float]:
     vocabulary, width = trained.language.vocabulary, trained.language.width
     windows = [batch(config, vocabulary, PER_STEP, seed=place) for place in range(steps)]
     optimizer = optimizer_of(trained)
-    calls = [step(trained, w, optimizer) for w in windows]
+    calls = [step(config, trained, w, optimizer) for w in windows]
     calls[0]()  # warm-up
     found = {"without": epoch(calls)}
     with tempfile.TemporaryDirectory() as folder:

@@ -10,6 +10,7 @@ from torch import Tensor
 from qpa import source
 from qpa.assembly import assemble
 from qpa.config import Config, parse
+from qpa.job import precision
 from qpa.quiet import quiet
 from qpa.training import FineTuning
 from qpa.verbs import composed
@@ -42,12 +43,18 @@ def optimizer_of(trained: FineTuning) -> torch.optim.Optimizer:
     return configured["optimizer"]
 
 
-def step(trained: FineTuning, windows: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+def autocast(config: Config) -> torch.autocast:
+    """As the trainer computes with this config."""
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision(config.trainer) == "bf16-mixed")
+
+
+def step(config: Config, trained: FineTuning, windows: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
     """One optimizer step, as the trainer takes it."""
 
     def once() -> None:
-        trained.adaptation.write()
-        nll, tokens = trained.nll(trained.hidden(windows, "train"), windows["labels"])
+        with autocast(config):
+            trained.adaptation.write()
+            nll, tokens = trained.nll(trained.hidden(windows, "train"), windows["labels"])
         (nll / tokens).backward()
         trained.adaptation.collect()
         torch.nn.utils.clip_grad_norm_(trained.adaptation.parameters(), 1.0)

@@ -50,7 +50,7 @@ def measure(overrides: tuple[str, ...], *, quick: bool) -> dict:
         found[name] = module(config)
         vocabulary = found[name].language.vocabulary
         windows = batch(config, vocabulary, TOKENS // config.data.context)
-        sides[name] = step(found[name], windows, optimizer_of(found[name]))
+        sides[name] = step(config, found[name], windows, optimizer_of(found[name]))
     seconds = medians(sides, repeats=7 if quick else 25, seconds=25.0 if quick else 240.0)
     seconds |= medians({"generator alone": generator_alone(found["QPA"])}, repeats=20, seconds=10.0)
     peaks = {name: own_process((*overrides, kind)) for name, kind in SIDES.items()}
@@ -73,7 +73,7 @@ def side(overrides: list[str]) -> None:
     config = configured(*overrides)
     trained = module(config)
     windows = batch(config, trained.language.vocabulary, TOKENS // config.data.context)
-    once = step(trained, windows, optimizer_of(trained))
+    once = step(config, trained, windows, optimizer_of(trained))
     for _ in range(2):
         once()
     print(json.dumps(peak_memory()))

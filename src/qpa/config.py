@@ -156,7 +156,7 @@ class TrainerConfig(OpenSection):
     accumulate_grad_batches: int = Field(ge=1)
     gradient_clip_val: float | None = Field(gt=0)
     log_every_n_steps: int = Field(ge=1)
-    precision: Literal["32-true", "bf16-mixed"]
+    precision: Literal["auto", "32-true", "bf16-mixed"]
     enable_progress_bar: bool
 
     @model_validator(mode="after")

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from qpa import loggers, peft_model, record, source
+from qpa import base_model, loggers, peft_model, record, source
 from qpa.adaptation import DirectAdaptation
 from qpa.assembly import Assembly, assemble, load_base, planned_adapter
 from qpa.callbacks import StepClock, progress
@@ -94,7 +94,7 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], fold
     """Train, measure base and adapted model on the held-out windows, export the adapter, fill in the record."""
     assembly, module = prepared.assembly, prepared.module
     clock, checkpoints = StepClock(), _checkpoints(folder)
-    result["qpa"]["resumed_from_step"] = prepared.from_step
+    result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": precision(config.trainer)}
     with loggers.opened(config, folder, job_type="train") as opened:
         trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, checkpoints])
         loggers.summarise(opened, assembly.parameters.metrics())
@@ -127,7 +127,7 @@ def open_stores(config: Config, module: FineTuning, windows: dict[str, Windows],
             raise ConfigError("data.cache_hidden_gib", data.cache_hidden_gib, f"all hidden states take {size:.1f} GiB; give at least that")
         return {}
     print(f"Hidden states of the frozen body are kept, up to {size:.2f} GiB in {folder / 'hidden'}")
-    model = f"{source.identity(config, base_folder)}|{dtype}|{config.trainer.precision}|{torch.cuda.is_available()}"
+    model = f"{source.identity(config, base_folder)}|{dtype}|{precision(config.trainer)}|{torch.cuda.is_available()}"
     return {
         split: HiddenStore(store_path(folder, model=model, windows=windows[split].key), windows=n, shape=shape, dtype=dtype)
         for split, (n, shape) in shapes.items()
@@ -173,7 +173,7 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
     ours = {"_target_": settings.target, "max_steps": settings.max_steps, "accumulate_grad_batches": settings.accumulate_grad_batches}
     ours |= {"gradient_clip_val": settings.gradient_clip_val, "log_every_n_steps": settings.log_every_n_steps}
     live = settings.enable_progress_bar and sys.stdout.isatty()
-    ours |= {"precision": settings.precision, "enable_progress_bar": live}
+    ours |= {"precision": precision(settings), "enable_progress_bar": live}
     fixed: dict[str, Any] = dict(
         max_epochs=-1,
         val_check_interval=settings.val_every * settings.accumulate_grad_batches,
@@ -190,6 +190,13 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
         return instantiate(settings.arguments() | ours, **fixed)
     except InstantiationException as error:
         raise ConfigError("trainer", settings.target, " ".join(str(error.__cause__ or error).split())) from error
+
+
+def precision(settings: TrainerConfig) -> str:
+    """Lightning's `precision`: of `auto`, bf16 autocast where the frozen model is in bf16, so that adapters compute as fast as it."""
+    if settings.precision != "auto":
+        return settings.precision
+    return "bf16-mixed" if base_model.frozen_dtype() == torch.bfloat16 else "32-true"
 
 
 def _checkpoints(folder: Path) -> ModelCheckpoint:

@@ -96,7 +96,8 @@ class FineTuning(LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Count one batch of held-out windows."""
-        self._count(batch, self.hidden(batch, "val"), self.val_perplexity, "val")
+        with self._as_stock_peft():
+            self._count(batch, self.hidden(batch, "val"), self.val_perplexity, "val")
 
     def on_validation_epoch_end(self) -> None:
         """Log perplexity over all of them."""
@@ -113,9 +114,14 @@ class FineTuning(LightningModule):
     def test_step(self, batch: Batch, _: int, dataloader_idx: int) -> None:
         """Read the same windows with the adapter and without it."""
         split = HELD_OUT[dataloader_idx]
-        self._count(batch, self.hidden(batch, split), self._held_out(split, "adapted"), "adapted" if split == "test" else None)
-        with self.language.unadapted():
-            self._count(batch, self.hidden(batch, split), self._held_out(split, "base"), "base" if split == "test" else None)
+        with self._as_stock_peft():
+            self._count(batch, self.hidden(batch, split), self._held_out(split, "adapted"), "adapted" if split == "test" else None)
+            with self.language.unadapted():
+                self._count(batch, self.hidden(batch, split), self._held_out(split, "base"), "base" if split == "test" else None)
+
+    def _as_stock_peft(self) -> torch.autocast:
+        """Held-out text is read without autocast, as stock PEFT reads it with the exported adapter."""
+        return torch.autocast(self.device.type, enabled=False)
 
     def _count(self, batch: Batch, hidden: Tensor, metric: Perplexity, legacy: str | None) -> None:
         """Add a batch to a metric, and in the paper's protocol to the legacy metric of a name."""
