@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM
 
 from qpa import evaluate, export, record, run
@@ -219,8 +220,11 @@ def stop_after(config: Config, steps: int) -> None:
     assert record.read(config.folder)["train_info"]["status"] == "canceled"
 
 
-def test_non_finite_loss_stops_before_harm_and_keeps_the_last_checkpoint(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = make_config("trainer.max_steps=8")
+@pytest.mark.parametrize(("log_every", "found_at"), [(1, 5), (5, 5), (50, 6)])  # a checkpoint follows steps 2, 4, 6 and 8
+def test_non_finite_loss_stops_before_harm_and_keeps_the_last_checkpoint(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, log_every: int, found_at: int
+) -> None:
+    config = make_config("trainer.max_steps=8", f"trainer.log_every_n_steps={log_every}")
     collect = GeneratedAdaptation.collect
     calls: list[int] = []
 
@@ -231,12 +235,25 @@ def test_non_finite_loss_stops_before_harm_and_keeps_the_last_checkpoint(make_co
         collect(self)
 
     monkeypatch.setattr(GeneratedAdaptation, "collect", poisoned)
-    with pytest.raises(NonFiniteLossError, match=r"step 5.*last\.ckpt"):
+    with pytest.raises(NonFiniteLossError, match=rf"step {found_at}.*last\.ckpt"):
         run.train(config)
     kept = torch.load(config.folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 4
     assert all(torch.isfinite(t).all() for t in kept["state_dict"].values())
     assert record.read(config.folder)["train_info"]["status"] == "failed"
+
+
+@pytest.mark.parametrize("overrides", [[], ["peft=dora", "model.gradient_checkpointing=true"]])
+def test_compiled_layers_train_as_plain_ones_do(make_config: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:
+    exact = [*overrides, "trainer.precision=32-true", "trainer.max_steps=3"]
+    torch.compiler.reset()
+    losses = []
+    for compiled in (False, True):
+        assert counters["frames"]["ok"] == 0
+        folder, _ = train(make_config(*exact, f"trainer.compile={compiled}", f"run_dir={tmp_path}/{compiled}"))
+        losses.append([float(row["train/loss"]) for row in csv.DictReader((folder / "metrics.csv").open()) if row["train/loss"]])
+    assert counters["frames"]["ok"] > 0
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_finished_run_is_shown_and_not_run_again(make_config: MakeConfig, capsys: pytest.CaptureFixture) -> None:

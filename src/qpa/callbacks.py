@@ -8,10 +8,14 @@ from pytorch_lightning.callbacks import RichProgressBar
 
 
 class StepClock(Callback):
-    """Seconds of every optimizer step, validation and checkpoints not counted."""
+    """Seconds of every optimizer step, validation and checkpoints not counted.
+
+    A GPU is only waited for where a number is read: every step counts as the mean of those up to one that is logged.
+    """
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
+        self._steps = 0
         self._spent = 0.0
         self._started = 0.0
 
@@ -22,10 +26,13 @@ class StepClock(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """A micro-batch has ended; the last of a step completes it."""
         self._spent += time.perf_counter() - self._started
-        if (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
-            self.seconds.append(self._spent)
-            pl_module.log("train/seconds_per_step", self._spent)
-            self._spent = 0.0
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return
+        self._steps += 1
+        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.global_step == trainer.max_steps:  # pyright: ignore
+            self.seconds += [self._spent / self._steps] * self._steps
+            pl_module.log("train/seconds_per_step", self.seconds[-1])
+            self._steps, self._spent = 0, 0.0
 
 
 class PlainProgress(Callback):

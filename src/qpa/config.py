@@ -157,6 +157,7 @@ class TrainerConfig(OpenSection):
     gradient_clip_val: float | None = Field(gt=0)
     log_every_n_steps: int = Field(ge=1)
     precision: Literal["auto", "32-true", "bf16-mixed"]
+    compile: bool
     enable_progress_bar: bool
 
     @model_validator(mode="after")

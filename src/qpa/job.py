@@ -65,6 +65,8 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
         reason = " ".join(str(error).split())
         raise ConfigError("peft", config.peft["_target_"], f"the adapted model does not run: {reason}") from error
     module.configure_optimizers()
+    if config.trainer.compile:
+        module.language.compile()
     module.stores = open_stores(config, module, windows, base_folder=base_folder)
     from_step = _fit_checkpoint(config, assembly, checkpoint) if checkpoint else 0
     return Prepared(assembly, module, checkpoint, from_step)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from qpa.errors import ConfigError
 from qpa.peft_model import AdaptedModel, adapted_modules, prompt_arguments
 
 PROBE = 5  # tokens of the check that both parts together are the model
@@ -53,6 +54,18 @@ class LanguageModel:
                 yield
         finally:
             self.adapted = True
+
+    def compile(self) -> None:
+        """`torch.compile` the decoder's layers: they share their code, so one is compiled for all.
+
+        Raises:
+            ConfigError: the model does not say what its layers are.
+        """
+        layers = [m for m in self.base.modules() if type(m).__name__ in (self.base._no_split_modules or ())]
+        if not layers:
+            raise ConfigError("trainer.compile", True, f"{type(self.base).__name__} does not name its layers; set it to false")
+        for layer in layers:
+            layer.compile()
 
     def body(self, ids: Tensor) -> Tensor:
         """Token ids `[B, T]` -> what the head reads of each, `[B, T, hidden]`; of soft prompts before them, nothing."""

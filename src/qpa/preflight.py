@@ -1,5 +1,7 @@
 """What can be known to be wrong before anything slow starts: sources, modules, chunks against qubits, memory."""
 
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -52,6 +54,8 @@ def _check_method(config: Config) -> None:
     prompt = config.peft.get("num_virtual_tokens", 1)
     if not isinstance(prompt, int) or prompt < 1:
         raise ConfigError("peft.num_virtual_tokens", prompt, "should be an integer of at least 1")
+    if config.trainer.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))):
+        raise ConfigError("trainer.compile", True, "needs a C++ compiler, and none is on the PATH; install g++, or set it to false")
     if method == "peft.PrefixTuningConfig" and config.model.gradient_checkpointing:
         raise ConfigError(
             "model.gradient_checkpointing",

@@ -1,7 +1,8 @@
 """One training step, and what is measured before and after: the LightningModule around a PEFT model and its adaptation."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -43,7 +44,7 @@ class FineTuning(LightningModule):
         self.adaptation = adaptation
         self.stores: dict[str, HiddenStore] = {}
         self.schedule = config.optimizer
-        self.steps = config.trainer.max_steps
+        self.settings = config.trainer
         self.seed = config.seed
         self.paper_protocol = config.data.protocol == "paper"
         self.val_perplexity = Perplexity()
@@ -84,11 +85,19 @@ class FineTuning(LightningModule):
         """After the last backward of a step: one vector-Jacobian product, then the finiteness check."""
         self.adaptation.collect()
         norm = nn.utils.get_total_norm([p.grad for p in self.adaptation.parameters() if p.grad is not None])
-        if not torch.isfinite(norm):
-            kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
-            problem = f"loss or gradient is not finite at step {self.global_step + 1}; the weights were not touched"
-            raise NonFiniteLossError(f"{problem}, the last good checkpoint is {kept}; lower generator.lr={self.schedule.lr}")
         self.log("train/gradient_norm", norm)
+        step = self.global_step + 1
+        if self._checked(step) and not torch.isfinite(norm):
+            unchecked = self.settings.log_every_n_steps - 1
+            where = f"step {step}" + (f" or one of the {unchecked} before" if unchecked else "; the weights were not touched")
+            kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+            problem = f"loss or gradient is not finite at {where}, the last good checkpoint is {kept}"
+            raise NonFiniteLossError(f"{problem}; lower generator.lr={self.schedule.lr}")
+
+    def _checked(self, step: int) -> bool:
+        """Whether the program waits for the device at this step: it is logged, or a checkpoint follows, which must be a good one."""
+        settings = self.settings
+        return step % settings.log_every_n_steps == 0 or step % settings.val_every == 0 or step == settings.max_steps
 
     def on_validation_start(self) -> None:
         """Held-out text is read with the adapter as it is now."""
@@ -119,9 +128,11 @@ class FineTuning(LightningModule):
             with self.language.unadapted():
                 self._count(batch, self.hidden(batch, split), self._held_out(split, "base"), "base" if split == "test" else None)
 
-    def _as_stock_peft(self) -> torch.autocast:
-        """Held-out text is read without autocast, as stock PEFT reads it with the exported adapter."""
-        return torch.autocast(self.device.type, enabled=False)
+    @contextmanager
+    def _as_stock_peft(self) -> Iterator[None]:
+        """Held-out text is read as stock PEFT reads it with the exported adapter: no autocast, nothing compiled."""
+        with torch.autocast(self.device.type, enabled=False), torch.compiler.set_stance("force_eager"):
+            yield
 
     def _count(self, batch: Batch, hidden: Tensor, metric: Perplexity, legacy: str | None) -> None:
         """Add a batch to a metric, and in the paper's protocol to the legacy metric of a name."""
@@ -158,10 +169,10 @@ class FineTuning(LightningModule):
 
     def rate(self, step: int) -> float:
         """Share of the full learning rate at an optimizer step, counted from 0: warm-up, then decay to zero."""
-        warmup = max(1, round(self.schedule.warmup * self.steps))
+        warmup = max(1, round(self.schedule.warmup * self.settings.max_steps))
         if step < warmup:
             return (step + 1) / warmup
-        left = max(0.0, (self.steps - step) / max(1, self.steps - warmup + 1))
+        left = max(0.0, (self.settings.max_steps - step) / max(1, self.settings.max_steps - warmup + 1))
         return left if self.schedule.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
