@@ -1,9 +1,12 @@
 """`python -m benchmarks.step [--quick]`: one optimizer step, plain PEFT against QPA; time, peak memory, the generator's share.
 
-Times alternate in one process; peak memory is that of a process of its own for each side.
+Times alternate in one process; peak memory is that of processes of their own, in turns too. There the allocator hands every
+larger tensor back at once: what it keeps otherwise is up to a third more, by chance (docs/log.md).
 """
 
 import json
+import os
+import statistics
 import subprocess
 import sys
 
@@ -11,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sides import DEVICE, batch, configured, generator_alone, module, optimizer_of, step
-from benchmarks.timing import finish, medians
+from benchmarks.timing import finish, medians, rounds
 from qpa.record import peak_memory
 
-TOKENS = 1024  # of a step
+TOKENS, QUICK_TOKENS = 1024, 256  # of a step
+ALONE = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "OMP_NUM_THREADS": "1"}
 RANDOM = ("model.weights=random", "model.num_layers=2")
 CASES = {
     "SmolLM2, LoRA r=8, all linear": (),
@@ -29,8 +33,9 @@ SIDES = {"PEFT": "generator=none", "QPA": "generator=qpa"}
 def main(quick: bool) -> None:
     """Time every case, print."""
     cases = dict(list(CASES.items())[:1]) if quick else CASES
-    rows = {name: measure(overrides, quick=quick) for name, overrides in cases.items()}
-    table = Table("", "PEFT s", "QPA s", "time ratio", "generator alone s", "PEFT GiB", "QPA GiB", "memory ratio")
+    tokens = QUICK_TOKENS if quick else TOKENS
+    rows = {name: measure(overrides, tokens, quick=quick) for name, overrides in cases.items()}
+    table = Table(f"{tokens} tokens a step", "PEFT s", "QPA s", "time ratio", "generator alone s", "PEFT GiB", "QPA GiB", "memory ratio")
     for name, row in rows.items():
         seconds, peaks = row["seconds"], row["peak_bytes"]
         table.add_row(
@@ -39,40 +44,49 @@ def main(quick: bool) -> None:
         )  # fmt: skip
     Console(soft_wrap=True).print(table)
     first = next(iter(rows.values()))
-    finish("step", {"rows": rows, "time_ratio": first["time_ratio"], "memory_ratio": first["memory_ratio"]})
+    finish("step", {"tokens": tokens, "rows": rows, "time_ratio": first["time_ratio"], "memory_ratio": first["memory_ratio"]})
 
 
-def measure(overrides: tuple[str, ...], *, quick: bool) -> dict:
+def measure(overrides: tuple[str, ...], tokens: int, *, quick: bool) -> dict:
     """Median seconds and peak bytes of both sides."""
+    peaks = peak_bytes(overrides, tokens, repeats=1 if quick else 3)
     sides, found = {}, {}
     for name, kind in SIDES.items():
         config = configured(*overrides, kind)
         found[name] = module(config)
         vocabulary = found[name].language.vocabulary
-        windows = batch(config, vocabulary, TOKENS // config.data.context)
+        windows = batch(config, vocabulary, tokens // config.data.context)
         sides[name] = step(config, found[name], windows, optimizer_of(found[name]))
-    seconds = medians(sides, repeats=7 if quick else 25, seconds=25.0 if quick else 240.0)
-    seconds |= medians({"generator alone": generator_alone(found["QPA"])}, repeats=20, seconds=10.0)
-    peaks = {name: own_process((*overrides, kind)) for name, kind in SIDES.items()}
+    times = rounds(sides, repeats=8 if quick else 20)
+    seconds = {name: statistics.median(values) for name, values in times.items()}
+    seconds |= medians({"generator alone": generator_alone(found["QPA"])}, repeats=20)
     return {
         "seconds": seconds,
         "peak_bytes": peaks,
-        "time_ratio": seconds["QPA"] / seconds["PEFT"],
+        "time_ratio": statistics.median(q / p for p, q in zip(times["PEFT"], times["QPA"], strict=True)),
         "memory_ratio": peaks["QPA"] / peaks["PEFT"],
     }
 
 
-def own_process(overrides: tuple[str, ...]) -> int:
-    """Peak bytes of a few steps in a process that does nothing else."""
-    command = [sys.executable, "-m", "benchmarks.step", "--side", *overrides]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+def peak_bytes(overrides: tuple[str, ...], tokens: int, *, repeats: int) -> dict[str, int]:
+    """Median peak of each side, over two steps in a process that does nothing else."""
+    command = [sys.executable, "-m", "benchmarks.step", "--side", str(tokens), *overrides]
+    found: dict[str, list[int]] = {name: [] for name in SIDES}
+    for _ in range(repeats):
+        processes = {
+            name: subprocess.Popen([*command, kind], stdout=subprocess.PIPE, text=True, env=os.environ | ALONE)
+            for name, kind in SIDES.items()
+        }
+        for name, process in processes.items():
+            found[name].append(json.loads(process.communicate()[0].splitlines()[-1]))
+    return {name: int(statistics.median(peaks)) for name, peaks in found.items()}
 
 
-def side(overrides: list[str]) -> None:
-    """What `own_process` runs."""
+def side(tokens: int, overrides: list[str]) -> None:
+    """What `peak_bytes` runs."""
     config = configured(*overrides)
     trained = module(config)
-    windows = batch(config, trained.language.vocabulary, TOKENS // config.data.context)
+    windows = batch(config, trained.language.vocabulary, tokens // config.data.context)
     once = step(config, trained, windows, optimizer_of(trained))
     for _ in range(2):
         once()
@@ -81,7 +95,7 @@ def side(overrides: list[str]) -> None:
 
 if __name__ == "__main__":
     if "--side" in sys.argv:
-        side(sys.argv[sys.argv.index("--side") + 1 :])
+        side(int(sys.argv[2]), sys.argv[3:])
     else:
         print(f"on {DEVICE}")
         main("--quick" in sys.argv[1:])

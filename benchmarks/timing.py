@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import platform
 import statistics
 import time
@@ -16,8 +17,13 @@ WARM_UP = 2
 SHORTEST = 0.02  # seconds of one measurement: what is shorter is called several times, as timeit does
 
 
-def medians(sides: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float = 60.0) -> dict[str, float]:
-    """Median seconds of one call of each side, taken in turns so that a drifting machine is the same for all.
+def medians(sides: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float = math.inf) -> dict[str, float]:
+    """Median seconds of one call of each side; arguments as for `rounds`."""
+    return {name: statistics.median(values) for name, values in rounds(sides, repeats=repeats, seconds=seconds).items()}
+
+
+def rounds(sides: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float = math.inf) -> dict[str, list[float]]:
+    """Seconds of one call of each side, round by round, taken in turns so that a drifting machine is the same for all.
 
     Args:
         sides: by name, what is timed.
@@ -35,7 +41,7 @@ def medians(sides: Mapping[str, Callable[[], object]], *, repeats: int, seconds:
         if spent > seconds and round_number >= 2:
             break
     gc.unfreeze()
-    return {name: statistics.median(values) for name, values in found.items()}
+    return found
 
 
 def _calls(side: Callable[[], object]) -> int:
