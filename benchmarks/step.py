@@ -1,6 +1,6 @@
 """`python -m benchmarks.step [--quick]`: one optimizer step, plain PEFT against QPA; time, peak memory, the generator's share.
 
-Times alternate in one process; peak memory is that of processes of their own, in turns too. There the allocator hands every
+Times alternate in one process. Peak memory is that of a process of its own for each side, in which the allocator hands every
 larger tensor back at once: what it keeps otherwise is up to a third more, by chance (docs/log.md).
 """
 
@@ -17,15 +17,15 @@ from benchmarks.sides import DEVICE, batch, configured, generator_alone, module,
 from benchmarks.timing import finish, medians, rounds
 from qpa.record import peak_memory
 
-TOKENS, QUICK_TOKENS = 1024, 256  # of a step
+QUICK_TOKENS = 256  # of a step
 ALONE = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "OMP_NUM_THREADS": "1"}
 RANDOM = ("model.weights=random", "model.num_layers=2")
-CASES = {
-    "SmolLM2, LoRA r=8, all linear": (),
-    "SmolLM2, DoRA r=8, all linear": ("peft=dora",),
-    "GPT-2 shape, 2 layers, LoRA": ("model=gpt2", *RANDOM),
-    "Gemma-2-2B shape, 2 layers, LoRA": ("model=gemma2", *RANDOM),
-    "Gemma-2-2B shape, 2 layers, DoRA": ("model=gemma2", "peft=dora", *RANDOM),
+CASES = {  # tokens of a step, and the run's overrides
+    "SmolLM2, LoRA r=8, all linear": (1024, ()),
+    "SmolLM2, DoRA r=8, all linear": (1024, ("peft=dora",)),
+    "GPT-2 shape, 2 layers, LoRA": (1024, ("model=gpt2", *RANDOM)),
+    "Gemma-2-2B shape, 2 layers, LoRA": (256, ("model=gemma2", *RANDOM)),
+    "Gemma-2-2B shape, 2 layers, DoRA": (256, ("model=gemma2", "peft=dora", *RANDOM)),
 }
 SIDES = {"PEFT": "generator=none", "QPA": "generator=qpa"}
 
@@ -33,23 +33,22 @@ SIDES = {"PEFT": "generator=none", "QPA": "generator=qpa"}
 def main(quick: bool) -> None:
     """Time every case, print."""
     cases = dict(list(CASES.items())[:1]) if quick else CASES
-    tokens = QUICK_TOKENS if quick else TOKENS
-    rows = {name: measure(overrides, tokens, quick=quick) for name, overrides in cases.items()}
-    table = Table(f"{tokens} tokens a step", "PEFT s", "QPA s", "time ratio", "generator alone s", "PEFT GiB", "QPA GiB", "memory ratio")
+    rows = {name: measure(overrides, QUICK_TOKENS if quick else tokens, quick=quick) for name, (tokens, overrides) in cases.items()}
+    table = Table("", "tokens", "PEFT s", "QPA s", "time ratio", "generator alone s", "PEFT GiB", "QPA GiB", "memory ratio")
     for name, row in rows.items():
         seconds, peaks = row["seconds"], row["peak_bytes"]
         table.add_row(
-            name, f"{seconds['PEFT']:.3f}", f"{seconds['QPA']:.3f}", f"{row['time_ratio']:.3f}", f"{seconds['generator alone']:.4f}",
+            name, str(row["tokens"]), f"{seconds['PEFT']:.3f}", f"{seconds['QPA']:.3f}", f"{row['time_ratio']:.3f}", f"{seconds['generator alone']:.4f}",
             f"{peaks['PEFT'] / 2**30:.2f}", f"{peaks['QPA'] / 2**30:.2f}", f"{row['memory_ratio']:.3f}",
         )  # fmt: skip
     Console(soft_wrap=True).print(table)
     first = next(iter(rows.values()))
-    finish("step", {"tokens": tokens, "rows": rows, "time_ratio": first["time_ratio"], "memory_ratio": first["memory_ratio"]})
+    finish("step", {"rows": rows, "time_ratio": first["time_ratio"], "memory_ratio": first["memory_ratio"]})
 
 
 def measure(overrides: tuple[str, ...], tokens: int, *, quick: bool) -> dict:
     """Median seconds and peak bytes of both sides."""
-    peaks = peak_bytes(overrides, tokens, repeats=1 if quick else 3)
+    peaks = peak_bytes(overrides, tokens)
     sides, found = {}, {}
     for name, kind in SIDES.items():
         config = configured(*overrides, kind)
@@ -61,6 +60,7 @@ def measure(overrides: tuple[str, ...], tokens: int, *, quick: bool) -> dict:
     seconds = {name: statistics.median(values) for name, values in times.items()}
     seconds |= medians({"generator alone": generator_alone(found["QPA"])}, repeats=20)
     return {
+        "tokens": tokens,
         "seconds": seconds,
         "peak_bytes": peaks,
         "time_ratio": statistics.median(q / p for p, q in zip(times["PEFT"], times["QPA"], strict=True)),
@@ -68,18 +68,11 @@ def measure(overrides: tuple[str, ...], tokens: int, *, quick: bool) -> dict:
     }
 
 
-def peak_bytes(overrides: tuple[str, ...], tokens: int, *, repeats: int) -> dict[str, int]:
-    """Median peak of each side, over two steps in a process that does nothing else."""
-    command = [sys.executable, "-m", "benchmarks.step", "--side", str(tokens), *overrides]
-    found: dict[str, list[int]] = {name: [] for name in SIDES}
-    for _ in range(repeats):
-        processes = {
-            name: subprocess.Popen([*command, kind], stdout=subprocess.PIPE, text=True, env=os.environ | ALONE)
-            for name, kind in SIDES.items()
-        }
-        for name, process in processes.items():
-            found[name].append(json.loads(process.communicate()[0].splitlines()[-1]))
-    return {name: int(statistics.median(peaks)) for name, peaks in found.items()}
+def peak_bytes(overrides: tuple[str, ...], tokens: int) -> dict[str, int]:
+    """Peak of each side over two steps, in a process that does nothing else; both processes at once."""
+    command, alone = [sys.executable, "-m", "benchmarks.step", "--side", str(tokens), *overrides], os.environ | ALONE
+    processes = {name: subprocess.Popen([*command, kind], stdout=subprocess.PIPE, text=True, env=alone) for name, kind in SIDES.items()}
+    return {name: json.loads(process.communicate()[0].splitlines()[-1]) for name, process in processes.items()}
 
 
 def side(tokens: int, overrides: list[str]) -> None:
