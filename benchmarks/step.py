@@ -37,10 +37,9 @@ def main(quick: bool) -> None:
     table = Table("", "tokens", "PEFT s", "QPA s", "time ratio", "generator alone s", "PEFT GiB", "QPA GiB", "memory ratio")
     for name, row in rows.items():
         seconds, peaks = row["seconds"], row["peak_bytes"]
-        table.add_row(
-            name, str(row["tokens"]), f"{seconds['PEFT']:.3f}", f"{seconds['QPA']:.3f}", f"{row['time_ratio']:.3f}", f"{seconds['generator alone']:.4f}",
-            f"{peaks['PEFT'] / 2**30:.2f}", f"{peaks['QPA'] / 2**30:.2f}", f"{row['memory_ratio']:.3f}",
-        )  # fmt: skip
+        times = [f"{seconds['PEFT']:.3f}", f"{seconds['QPA']:.3f}", f"{row['time_ratio']:.3f}", f"{seconds['generator alone']:.4f}"]
+        memory = [f"{peaks['PEFT'] / 2**30:.2f}", f"{peaks['QPA'] / 2**30:.2f}", f"{row['memory_ratio']:.3f}"]
+        table.add_row(name, str(row["tokens"]), *times, *memory)
     Console(soft_wrap=True).print(table)
     first = next(iter(rows.values()))
     finish("step", {"rows": rows, "time_ratio": first["time_ratio"], "memory_ratio": first["memory_ratio"]})
