@@ -69,6 +69,7 @@ def case_times(peers: dict[str, Peer | str], qubits: int, layers: int, circuits:
         else:
             sides[name] = step(peer, angles, weights)  # pyright: ignore[reportArgumentType]
     sides["floor: one matrix product"] = matrix_product(qubits, layers, circuits)
+    print(f"Q={qubits} L={layers} K={circuits}: {len(sides)} sides, {len(failed)} not timed", file=sys.stderr)
     seconds = medians(sides, repeats=20, seconds=15.0 if quick else math.inf)
     return {"Q": qubits, "L": layers, "K": circuits, "seconds": {**seconds, **failed}}
 

@@ -10,6 +10,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+MOST_SHIFTED = 128  # angles; with more, the parameter-shift rule takes minutes and gigabytes
 Peer = Callable[[Tensor], Tensor]
 
 
@@ -54,7 +55,14 @@ def default_qubit() -> Peer:
 
 def lightning_qubit() -> Peer:
     """PennyLane lightning.qubit: adjoint differentiation has no probabilities, so the parameter-shift rule."""
-    return _pennylane("lightning.qubit", "parameter-shift")
+    simulate = _pennylane("lightning.qubit", "parameter-shift")
+
+    def limited(angles: Tensor) -> Tensor:
+        if angles.numel() > MOST_SHIFTED:
+            raise ValueError(f"{2 * angles.numel():,} circuits for one gradient")
+        return simulate(angles)
+
+    return limited
 
 
 def pyqtorch() -> Peer:

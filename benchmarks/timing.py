@@ -32,7 +32,8 @@ def rounds(sides: Mapping[str, Callable[[], object]], *, repeats: int, seconds: 
     """
     found: dict[str, list[float]] = {name: [] for name in sides}
     calls = {name: _calls(side) for name, side in sides.items()}
-    gc.freeze()  # what is there now is not garbage: collecting before each measurement is fast
+    gc.collect()
+    gc.freeze()  # what is left is not garbage: collecting before each measurement is fast
     spent = 0.0
     for round_number in range(repeats):
         for name, side in sides.items():
