@@ -134,6 +134,11 @@ def test_method_that_cannot_be_put_on_a_model_is_refused_before_it_is_loaded(mak
         planned_adapter(make_config("peft=lokr", model="gpt2"), None)
 
 
+def test_architecture_that_transformers_refuses_is_a_mistake_of_the_config(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"model=random.*not a multiple"):
+        planned_adapter(make_config("model.architecture.hidden_size=33"), None)
+
+
 @pytest.mark.parametrize(("model", "method"), [(m, k) for m in MODELS for k in METHODS if (m, k) != ("gpt2", "lokr")])
 def test_tensors_are_counted_before_any_weight_is_there(make_config: MakeConfig, model: str, method: str) -> None:
     config = make_config(f"peft={method}", model=model)

@@ -1,6 +1,7 @@
 """From a config to the objects of a run: base model, PEFT adapter, generator, adaptation."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from transformers import PreTrainedModel
 
 from qpa import base_model, peft_model
 from qpa.adaptation import Adaptation, DirectAdaptation, GeneratedAdaptation, Leaves
-from qpa.config import Config
+from qpa.config import Config, ModelConfig
 from qpa.layout import AdapterTensor, Layout
 from qpa.parameters import Parameters, count, direct
 from qpa.peft_model import AdaptedModel
@@ -33,7 +34,7 @@ class Assembly:
 def assemble(config: Config, folder: Path | None) -> Assembly:
     """Load the base model from `folder` (None: random weights), wrap it, and build what is trained, all drawn from the seed."""
     peft_config = peft_model.make_config(config.peft)
-    base = load_base(config, folder)
+    base = _shared_base(config, folder)
     model = peft_model.wrap(base, peft_config, seed=config.seed, gradient_checkpointing=config.model.gradient_checkpointing)
     parameters = peft_model.adapter_parameters(model)
     plain = sum(p.numel() for p in parameters.values())
@@ -56,6 +57,21 @@ def planned_adapter(config: Config, folder: Path | None) -> tuple[list[AdapterTe
 
 def load_base(config: Config, folder: Path | None) -> PreTrainedModel:
     """The frozen model; random weights are drawn from the seed."""
+    return _load(config.model, folder, config.seed)
+
+
+def _shared_base(config: Config, folder: Path | None) -> PreTrainedModel:
+    """The same for training: modules of its own on weights that stay loaded for the next run of this process, as in a sweep."""
+    seed = config.seed if folder is None else 0
+    return base_model.sharing_weights(_kept(config.model.model_dump_json(), folder, seed, base_model.frozen_dtype()))
+
+
+@lru_cache(maxsize=1)
+def _kept(settings: str, folder: Path | None, seed: int, _: torch.dtype) -> PreTrainedModel:
+    return _load(ModelConfig.model_validate_json(settings), folder, seed)
+
+
+def _load(model: ModelConfig, folder: Path | None, seed: int) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return base_model.load(config.model, folder)
+        torch.manual_seed(seed)
+        return base_model.load(model, folder)

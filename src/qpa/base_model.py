@@ -1,8 +1,10 @@
 """The frozen language model: loaded from a folder, or built with random weights from its published config."""
 
+import copy
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from qpa.config import ModelConfig
@@ -24,7 +26,7 @@ def load(model: ModelConfig, folder: Path | None, *, meta: bool = False) -> PreT
     """
     try:
         return _load(model, folder, meta)
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError, ImportError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError("model", folder or "random", f"transformers cannot build it: {reason}") from error
 
@@ -38,6 +40,12 @@ def _load(model: ModelConfig, folder: Path | None, meta: bool) -> PreTrainedMode
         else:
             loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, **kwargs)
     return loaded.requires_grad_(False)
+
+
+def sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy with modules of its own, which an adapter may be put on, and the same frozen weights in the same memory."""
+    weights = {id(weight): torch.nn.Parameter(weight.data, requires_grad=False) for weight in model.parameters()}
+    return copy.deepcopy(model, weights)  # pyright: ignore[reportArgumentType]
 
 
 def frozen_dtype() -> torch.dtype:

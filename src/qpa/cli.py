@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from qpa.errors import UsageError, UserError
 
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 
 @contextmanager
@@ -23,7 +24,7 @@ def one_line_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them its own way
     try:
         yield
-    except (UserError, HydraException, OmegaConfBaseException, OSError) as error:
+    except MENDABLE as error:
         if FULL_ERRORS:
             raise
         print(f"qpa: {describe(error)}", file=sys.stderr)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from qpa.errors import ConfigError
 
 OURS = {"strategy", "num_nodes", "max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
-VOLATILE = ("name", "run_dir", "ckpt", "force", "cache_dir", "logger")  # keys that do not change what a run computes
+VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger")  # keys that do not change what a run computes
 
 
 class Section(BaseModel):
@@ -203,6 +203,7 @@ class Config(Section):
     seed: int = Field(ge=0, lt=2**32)
     ckpt: str | None
     force: bool
+    fail_fast: bool
     cache_dir: str | None
 
     @property

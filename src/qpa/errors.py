@@ -22,5 +22,9 @@ class NonFiniteLossError(UserError):
     """The loss or a gradient became infinite or NaN; training stopped before the weights were touched."""
 
 
+class JobFailedError(UserError):
+    """A job of a sweep failed; its own words are in the text."""
+
+
 class UsageError(UserError):
     """The command line itself is malformed."""

@@ -48,6 +48,7 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
         ConfigError: the checkpoint does not fit, or a library refuses one of the config's values.
     """
     quiet()
+    record.forget_peak_memory()
     loggers.check(config)
     make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
     if known_tensors(config) is None:  # else preflight has done it; what cannot work is refused before any weight is loaded
