@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 MOST_SHIFTED = 128  # angles; with more, the parameter-shift rule takes minutes and gigabytes
+MOST_FUSED = 12  # qubits; with more, fastqml's fused layers take tens of gigabytes
 Peer = Callable[[Tensor], Tensor]
 
 
@@ -136,6 +137,8 @@ def fastqml() -> Peer:
 
     def simulate(angles: Tensor) -> Tensor:
         layers, qubits = angles.shape
+        if qubits > MOST_FUSED:
+            raise ValueError(f"a matrix of 2**{qubits} x 2**{qubits} for every block")
         real = torch.zeros(1, 2**qubits)
         real[0, 0] = 1
         imaginary = torch.zeros_like(real)
