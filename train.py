@@ -3,17 +3,21 @@
 import hydra
 from omegaconf import DictConfig
 
-from qpa import cli, config, sweep
+from qpa import cli, sweep
+from qpa.config import Config
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(composed: DictConfig) -> None:
     """Check the config, then train."""
-    with sweep.job(fail_fast=composed.fail_fast is True) as job:
-        job.config = config.parse(composed)
-        from qpa import run  # after the check: what it imports takes seconds
+    sweep.run_job(composed, train)
 
-        run.train(job.config)
+
+def train(config: Config) -> None:
+    """Imported only now, after the check: what it imports takes seconds."""
+    from qpa import run
+
+    run.train(config)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ set -euo pipefail
 TEXT=${TEXT:?a folder with train.txt and dev.txt}
 PYTHON=${PYTHON:-.venv/bin/python}
 RUN="train.py -m experiment=lm_head data=text data.train_files=[$TEXT/train.txt] data.val_files=[$TEXT/dev.txt]
-     data.context=512 data.batch_size=4 trainer.max_steps=60 seed=${SEEDS:-1}"
+     data.context=512 data.batch_size=4 trainer.max_steps=60 trainer.precision=32-true seed=${SEEDS:-1}"
 
 $PYTHON $RUN generator=none generator.lr=5e-3,1.5e-2,3e-2
 $PYTHON $RUN generator.lr=1e-2,3e-2                                          # 5 %

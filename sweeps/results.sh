@@ -3,7 +3,7 @@
 # article: 55 articles to train on, 5 to choose and test by). About 6 minutes a run on 2 cores, seconds on a GPU.
 set -euo pipefail
 TEXT=${TEXT:?a folder with train.txt and dev.txt}
-FIT="data=text data.train_files=[$TEXT/train.txt] data.val_files=[$TEXT/dev.txt] data.batch_size=4 trainer.max_steps=60"
+FIT="data=text data.train_files=[$TEXT/train.txt] data.val_files=[$TEXT/dev.txt] data.batch_size=4 trainer.max_steps=60 trainer.precision=32-true"
 PYTHON=${PYTHON:-.venv/bin/python}
 
 # All linear layers, LoRA r=8, windows of 256 tokens, 1,024 tokens a step.

@@ -1,5 +1,6 @@
 """Sweeps as a user starts them: real processes that are killed, fail in one job, or are stopped by it."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from conftest import LLAMA
+from hydra import compose, initialize_config_dir
 
 from qpa.assembly import assemble, load_base
+from qpa.config import parse
 
 ROOT = Path(__file__).parents[1]
+QUESTIONS = [path.stem for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
 MakeConfig = Callable[..., object]
 
 
@@ -79,6 +84,31 @@ def test_job_that_fails_leaves_the_others_and_the_exit_code_tells(sweep: Callabl
     assert "Traceback" not in done.stderr
 
 
+def test_interrupt_ends_the_whole_sweep(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    running = subprocess.Popen(sweep("seed=1,2,3", "trainer.max_steps=1000"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not list(tmp_path.glob("outputs/tiny-*/metrics.csv")):
+        assert running.poll() is None, "the sweep ended before it could be interrupted"
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=60)
+    assert running.returncode != 0
+    assert statuses(tmp_path) == ["canceled"]
+    assert records(tmp_path)[1]["train_info"]["status"] == "canceled"
+
+
+def test_two_processes_do_not_run_the_same(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    command = sweep("seed=1", "trainer.max_steps=300")
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not records(tmp_path):
+        assert running.poll() is None, "the first ended before the second could start"
+        time.sleep(0.02)
+    second = finish(command, tmp_path)
+    assert second.returncode == 1
+    assert "another process is running this" in second.stderr
+    assert running.wait() == 0
+    assert records(tmp_path)[1]["train_info"]["status"] == "success"
+
+
 def test_fail_fast_stops_at_the_first_failure(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     done = finish(sweep("circuit.qubits=99,6", "fail_fast=true"), tmp_path)
     assert done.returncode == 1
@@ -86,17 +116,55 @@ def test_fail_fast_stops_at_the_first_failure(sweep: Callable[..., list[str]], t
     assert not records(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "overrides", [[], ["peft=dora"], ["+peft.init_lora_weights=pissa"], ["+peft.init_lora_weights=olora"], ["peft=vera"]]
-)
+def grid(question: str) -> dict[str, list[str]]:
+    """What a Hydra sweep file sweeps over."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=[f"sweeps={question}"], return_hydra_config=True)
+    assert config.hydra.mode.name == "MULTIRUN"
+    assert config.logger.group == question
+    return {key: str(values).split(",") for key, values in config.hydra.sweeper.params.items()}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_every_job_of_a_sweep_file_is_a_config_of_its_own(question: str) -> None:
+    """Or the same one again, where a value is of no use to it: then it runs once."""
+    values = {key: chosen[:1] if key == "seed" else chosen for key, chosen in grid(question).items()}
+    jobs = [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        runs = {}
+        for job in jobs:
+            overrides = [f"{key}={value}" for key, value in job.items()]
+            config = parse(compose("train", overrides=[f"sweeps={question}", "name=test", *overrides]))
+            runs.setdefault(config.fingerprint(), []).append(job)
+    repeated = [same for same in runs.values() if len(same) > 1]
+    assert all(job["generator"] == "none" for same in repeated for job in same)
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_wandb_sweep_file_asks_the_same_question(question: str) -> None:
+    sweep = yaml.safe_load((ROOT / "sweeps" / "wandb" / f"{question}.yaml").read_text())
+    swept = {key: [str(value) for value in setting["values"]] for key, setting in sweep["parameters"].items() if "values" in setting}
+    fixed = [f"{key}={setting['value']}" for key, setting in sweep["parameters"].items() if "value" in setting]
+    assert swept == grid(question)
+    first = [f"{key}={values[0]}" for key, values in swept.items()]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        by_wandb = parse(compose("train", overrides=["name=test", *first, *fixed]))
+        by_hydra = parse(compose("train", overrides=[f"sweeps={question}", "name=test", *first]))
+    assert by_wandb.fingerprint() == by_hydra.fingerprint()
+
+
+PISSA, OLORA = ["+peft.init_lora_weights=pissa"], ["+peft.init_lora_weights=olora"]
+
+
+@pytest.mark.parametrize("overrides", [[], ["peft=dora"], ["peft=vera"], PISSA, OLORA, ["generator=none", "+peft.bias=all"]])
 def test_next_run_of_a_process_finds_the_base_as_it_was_loaded(make_config: MakeConfig, overrides: list[str]) -> None:
-    config = make_config(*overrides)
+    config = make_config(*overrides, model="gpt2")  # it has biases
     expected = {name: weight.clone() for name, weight in load_base(config, None).named_parameters()}
     first = assemble(config, None)
     for parameter in first.adaptation.parameters():
         torch.nn.init.normal_(parameter)
     first.adaptation.write()
-    second = assemble(make_config(), None).model.get_base_model()
+    second = assemble(make_config(model="gpt2"), None).model.get_base_model()
     found = {name.replace(".base_layer", ""): weight for name, weight in second.named_parameters() if "lora_" not in name}
     assert found.keys() == expected.keys()
     assert all(torch.equal(weight, expected[name]) for name, weight in found.items())

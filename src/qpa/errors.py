@@ -19,7 +19,7 @@ class ConfigError(UserError):
 
 
 class NonFiniteLossError(UserError):
-    """The loss or a gradient became infinite or NaN; training stopped before the weights were touched."""
+    """The loss or a gradient became infinite or NaN; training stopped, with the last good checkpoint named."""
 
 
 class JobFailedError(UserError):

@@ -1,5 +1,6 @@
 """Files and folders that are there whole or not at all."""
 
+import fcntl
 import json
 import math
 import os
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from qpa.errors import ConfigError
 
 
 @contextmanager
@@ -26,6 +29,23 @@ def whole_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
             return
         shutil.rmtree(target, ignore_errors=True)
         os.replace(filled, target)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder while the block runs; the system frees it when a process ends, however that happens.
+
+    Raises:
+        ConfigError: another process is in it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise ConfigError("run_dir", folder, "another process is running this; wait for it, or change the config") from error
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:

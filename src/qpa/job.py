@@ -48,7 +48,6 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
         ConfigError: the checkpoint does not fit, or a library refuses one of the config's values.
     """
     quiet()
-    record.forget_peak_memory()
     loggers.check(config)
     make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
     if known_tensors(config) is None:  # else preflight has done it; what cannot work is refused before any weight is loaded
@@ -67,6 +66,7 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
         raise ConfigError("peft", config.peft["_target_"], f"the adapted model does not run: {reason}") from error
     module.configure_optimizers()
     if config.trainer.compile:
+        torch.compiler.reset()  # what an earlier job of a sweep has compiled counts against the limit
         module.language.compile()
     module.stores = open_stores(config, module, windows, base_folder=base_folder)
     from_step = _fit_checkpoint(config, assembly, checkpoint) if checkpoint else 0
@@ -101,6 +101,7 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], fold
     with loggers.opened(config, folder, job_type="train") as opened:
         trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, checkpoints])
         loggers.summarise(opened, assembly.parameters.metrics())
+        record.forget_peak_memory()
         fit(config, trainer, prepared, windows, checkpoints=checkpoints)
         measure(config, trainer, module, windows)
         peft_model.save_adapter(assembly.model, folder / "adapter", base_name=source.published_name(config.model))

@@ -8,6 +8,7 @@ from pathlib import Path
 from qpa import preflight, record, source, table, text, tokenizer
 from qpa.config import Config
 from qpa.errors import ConfigError
+from qpa.files import locked
 
 
 def train(config: Config) -> None:
@@ -22,6 +23,11 @@ def train(config: Config) -> None:
         table.show(record.read(folder), folder)
         return
     _claim(folder, config)
+    with locked(folder):
+        _train(config, folder)
+
+
+def _train(config: Config, folder: Path) -> None:
     checkpoint = _checkpoint(folder, config)
     preflight.check(config)
     texts = text.read(config.data)

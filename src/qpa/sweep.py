@@ -7,9 +7,8 @@ how it ended. The runs themselves lie where single runs lie, so a sweep that is 
 import json
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +21,46 @@ from rich.markup import escape
 from rich.table import Table
 
 from qpa import cli, record
-from qpa.config import Config
+from qpa.config import Config, parse
 from qpa.errors import JobFailedError
 from qpa.files import write_json
 
 JOB = "job.json"
 
 
-@dataclass
-class Job:
-    """What a job tells of itself: its config, as soon as that is known to be one."""
+def run_job(composed: DictConfig, work: Callable[[Config], object]) -> None:
+    """Check a composed config and work on it; in a multirun keep a record, and raise a failure only at the end, for Hydra to count.
 
-    config: Config | None = None
+    Raises:
+        JobFailedError: the job of a multirun failed.
+    """
+    if not within():
+        with cli.one_line_errors():
+            work(parse(composed))
+        return
+    place, overrides = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
+    job: dict[str, Any] = {"number": HydraConfig.get().job.num, "status": "running", "error": None, "overrides": overrides}
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        config = parse(composed)
+        job["run"] = str(config.folder)
+        write_json(place / JOB, job)
+        work(config)
+        ours = record.read(Path(job["run"]))["qpa"]
+        job |= {"status": "success", "perplexity": ours["test"]["perplexity"], "ratio": ours["params"]["ratio"]}
+    except Exception as error:  # any: the other jobs go on
+        mendable = isinstance(error, cli.MENDABLE)
+        if cli.FULL_ERRORS or not mendable:
+            traceback.print_exc()
+        words = cli.describe(error) if mendable else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        job |= {"status": "failed", "error": words}
+    except BaseException:
+        job["status"] = "canceled"
+        raise
+    finally:
+        write_json(place / JOB, job)
+    if job["error"]:  # raised here: within `except` the new error would hold the failed model in memory until the sweep ends
+        _fail(job, fast=composed.get("fail_fast") is True)
 
 
 def within() -> bool:
@@ -41,41 +68,11 @@ def within() -> bool:
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-@contextmanager
-def job(*, fail_fast: bool) -> Iterator[Job]:
-    """Run one job; in a multirun its record is kept, and its failure is raised for Hydra to count, or at once ends all.
-
-    Raises:
-        JobFailedError: the job of a multirun failed.
-    """
-    this = Job()
-    if not within():
-        with cli.one_line_errors():
-            yield this
-        return
-    place, overrides = Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task)
-    _write(place, overrides, this, status="running")
-    try:
-        yield this
-    except (Exception, SystemExit) as error:
-        problem = cli.describe(error) if isinstance(error, cli.MENDABLE) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        _write(place, overrides, this, status="failed", error=problem)
-        if not isinstance(error, cli.MENDABLE):
-            traceback.print_exc()
-        print(f"qpa: job {place.name} failed: {problem}", file=sys.stderr)
-        if fail_fast:
-            sys.exit(1)
-        raise JobFailedError(f"{problem}  (job {place.name}: {' '.join(overrides)})") from None
-    except BaseException:
-        _write(place, overrides, this, status="canceled")
-        raise
-    _write(place, overrides, this, status="success")
-
-
-def _write(place: Path, overrides: list[str], this: Job, *, status: str, error: str | None = None) -> None:
-    place.mkdir(parents=True, exist_ok=True)
-    folder = str(this.config.folder) if this.config else None
-    write_json(place / JOB, {"status": status, "error": error, "overrides": overrides, "run": folder})
+def _fail(job: dict[str, Any], *, fast: bool) -> None:
+    print(f"qpa: job {job['number']} failed: {job['error']}", file=sys.stderr)
+    if fast:
+        sys.exit(1)
+    raise JobFailedError(f"{job['error']}  (job {job['number']}: {' '.join(job['overrides'])})")
 
 
 class Remembered(Callback):
@@ -99,14 +96,14 @@ def overview() -> Iterator[None]:
 
 
 def show(folder: Path) -> None:
-    """A line for every job of a sweep."""
-    paths = sorted(folder.glob(f"*/{JOB}"), key=lambda path: int(path.parent.name))
-    jobs = {path.parent.name: json.loads(path.read_text()) for path in paths}
-    common = set.intersection(*(set(job["overrides"]) for job in jobs.values())) if len(jobs) > 1 else set()
+    """A line for every job of a sweep, with what its own overrides are."""
+    jobs = sorted((json.loads(path.read_text()) for path in folder.rglob(JOB)), key=lambda job: int(job["number"]))
+    if not jobs:
+        return
+    common = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     table = Table("job", "ended", "test perplexity", "ratio", "what", title=str(folder), title_justify="left")
-    for number, job in jobs.items():
-        result = record.read(Path(job["run"])) if job["status"] == "success" else None
-        numbers = (f"{result['qpa']['test']['perplexity']:.3f}", f"{result['qpa']['params']['ratio']:.2%}") if result else ("-", "-")
+    for job in jobs:
+        numbers = (f"{job['perplexity']:.3f}", f"{job['ratio']:.2%}") if job["status"] == "success" else ("-", "-")
         own = " ".join(override for override in job["overrides"] if override not in common)
-        table.add_row(number, job["status"], *numbers, escape(f"{own}  {job['error'] or ''}"))
+        table.add_row(str(job["number"]), job["status"], *numbers, escape(f"{own}  {job['error'] or ''}"))
     Console(soft_wrap=True).print(table)
