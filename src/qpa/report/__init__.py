@@ -1,0 +1,1 @@
+"""From the records of many runs to an honest comparison: `runs` reads them, `compare` judges, `verdict` says it in words."""
