@@ -243,17 +243,24 @@ def test_non_finite_loss_stops_before_harm_and_keeps_the_last_checkpoint(
     assert record.read(config.folder)["train_info"]["status"] == "failed"
 
 
-@pytest.mark.parametrize("overrides", [[], ["peft=dora", "model.gradient_checkpointing=true"]])
-def test_compiled_layers_train_as_plain_ones_do(make_config: MakeConfig, tmp_path: Path, overrides: list[str]) -> None:
-    exact = [*overrides, "trainer.precision=32-true", "trainer.max_steps=3"]
-    torch.compiler.reset()
+@pytest.mark.parametrize(
+    ("overrides", "tolerance"),
+    [
+        (["trainer.precision=32-true"], 1e-4),
+        (["trainer.precision=bf16-mixed"], 1e-2),
+        (["trainer.precision=32-true", "peft=dora", "model.gradient_checkpointing=true"], 1e-4),
+    ],
+)
+def test_compiled_layers_train_as_plain_ones_do(make_config: MakeConfig, tmp_path: Path, overrides: list[str], tolerance: float) -> None:
+    exact = [*overrides, "trainer.max_steps=3"]
+    counters.clear()
     losses = []
     for compiled in (False, True):
         assert counters["frames"]["ok"] == 0
         folder, _ = train(make_config(*exact, f"trainer.compile={compiled}", f"run_dir={tmp_path}/{compiled}"))
         losses.append([float(row["train/loss"]) for row in csv.DictReader((folder / "metrics.csv").open()) if row["train/loss"]])
     assert counters["frames"]["ok"] > 0
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert losses[0] == pytest.approx(losses[1], rel=tolerance)
 
 
 def test_finished_run_is_shown_and_not_run_again(make_config: MakeConfig, capsys: pytest.CaptureFixture) -> None:

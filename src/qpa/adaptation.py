@@ -20,7 +20,8 @@ class Leaves:
 
     Args:
         layout: where each tensor lies in the flat vector.
-        parameters: the PEFT model's trainable parameters by name; their present values fill the vector, in their dtype.
+        parameters: the PEFT model's trainable parameters by name; their present values fill the vector, in their dtype
+            (the widest, where they differ).
     """
 
     def __init__(self, layout: Layout, parameters: dict[str, nn.Parameter]) -> None:
@@ -56,13 +57,16 @@ class GeneratedAdaptation(nn.Module):
         self._generated: Tensor | None = None
 
     def write(self) -> None:
-        """Put the generator's present output into the adapter, unless this step's output is already there."""
+        """Put the generator's present output into the adapter, unless this step's output is already there.
+
+        It must not change between forward and backward: views made by `.data` do not tell autograd that they were written to.
+        """
         if self._generated is not None:
             return
         leaves, device = self.leaves, self.generator.device
         if not leaves.bound(device):
             leaves.bind(device)
-        straight = leaves.values.detach() if leaves.values.dtype == torch.float32 else None
+        straight = leaves.values.detach() if leaves.values.dtype == torch.float32 and self.generator.used is None else None
         with torch.autocast(device.type, enabled=False):  # generated weights are fp32 under any trainer precision
             generated = self.generator(straight)
         if generated.data_ptr() != leaves.values.data_ptr():

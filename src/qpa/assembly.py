@@ -1,7 +1,6 @@
 """From a config to the objects of a run: base model, PEFT adapter, generator, adaptation."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -9,12 +8,14 @@ from transformers import PreTrainedModel
 
 from qpa import base_model, peft_model
 from qpa.adaptation import Adaptation, DirectAdaptation, GeneratedAdaptation, Leaves
-from qpa.config import Config, ModelConfig
+from qpa.config import Config
 from qpa.layout import AdapterTensor, Layout
 from qpa.parameters import Parameters, count, direct
 from qpa.peft_model import AdaptedModel
 from qpa.preflight import check_layout
 from qpa.recipe import make_generator
+
+_KEPT: dict[tuple, PreTrainedModel] = {}  # the last base model
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ def assemble(config: Config, folder: Path | None) -> Assembly:
     base = _shared_base(config, folder)
     model = peft_model.wrap(base, peft_config, seed=config.seed, gradient_checkpointing=config.model.gradient_checkpointing)
     parameters = peft_model.adapter_parameters(model)
+    for parameter in parameters.values():
+        parameter.data = parameter.data.clone()  # peft may train biases of the base, whose memory other runs share
     plain = sum(p.numel() for p in parameters.values())
     layout = check_layout(config, peft_model.adapter_tensors(model))
     if layout is None:
@@ -57,21 +60,15 @@ def planned_adapter(config: Config, folder: Path | None) -> tuple[list[AdapterTe
 
 def load_base(config: Config, folder: Path | None) -> PreTrainedModel:
     """The frozen model; random weights are drawn from the seed."""
-    return _load(config.model, folder, config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return base_model.load(config.model, folder)
 
 
 def _shared_base(config: Config, folder: Path | None) -> PreTrainedModel:
     """The same for training: modules of its own on weights that stay loaded for the next run of this process, as in a sweep."""
-    seed = config.seed if folder is None else 0
-    return base_model.sharing_weights(_kept(config.model.model_dump_json(), folder, seed, base_model.frozen_dtype()))
-
-
-@lru_cache(maxsize=1)
-def _kept(settings: str, folder: Path | None, seed: int, _: torch.dtype) -> PreTrainedModel:
-    return _load(ModelConfig.model_validate_json(settings), folder, seed)
-
-
-def _load(model: ModelConfig, folder: Path | None, seed: int) -> PreTrainedModel:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return base_model.load(model, folder)
+    key = (config.model.model_dump_json(), folder, config.seed if folder is None else 0, base_model.frozen_dtype())
+    if key not in _KEPT:
+        _KEPT.clear()  # first: two would not always fit
+        _KEPT[key] = load_base(config, folder)
+    return base_model.sharing_weights(_KEPT[key])

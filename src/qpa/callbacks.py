@@ -29,10 +29,18 @@ class StepClock(Callback):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         self._steps += 1
-        if trainer.global_step % trainer.log_every_n_steps == 0 or trainer.global_step == trainer.max_steps:  # pyright: ignore
-            self.seconds += [self._spent / self._steps] * self._steps
+        if not self.seconds or trainer.global_step % trainer.log_every_n_steps == 0:  # pyright: ignore  # the first warms up, and counts by itself
+            self._count()
             pl_module.log("train/seconds_per_step", self.seconds[-1])
-            self._steps, self._spent = 0, 0.0
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The steps since the last that was logged count too."""
+        if self._steps:
+            self._count()
+
+    def _count(self) -> None:
+        self.seconds += [self._spent / self._steps] * self._steps
+        self._steps, self._spent = 0, 0.0
 
 
 class PlainProgress(Callback):

@@ -15,6 +15,8 @@ from qpa.errors import ConfigError
 OURS = {"strategy", "num_nodes", "max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
 VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger")  # keys that do not change what a run computes
 
+SHOWN = ("log_every_n_steps", "enable_progress_bar")  # of `trainer`, likewise
+
 
 class Section(BaseModel):
     """A config group: types are not coerced, unknown keys are refused."""
@@ -217,6 +219,8 @@ class Config(Section):
         """Eight hexadecimal digits that change when a value that the result depends on changes."""
         unused = {"latents", "circuit", "mapper"} if self.generator.kind == "none" else set()
         kept = self.model_dump(by_alias=True, exclude={*VOLATILE, *unused})
+        for key in SHOWN:
+            kept["trainer"].pop(key)
         data = self.data
         kept["text"] = [_digest(Path(f)) for f in (*data.train_files, *data.val_files, *data.test_files)]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]

@@ -91,7 +91,7 @@ class LanguageModel:
         """The body without adapter and without dropout, `[B, T, hidden]`."""
         training = self.base.training
         self.base.eval()
-        with self.unadapted():
+        with self.unadapted(), torch.compiler.set_stance("force_eager"):
             hidden = self.body(ids)
         self.base.train(training)
         return hidden

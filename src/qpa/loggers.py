@@ -61,7 +61,7 @@ def _wandb(config: Config, folder: Path, job_type: str) -> WandbLogger:
         os.environ[f"WANDB_{place}_DIR"] = str((folder / "wandb" / place.lower()).resolve())
     identity = folder / WANDB_ID
     if not identity.exists():
-        identity.write_text(uuid.uuid4().hex[:8])
+        identity.write_text((os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None) or uuid.uuid4().hex[:8])
     run = wandb.init(
         project=config.logger.project,
         name=folder.name,

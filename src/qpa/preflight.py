@@ -54,7 +54,7 @@ def _check_method(config: Config) -> None:
     prompt = config.peft.get("num_virtual_tokens", 1)
     if not isinstance(prompt, int) or prompt < 1:
         raise ConfigError("peft.num_virtual_tokens", prompt, "should be an integer of at least 1")
-    if config.trainer.compile and not any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++", "cl"))):
+    if config.trainer.compile and not shutil.which(os.environ.get("CXX", "g++")):
         raise ConfigError("trainer.compile", True, "needs a C++ compiler, and none is on the PATH; install g++, or set it to false")
     if method == "peft.PrefixTuningConfig" and config.model.gradient_checkpointing:
         raise ConfigError(
@@ -108,7 +108,8 @@ def make_layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout:
 def check_memory(config: Config, *, circuits: int, qubits: int) -> None:
     """Refuse circuits whose states do not fit half of this machine's memory."""
     real = config.circuit.backend == "statevector"
-    per_state = circuits * (4 * REAL_STATES if real else 8 * COMPLEX_STATES * qubits * config.circuit.layers)
+    tables = 4 * 2 * qubits  # of the gradient's signs, once for all circuits
+    per_state = circuits * 4 * REAL_STATES + tables if real else circuits * 8 * COMPLEX_STATES * qubits * config.circuit.layers
     room = psutil.virtual_memory().total // 2
     needed = per_state << qubits
     if needed > room:

@@ -4,6 +4,7 @@
 not known is null.
 """
 
+import gc
 import json
 import math
 import platform
@@ -123,7 +124,9 @@ def summary(result: Record) -> dict[str, float]:
 
 
 def peak_memory() -> int:
-    """The most memory this process has held so far, bytes: of the GPU where one is used, else resident in main memory."""
+    """The most memory this process has held since `forget_peak_memory`, where the system can forget.
+
+    In bytes: of the GPU where one is used, else resident in main memory."""
     import torch
 
     if torch.cuda.is_available():
@@ -136,9 +139,10 @@ def peak_memory() -> int:
 
 
 def forget_peak_memory() -> None:
-    """Let `peak_memory` count from now, where the system can: an earlier job of a sweep may have taken more."""
+    """Let `peak_memory` count from now, where the system can: not what loading took, nor an earlier job of a sweep."""
     import torch
 
+    gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):

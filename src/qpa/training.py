@@ -46,6 +46,7 @@ class FineTuning(LightningModule):
         self.schedule = config.optimizer
         self.settings = config.trainer
         self.seed = config.seed
+        self.last_checked = 0
         self.paper_protocol = config.data.protocol == "paper"
         self.val_perplexity = Perplexity()
         self.held_out = nn.ModuleDict({f"{split}_{kind}": Perplexity() for split in HELD_OUT for kind in ("base", "adapted")})
@@ -88,11 +89,12 @@ class FineTuning(LightningModule):
         self.log("train/gradient_norm", norm)
         step = self.global_step + 1
         if self._checked(step) and not torch.isfinite(norm):
-            unchecked = self.settings.log_every_n_steps - 1
-            where = f"step {step}" + (f" or one of the {unchecked} before" if unchecked else "; the weights were not touched")
+            since = f" (step {self.last_checked} was the last that was checked)" if step > self.last_checked + 1 else ""
             kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
-            problem = f"loss or gradient is not finite at {where}, the last good checkpoint is {kept}"
+            problem = f"loss or gradient is not finite at step {step}{since}; the last good checkpoint is {kept}"
             raise NonFiniteLossError(f"{problem}; lower generator.lr={self.schedule.lr}")
+
+        self.last_checked = step if self._checked(step) else self.last_checked
 
     def _checked(self, step: int) -> bool:
         """Whether the program waits for the device at this step: it is logged, or a checkpoint follows, which must be a good one."""
