@@ -4,7 +4,6 @@ Times alternate in one process. Peak memory is that of a process of its own for 
 larger tensor back at once: what it keeps otherwise is up to a third more, by chance (docs/log.md).
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -15,7 +14,7 @@ from rich.table import Table
 
 from benchmarks.sides import DEVICE, batch, configured, generator_alone, module, optimizer_of, step
 from benchmarks.timing import finish, medians, rounds
-from qpa.record import peak_memory
+from qpa.record import forget_peak_memory, peak_memory
 
 QUICK_TOKENS = 256  # of a step
 ALONE = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "OMP_NUM_THREADS": "1"}
@@ -33,7 +32,10 @@ SIDES = {"PEFT": "generator=none", "QPA": "generator=qpa"}
 def main(quick: bool) -> None:
     """Time every case, print."""
     cases = dict(list(CASES.items())[:1]) if quick else CASES
-    rows = {name: measure(overrides, QUICK_TOKENS if quick else tokens, quick=quick) for name, (tokens, overrides) in cases.items()}
+    rows = {}
+    for name, (tokens, overrides) in cases.items():
+        rows[name] = measure(overrides, QUICK_TOKENS if quick else tokens, quick=quick)
+        print(f"{name}: time {rows[name]['time_ratio']:.3f}, memory {rows[name]['memory_ratio']:.3f}", file=sys.stderr)
     table = Table("", "tokens", "PEFT s", "QPA s", "time ratio", "generator alone s", "PEFT GiB", "QPA GiB", "memory ratio")
     for name, row in rows.items():
         seconds, peaks = row["seconds"], row["peak_bytes"]
@@ -55,7 +57,7 @@ def measure(overrides: tuple[str, ...], tokens: int, *, quick: bool) -> dict:
         vocabulary = found[name].language.vocabulary
         windows = batch(config, vocabulary, tokens // config.data.context)
         sides[name] = step(config, found[name], windows, optimizer_of(found[name]))
-    times = rounds(sides, repeats=8 if quick else 20)
+    times = rounds(sides, repeats=10 if quick else 20)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     seconds |= medians({"generator alone": generator_alone(found["QPA"])}, repeats=20)
     return {
@@ -71,7 +73,7 @@ def peak_bytes(overrides: tuple[str, ...], tokens: int) -> dict[str, int]:
     """Peak of each side over two steps, in a process that does nothing else; both processes at once."""
     command, alone = [sys.executable, "-m", "benchmarks.step", "--side", str(tokens), *overrides], os.environ | ALONE
     processes = {name: subprocess.Popen([*command, kind], stdout=subprocess.PIPE, text=True, env=alone) for name, kind in SIDES.items()}
-    return {name: json.loads(process.communicate()[0].splitlines()[-1]) for name, process in processes.items()}
+    return {name: int(process.communicate()[0].split()[-1]) for name, process in processes.items()}
 
 
 def side(tokens: int, overrides: list[str]) -> None:
@@ -80,9 +82,10 @@ def side(tokens: int, overrides: list[str]) -> None:
     trained = module(config)
     windows = batch(config, trained.language.vocabulary, tokens // config.data.context)
     once = step(config, trained, windows, optimizer_of(trained))
+    forget_peak_memory()
     for _ in range(2):
         once()
-    print(json.dumps(peak_memory()))
+    print(peak_memory())
 
 
 if __name__ == "__main__":

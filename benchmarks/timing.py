@@ -36,8 +36,8 @@ def rounds(sides: Mapping[str, Callable[[], object]], *, repeats: int, seconds: 
     gc.freeze()  # what is left is not garbage: collecting before each measurement is fast
     spent = 0.0
     for round_number in range(repeats):
-        for name, side in sides.items():
-            found[name].append(_measure(side, calls[name]))
+        for name in list(sides)[:: -1 if round_number % 2 else 1]:  # to and fro: no side always follows the same one
+            found[name].append(_measure(sides[name], calls[name]))
             spent += found[name][-1] * calls[name]
         if spent > seconds and round_number >= 2:
             break

@@ -14,8 +14,8 @@ from qpa.errors import ConfigError
 
 OURS = {"strategy", "num_nodes", "max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
 VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger")  # keys that do not change what a run computes
-
 SHOWN = ("log_every_n_steps", "enable_progress_bar")  # of `trainer`, likewise
+GENERATED_ONLY = ("latents", "circuit", "mapper")  # groups without effect where the adapter itself is trained
 
 
 class Section(BaseModel):
@@ -217,7 +217,7 @@ class Config(Section):
 
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change when a value that the result depends on changes."""
-        unused = {"latents", "circuit", "mapper"} if self.generator.kind == "none" else set()
+        unused = GENERATED_ONLY if self.generator.kind == "none" else ()
         kept = self.model_dump(by_alias=True, exclude={*VOLATILE, *unused})
         for key in SHOWN:
             kept["trainer"].pop(key)

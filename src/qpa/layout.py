@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from qpa.errors import ConfigError
 
@@ -32,12 +33,12 @@ class AdapterTensor:
     shape: tuple[int, ...]
     module: str
 
-    @property
+    @cached_property
     def size(self) -> int:
         """How many numbers it holds."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def transposed(self) -> bool:
         """Whether its rows are the columns of the matrix: rows run along the longer axis.
 
@@ -45,23 +46,23 @@ class AdapterTensor:
         """
         return len(self.shape) == 2 and self.shape[0] > self.shape[1] and "lokr_" not in self.name
 
-    @property
+    @cached_property
     def row(self) -> int:
         """Length of one row."""
         return self.shape[0] if self.transposed else self.shape[-1]
 
-    @property
+    @cached_property
     def rows(self) -> int:
         """How many rows."""
         return self.size // self.row
 
-    @property
+    @cached_property
     def layer(self) -> int:
         """The layer its name counts, 0 where there is none."""
         number = re.search(NUMBER, self.name)
         return int(number[1]) if number else 0
 
-    @property
+    @cached_property
     def kind(self) -> str:
         """Its name without the layer: the same for the same tensor of every layer."""
         return re.sub(NUMBER, ".*", self.name, count=1)

@@ -9,6 +9,7 @@ import json
 import math
 import platform
 import resource
+import shlex
 import statistics
 import subprocess
 import time
@@ -19,6 +20,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from qpa.config import Config, parse
@@ -27,6 +30,7 @@ from qpa.files import write_json
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
+JOB = "job.json"  # of a sweep, in the sweep's own folder
 WANDB_ID = "wandb-id.txt"
 PACKAGES = ("qpa", "torch", "transformers", "peft", "pytorch-lightning", "datasets", "tokenizers", "torchquantum")
 
@@ -60,6 +64,7 @@ def _blank(config: Config) -> Record:
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "total_time": None,
             "experiment_name": config.name,
+            "command": _command(),
             "train_config": plain,
             "peft_config": plain["peft"],
             "error_msg": None,
@@ -147,6 +152,16 @@ def forget_peak_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def _command() -> str | None:
+    """What runs this run alone again; None where it was not started by Hydra."""
+    if not HydraConfig.initialized():
+        return None
+    overrides = list(HydraConfig.get().overrides.task)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        overrides.append("hydra.mode=RUN")  # a sweep file among the overrides would start the whole sweep
+    return shlex.join(["python", "train.py", *overrides])
 
 
 def _version(package: str) -> str | None:

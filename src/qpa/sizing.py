@@ -43,7 +43,7 @@ def search(config: Config, tensors: list[AdapterTensor], ratio: float) -> tuple[
         layout = make_layout(candidate, tensors)
         narrowest = counted(resized(candidate, 1), layout)
         smallest = min(smallest, narrowest.trainable)
-        width = _widest(candidate, layout, budget)
+        width = _widest(candidate, layout, budget) if narrowest.trainable <= budget else 0
         if width and (best is None or width > best[0]):
             best = width, resized(candidate, width)
         if width >= NARROWEST and (layout.circuits == 1 or narrowest.circuit <= ANGLES_SHARE * budget):

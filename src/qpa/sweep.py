@@ -24,8 +24,7 @@ from qpa import cli, record
 from qpa.config import Config, parse
 from qpa.errors import JobFailedError
 from qpa.files import write_json
-
-JOB = "job.json"
+from qpa.record import JOB
 
 
 def run_job(composed: DictConfig, work: Callable[[Config], object]) -> None:

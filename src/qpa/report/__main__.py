@@ -1,4 +1,4 @@
-"""`python -m qpa.report [runs=outputs] [out=report]`: compare all runs under a folder, in words, as CSV and as JSON."""
+"""`python -m qpa.report [runs=outputs] [out=report]`: compare all runs under a folder: in words, as a page, figures, CSV and JSON."""
 
 import csv
 import sys
@@ -6,16 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-
 from qpa import cli
 from qpa.errors import UsageError
 from qpa.files import write_json
+from qpa.report import images, page
 from qpa.report.compare import Comparison, Difference, Setting, compare
-from qpa.report.runs import Found, find
-from qpa.report.verdict import sentences
+from qpa.report.runs import Found, Run, find
+from qpa.report.verdict import sentences, show
 
+MOST_DRAWN = 3  # tasks as PNG; the page has all
+LONG = ("curve", "config")  # of a run: not in tables
 USAGE = "usage: python -m qpa.report [runs=outputs] [out=report]"
 
 
@@ -30,29 +30,16 @@ def main(arguments: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "report.json", as_json(found, comparisons))
     _write_csv(out / "report.csv", found)
-    console = Console(soft_wrap=True, highlight=False)
-    for line in words(found, comparisons):
-        console.print(escape(line))
-    print(out)
-
-
-def words(found: Found, comparisons: list[Comparison]) -> list[str]:
-    """The whole verdict, and what was left out of it."""
-    lines = []
-    if len(comparisons) > 1:
-        lines.append(f"{len(comparisons)} tasks (model, text, tokens read): runs are compared within each, not across.")
-    for comparison in comparisons:
-        runs = sum(len(s.runs) for s in comparison.settings)
-        lines += [f"Task {comparison.task}, {runs} run(s) of {len(comparison.settings)} setting(s):"]
-        lines += [f"  {sentence}" for sentence in sentences(comparison)]
-    lines += [f"Not finished: {folder} ({reason})" for folder, reason in found.unfinished.items()]
-    return lines + [f"Damaged, left out: {folder} ({reason})" for folder, reason in found.damaged.items()]
+    page.write(out / "index.html", found, comparisons)
+    images.write(out, comparisons[:MOST_DRAWN])
+    show(found, comparisons)
+    print(out / "index.html")
 
 
 def as_json(found: Found, comparisons: list[Comparison]) -> dict[str, Any]:
     """All numbers of the report."""
     return {
-        "runs": [asdict(run) for run in found.finished],
+        "runs": [_flat(run) for run in found.finished],
         "unfinished": found.unfinished,
         "damaged": found.damaged,
         "tasks": [
@@ -70,6 +57,11 @@ def as_json(found: Found, comparisons: list[Comparison]) -> dict[str, Any]:
     }
 
 
+def _flat(run: Run) -> dict[str, Any]:
+    kept = {key: getattr(run, key) for key in Run.__dataclass_fields__ if key not in LONG}
+    return kept | {"ratio": run.ratio}
+
+
 def _setting(setting: Setting) -> dict[str, Any]:
     first = setting.first
     known = {key: getattr(first, key) for key in ("setting", "method", "generator", "learning_rate", "trainable", "plain_peft", "ratio")}
@@ -83,7 +75,7 @@ def _difference(difference: Difference) -> dict[str, Any]:
 
 def _write_csv(path: Path, found: Found) -> None:
     with path.open("w", newline="") as file:
-        rows = [asdict(run) | {"ratio": run.ratio} for run in found.finished]
+        rows = [_flat(run) for run in found.finished]
         writer = csv.DictWriter(file, fieldnames=rows[0] if rows else ["folder"])
         writer.writeheader()
         writer.writerows(rows)

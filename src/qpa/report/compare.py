@@ -7,14 +7,16 @@ Runs are compared within one task only; rates are chosen by validation perplexit
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
 
-from qpa.report.runs import Run
+from qpa.config import GENERATED_ONLY
+from qpa.report.runs import UNSHARED, Run
 
 CONFIDENCE = 0.95
+NAMED = (*UNSHARED, "generator.kind", "latents.kind", "peft")  # told by seed, method or generator, or of no effect on a result
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Comparison:
         baseline: plain PEFT as LoRA where there is one, at the rate and rank that validation prefers; None without any.
         against_baseline: every other method at its own best rate.
         against_controls: every circuit against what stands in its place, all else equal.
+        varied: config keys that tell settings apart, but for what a setting's method and generator say.
         front: of trained count and test perplexity: nothing is better in one and no worse in the other.
     """
 
@@ -81,7 +84,21 @@ class Comparison:
     baseline: Setting | None
     against_baseline: list[Difference]
     against_controls: list[Difference]
+    varied: list[str]
     front: list[Setting]
+
+
+Value = Callable[[Setting], float]
+
+
+def trained(setting: Setting) -> float:
+    """How many numbers a setting trains."""
+    return setting.first.trainable
+
+
+def perplexity(setting: Setting) -> float:
+    """On the test text, mean over seeds."""
+    return setting.perplexity.mean
 
 
 def compare(runs: Iterable[Run]) -> list[Comparison]:
@@ -130,7 +147,21 @@ def _compare(task: str, runs: list[Run]) -> Comparison:
         for other in settings
         if s.first.generator == "circuit" and other.first.generator != "circuit" and other.first.beside == s.first.beside
     ]
-    return Comparison(task, settings, baseline, [d for d in others if d], [d for d in controls if d], front(settings))
+    return Comparison(task, settings, baseline, [d for d in others if d], [d for d in controls if d], _varied(settings), front(settings))
+
+
+def uses(run: Run, key: str) -> bool:
+    """Whether a config key has any effect on the run."""
+    group = key.partition(".")[0]
+    if run.generator == "none":
+        return group not in GENERATED_ONLY
+    return group != "circuit" or run.generator in ("circuit", "frozen_circuit")
+
+
+def _varied(settings: list[Setting]) -> list[str]:
+    runs = [s.first for s in settings]
+    keys = dict.fromkeys(key for run in runs for key in run.config if key.partition(".")[0] not in NAMED and key not in NAMED)
+    return [key for key in keys if len({str(run.config.get(key)) for run in runs if uses(run, key)}) > 1]
 
 
 def _best_rates(settings: list[Setting]) -> list[Setting]:
@@ -144,12 +175,8 @@ def _best_rates(settings: list[Setting]) -> list[Setting]:
     return list(best.values())
 
 
-def front(settings: Sequence[Setting]) -> list[Setting]:
-    """The Pareto front of trained count and mean test perplexity, smallest first."""
-
-    def beaten(s: Setting) -> bool:
-        ours = (s.first.trainable, s.perplexity.mean)
-        points = [(o.first.trainable, o.perplexity.mean) for o in settings]
-        return any(p[0] <= ours[0] and p[1] <= ours[1] and p != ours for p in points)
-
-    return [s for s in settings if not beaten(s)]
+def front(settings: Sequence[Setting], x: Value = trained, y: Value = perplexity) -> list[Setting]:
+    """The Pareto front of two values of which less is better, by `x`: no other setting is better in one and as good in the other."""
+    points = [(x(s), y(s)) for s in settings]
+    kept = [s for s, (a, b) in zip(settings, points, strict=True) if not any(p <= a and q <= b and (p, q) != (a, b) for p, q in points)]
+    return sorted(kept, key=lambda s: (x(s), y(s)))

@@ -1,48 +1,91 @@
 """The comparison in words, from its numbers alone."""
 
-from qpa.report.compare import Comparison, Difference, Setting
+from rich.console import Console
+from rich.markup import escape
+
+from qpa.report.compare import Comparison, Difference, Setting, uses
+from qpa.report.runs import Found
 
 NAMES = {"circuit": "the circuit", "frozen_circuit": "an untrained circuit", "table": "a learned table", "mlp": "a small MLP"}
 NAMES |= {"mps": "a matrix-product state", "zeros": "nothing in its place", "random": "random numbers"}
 
+MOST_TOLD = 6  # settings in words; where there are more, those on the front
+
+
+def show(found: Found, comparisons: list[Comparison]) -> None:
+    """Print the whole verdict, and what was left out of it."""
+    console = Console(soft_wrap=True, highlight=False)
+    for line in words(found, comparisons):
+        console.print(escape(line))
+
+
+def words(found: Found, comparisons: list[Comparison]) -> list[str]:
+    """The lines of `show`."""
+    lines = []
+    if len(comparisons) > 1:
+        lines.append(f"{len(comparisons)} tasks (model, text, tokens read): runs are compared within each, not across.")
+    for comparison in comparisons:
+        runs = sum(len(s.runs) for s in comparison.settings)
+        lines += [f"Task {comparison.task}, {runs} run(s) of {len(comparison.settings)} setting(s):"]
+        lines += [f"  {sentence}" for sentence in sentences(comparison)]
+    lines += [f"Not finished: {folder} ({reason})" for folder, reason in found.unfinished.items()]
+    return lines + [f"Damaged, left out: {folder} ({reason})" for folder, reason in found.damaged.items()]
+
+
+def label(setting: Setting, comparison: Comparison) -> str:
+    """A setting's name in a figure: what tells it from the task's other settings."""
+    run = setting.first
+    method = run.method if len({s.first.method for s in comparison.settings}) > 1 else ""
+    if run.generator == "none":
+        kind = f"plain {method or run.method}"
+    else:
+        kind = f"{method}, {NAMES[run.generator]}" if method else NAMES[run.generator]
+    return " ".join(
+        [kind, *(f"{key.split('.')[-1]}={run.config[key]}" for key in comparison.varied if key in run.config and uses(run, key))]
+    )
+
 
 def sentences(comparison: Comparison) -> list[str]:
-    """The circuit's case first, then every method against plain PEFT."""
-    lines = [_against_controls(comparison.against_controls)] if comparison.against_controls else []
+    """The circuit's case first, then plain PEFT, then what is on the Pareto front against it."""
+    lines = _against_controls(comparison.against_controls) if comparison.against_controls else []
     if comparison.baseline is None:
         return [*lines, "No plain PEFT run of this task: nothing to compare with (generator=none)."]
     plain = comparison.baseline
     lines.append(f"Plain {plain.first.method}, {plain.first.trainable:,} numbers: perplexity {_estimate(plain)}.")
-    return lines + [_against_baseline(difference) for difference in comparison.against_baseline]
+    told = [d for d in comparison.against_baseline if d.setting in comparison.front or len(comparison.against_baseline) <= MOST_TOLD]
+    lines += [_against_baseline(difference, comparison) for difference in told]
+    if others := len(comparison.against_baseline) - len(told):
+        lines.append(f"{others} other setting{'s are' if others > 1 else ' is'} not on the Pareto front.")
+    return lines
 
 
-def _against_controls(differences: list[Difference]) -> str:
-    better = [d for d in differences if d.significant and d.difference.mean < 0]
-    worse = [d for d in differences if d.significant and d.difference.mean > 0]
-    same = [d for d in differences if not d.significant and d.difference.seeds > 1]
-    open_yet = [d for d in differences if d.difference.seeds == 1]
-    parts = [
-        f"{words} {', '.join(f'{_control(d)} ({_signed(d)})' for d in group)}"
-        for words, group in (
-            ("is not distinguishable from", same),
-            ("is better than", better),
-            ("is worse than", worse),
-            ("cannot be told by one seed from", open_yet),
-        )
-        if group
-    ]
-    return f"The circuit {'; it '.join(parts)}."
+def _against_controls(differences: list[Difference]) -> list[str]:
+    """Whether the circuit matters, in a sentence; the numbers in the next."""
+    groups: dict[str, list[Difference]] = {}
+    for difference in differences:
+        groups.setdefault(_judged(difference), []).append(difference)
+    claims = [f"{words} {_listed([NAMES[d.against.first.generator] for d in group])}" for words, group in groups.items()]
+    numbers = [f"against {NAMES[d.against.first.generator]} {_signed(d)}" for d in differences]
+    return [f"The circuit {'; it '.join(claims)}.", f"Its perplexity: {'; '.join(numbers)}."]
 
 
-def _against_baseline(difference: Difference) -> str:
-    run = difference.setting.first
-    what = f"{run.method}, {'plain' if run.generator == 'none' else 'generated with ' + NAMES[run.generator]}"
-    share = run.trainable / difference.against.first.trainable
-    return f"{what}, at {share:.1%} of its numbers: perplexity {_estimate(difference.setting)}, {_signed(difference)}."
+def _judged(difference: Difference) -> str:
+    if difference.difference.seeds == 1:
+        return "cannot be told by one seed from"
+    if not difference.significant:
+        return "is not distinguishable from"
+    return "is better than" if difference.difference.mean < 0 else "is worse than"
 
 
-def _control(difference: Difference) -> str:
-    return NAMES[difference.against.first.generator]
+def _listed(names: list[str]) -> str:
+    names = list(dict.fromkeys(names))
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _against_baseline(difference: Difference, comparison: Comparison) -> str:
+    share = difference.setting.first.trainable / difference.against.first.trainable
+    name = label(difference.setting, comparison)
+    return f"At {share:.2%} of its numbers, {name}: perplexity {_estimate(difference.setting)}, {_signed(difference)}."
 
 
 def _signed(difference: Difference) -> str:
@@ -51,7 +94,7 @@ def _signed(difference: Difference) -> str:
     if found.half_width is None:
         return f"{amount}, one seed: no interval"
     low, high = found.mean - found.half_width, found.mean + found.half_width
-    chance = "" if difference.p is None else f", paired t-test p={difference.p:.2g}"
+    chance = "" if difference.p is None else f", paired t-test p = {difference.p:.2g}"
     return f"{amount}, 95 % interval {low:+.3g} to {high:+.3g}, {found.seeds} seeds{chance}"
 
 
