@@ -25,6 +25,13 @@ TINY = {
 FITTING = {"peft=fourierft": ["peft.n_frequency=50"], "peft=vblora": ["peft.vector_length=8", "peft.num_vectors=16"]}  # tiny widths
 
 
+def command_line(text_file: Path, folder: Path) -> list[str]:
+    """Overrides for a process of its own: a tiny random model, a short text, a cache in `folder`, runs that are named `tiny`."""
+    shape = ["model.weights=random", "model.num_layers=1", *(f"model.architecture.{key}={value}" for key, value in LLAMA.items())]
+    text = ["data=text", f"data.train_files=[{text_file}]", "data.val_fraction=0.1", "data.context=32", "data.batch_size=2"]
+    return [*shape, *text, f"cache_dir={folder}/cache", "name=tiny", "trainer.val_every=1000"]
+
+
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some real prose of the standard library: 20,000 characters."""

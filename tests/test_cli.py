@@ -41,7 +41,7 @@ def command(*arguments: str, module: str | None = None, **environment: str) -> s
         (["mapper.width=0"], 1, ["mapper.width=0", "greater than or equal to 1"]),
         (["mapper.chunk_size=1"], 1, ["mapper.chunk_size=1", "at most 500,000"]),
         (["data.train_files=[README.md]"], 1, ["data.train_files=['README.md']", "data=text"]),
-        (["trainer.devices=2"], 1, ["trainer.devices=2", "should be 1"]),
+        (["trainer.devices=2"], 1, ["devices=2", "a run trains on one device", "hydra/launcher=processes"]),
         (["+trainer.max_epochs=2"], 1, ["trainer", "max_epochs cannot be set"]),
         (["+trainer.limit_val_batches=0"], 1, ["trainer", "limit_val_batches=0"]),
         (["run_dir=conf"], 1, ["run_dir=conf", "neither empty nor a run's folder"]),

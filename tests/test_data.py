@@ -12,10 +12,11 @@ from qpa.config import Config
 from qpa.data import IGNORED, windows
 from qpa.errors import ConfigError
 from qpa.loaders import ShuffledWindows
-from qpa.text import SPLITS, Texts
+from qpa.text import Texts
 from qpa.tokenizer import TextEncoder, byte_encoder
 
 MakeConfig = Callable[..., Config]
+SPLITS = ("train", "val", "test")
 PROSE = "Zwölf Boxkämpfer jagen Viktor\nquer über den großen Sylter Deich. " * 9
 
 

@@ -13,10 +13,12 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM
 
-from qpa import evaluate, export, record, run
+from qpa import evaluate, export, peft_model, record, run
 from qpa.adaptation import GeneratedAdaptation
+from qpa.assembly import load_base
 from qpa.config import Config
 from qpa.errors import ConfigError, NonFiniteLossError, UsageError
+from qpa.tokenizer import TextEncoder, byte_encoder
 from qpa.verbs import named_run
 
 MakeConfig = Callable[..., Config]
@@ -303,8 +305,65 @@ def test_wandb_writes_offline_into_the_runs_folder_only(make_config: MakeConfig)
     identity = (folder / record.WANDB_ID).read_text()
     assert identity in log.name
     content = log.read_bytes()
-    for key in (b"params/ratio", b"test/perplexity", b"val/perplexity", b"train/loss", b"train/seconds_per_step", b"peak_memory_bytes"):
+    for key in (b"train/seconds_per_step", b"train/gradient_norm"):
         assert key in content, key
+
+
+TASK = """task: two_colours
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: question
+doc_to_target: answer
+doc_to_choice: choices
+metric_list: [{{metric: acc}}]
+"""
+
+
+def test_tasks_of_the_harness_are_measured_on_the_saved_adapter_and_on_the_base(make_config: MakeConfig, tmp_path: Path) -> None:
+    """The score of a choice is its NLL: what is more likely under the model is what the model answers."""
+    documents = [{"question": f"The sky of day {n} is", "choices": [" blue", " green"], "answer": n % 2} for n in range(6)]
+    (tmp_path / "data.json").write_text("\n".join(map(json.dumps, documents)))
+    (tmp_path / "two_colours.yaml").write_text(TASK.format(data=tmp_path / "data.json"))
+    folder, _ = train(make_config())
+    evaluate.main([f"run={folder}", f"tasks=[{tmp_path}/two_colours.yaml]"])
+    found = json.loads((folder / "tasks.json").read_text())
+    assert set(found) == {"adapted", "base"}
+    config = record.load_config(folder)
+    model = peft_model.load_adapter(load_base(config, None), folder / "adapter").eval()
+    encoder = byte_encoder()
+    right = [answer_of(model, encoder, document) == document["answer"] for document in documents]
+    assert found["adapted"]["two_colours"]["acc"] == pytest.approx(sum(right) / len(right))
+    with pytest.raises(ConfigError, match="no such task"):
+        evaluate.main([f"run={folder}", "tasks=[no_such_thing]"])
+    with pytest.raises(ConfigError, match="no such file"):
+        evaluate.main([f"run={folder}", "tasks=[no_such_thing.yaml]"])
+
+
+def answer_of(model: torch.nn.Module, encoder: TextEncoder, document: dict) -> int:
+    """The place of the choice with the smaller NLL after the question."""
+    losses = []
+    for choice in document["choices"]:
+        (question, both) = encoder.encode([document["question"], document["question"] + choice])
+        ids = torch.tensor([both])
+        with torch.no_grad():
+            logits = model(input_ids=ids).logits[0, len(question) - 1 : -1].float()
+        losses.append(torch.nn.functional.cross_entropy(logits, ids[0, len(question) :], reduction="sum").item())
+    return losses.index(min(losses))
+
+
+def test_forgetting_is_the_change_of_perplexity_on_another_text(make_config: MakeConfig, tmp_path: Path) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("Far out in the uncharted backwaters of the unfashionable end of the western spiral arm. " * 30)
+    folder, result = train(make_config(f"data.forgetting_files=[{other}]"))
+    found = result["qpa"]["forgetting"]
+    assert found["change"] == pytest.approx(found["perplexity"] - found["base_perplexity"])
+    evaluate.main([f"run={folder}", f"data.test_files=[{other}]", "data.forgetting_files=[]"])
+    again = json.loads((folder / "evaluation.json").read_text())["test"]
+    assert (again["perplexity"], again["base_perplexity"]) == pytest.approx((found["perplexity"], found["base_perplexity"]), rel=1e-5)
+    _, without = train(make_config(f"run_dir={folder.parent}/other"))
+    assert without["qpa"]["forgetting"] is None
 
 
 def test_overrides_of_a_finished_run_replace_keys_and_whole_groups(make_config: MakeConfig) -> None:

@@ -140,6 +140,7 @@ class DataConfig(Section):
     train_files: list[str]
     val_files: list[str]
     test_files: list[str]
+    forgetting_files: list[str]
     val_fraction: float | None = Field(gt=0, lt=1)
     max_held_out_windows: int | None = Field(ge=1)
     context: int = Field(ge=2)
@@ -151,7 +152,7 @@ class DataConfig(Section):
 class TrainerConfig(OpenSection):
     """Group `trainer`: arguments of `pytorch_lightning.Trainer`."""
 
-    devices: Literal[1]  # several processes would each train their own generator
+    devices: int  # several processes would each train their own generator
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     max_steps: int = Field(ge=1)
     val_every: int = Field(ge=1)
@@ -166,6 +167,8 @@ class TrainerConfig(OpenSection):
     def _refuse_what_the_run_sets(self) -> "TrainerConfig":
         if ours := OURS.intersection(self.arguments()):
             raise ValueError(f"{', '.join(sorted(ours))} cannot be set: a run counts steps, on one device")
+        if self.devices != 1:
+            raise ValueError(f"devices={self.devices}: a run trains on one device; several runs at once: -m hydra/launcher=processes")
         if self.arguments().get("limit_val_batches") == 0:
             raise ValueError("limit_val_batches=0 leaves nothing to choose the best step by; at least 1")
         return self
@@ -185,6 +188,13 @@ class PlanConfig(Section):
 
     output: Literal["table", "json"]
     target_ratio: float | None = Field(gt=0)
+
+
+class TuneConfig(Section):
+    """Group `tune`, of `qpa.tune` alone."""
+
+    trials: int = Field(ge=1)
+    study: str = Field(pattern=r"^[\w.-]+$")
 
 
 class Config(Section):
@@ -222,7 +232,7 @@ class Config(Section):
         for key in SHOWN:
             kept["trainer"].pop(key)
         data = self.data
-        kept["text"] = [_digest(Path(f)) for f in (*data.train_files, *data.val_files, *data.test_files)]
+        kept["text"] = [_digest(Path(f)) for f in (*data.train_files, *data.val_files, *data.test_files, *data.forgetting_files)]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 

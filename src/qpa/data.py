@@ -17,7 +17,7 @@ from torch.utils.data import Dataset as TorchDataset
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
-from qpa.text import SPLITS, Texts, where
+from qpa.text import Texts, where
 from qpa.tokenizer import TextEncoder
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -59,7 +59,8 @@ def windows(config: Config, texts: Texts, encoder: TextEncoder, cache: Path) -> 
         ConfigError: a split is shorter than one window.
     """
     most = config.data.max_held_out_windows
-    return {name: _windows_of(config, name, getattr(texts, name), encoder, cache, None if name == "train" else most) for name in SPLITS}
+    limits = {name: None if name == "train" else most for name in texts.given()}
+    return {name: _windows_of(config, name, text, encoder, cache, limits[name]) for name, text in texts.given().items()}
 
 
 def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cache: Path, most: int | None) -> Windows:

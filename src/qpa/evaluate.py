@@ -1,7 +1,8 @@
-"""`python -m qpa.evaluate run=DIR [KEY=VALUE ...]`: perplexity of a finished run's adapter and of its base model.
+"""`python -m qpa.evaluate run=DIR [tasks=[...]] [KEY=VALUE ...]`: perplexity of a finished run's adapter and of its base model.
 
 The adapter is read as any user would read it, by stock peft from `DIR/adapter`. Other text: `data=text
-data.train_files=[...] data.test_files=[...]`, or `data.test_files=[...]` alone.
+data.train_files=[...] data.test_files=[...]`, or `data.test_files=[...]` alone. With `tasks`, tasks of the LM Evaluation
+Harness instead, by name or as task files of your own.
 """
 
 import sys
@@ -16,14 +17,22 @@ from qpa.errors import ConfigError
 from qpa.files import write_json
 from qpa.verbs import named_run
 
-USAGE = "usage: python -m qpa.evaluate run=DIR [KEY=VALUE ...]"
+USAGE = "usage: python -m qpa.evaluate run=DIR [tasks=[NAME,FILE.yaml,...]] [KEY=VALUE ...]"
 
 
 def main(arguments: list[str]) -> None:
-    """Evaluate, print a table, and write `evaluation.json` into the run's folder."""
-    folder, config, _ = named_run(arguments, usage=USAGE)
+    """Evaluate, print a table, and write `evaluation.json` (of tasks: `tasks.json`) into the run's folder."""
+    folder, config, options = named_run(arguments, usage=USAGE, options=("tasks",))
     if not (folder / "adapter").is_dir():
         raise ConfigError("run", folder, "has no adapter/; python -m qpa.export run=DIR makes it from the best checkpoint")
+    if "tasks" in options:
+        show_tasks(config, folder, [task.strip() for task in options["tasks"].strip("[]").split(",")])
+    else:
+        show_perplexity(config, folder)
+
+
+def show_perplexity(config: Config, folder: Path) -> None:
+    """On the config's text."""
     preflight.check(config)
     found = evaluate(config, folder / "adapter")
     write_json(folder / "evaluation.json", {"data": config.data.model_dump(), **found})
@@ -43,6 +52,24 @@ def evaluate(config: Config, adapter: Path) -> dict[str, dict[str, float | int]]
 
     windows = data.windows(config, texts, encoder, source.cache_folder(config))
     return job.evaluate(config, base_folder=base_folder, windows=windows, adapter=adapter)
+
+
+def show_tasks(config: Config, folder: Path, names: list[str]) -> None:
+    """The harness's tasks on a run's adapter and its base model."""
+    base_folder = source.folder(config)
+    encoder = tokenizer.load(base_folder)
+    from qpa import assembly, peft_model, tasks
+    from qpa.quiet import quiet
+
+    quiet()
+    model = peft_model.load_adapter(assembly.load_base(config, base_folder), folder / "adapter")
+    found = tasks.evaluate(model, encoder, names, batch_size=config.data.batch_size)
+    write_json(folder / "tasks.json", found)
+    table = Table("task", "metric", "base model", "adapted", title=str(folder), title_justify="left")
+    for task, metrics in found["adapted"].items():
+        for metric, value in metrics.items():
+            table.add_row(task, metric, f"{found['base'][task][metric]:.4g}", f"{value:.4g}")
+    Console(soft_wrap=True).print(table)
 
 
 if __name__ == "__main__":

@@ -159,13 +159,16 @@ def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Win
     model = peft_model.load_adapter(load_base(config, base_folder), adapter)
     module = FineTuning(config, model, DirectAdaptation({}))
     trainer = make_trainer(config.trainer, adapter.parent, loggers=[], callbacks=[])
-    measure(config, trainer, module, windows)
-    return module.measured()
+    with loggers.opened(config, adapter.parent / "evaluation", job_type="evaluate") as opened:
+        measure(config, trainer, module, windows)
+        found = module.measured()
+        loggers.summarise(opened, {f"{split}/{key}": value for split, numbers in found.items() for key, value in numbers.items()})
+    return found
 
 
 def measure(config: Config, trainer: Trainer, module: FineTuning, windows: dict[str, Windows]) -> None:
     """Read the held-out windows with the adapter and without it; `module.measured()` holds what was found."""
-    trainer.test(module, [held_out_loader(config, windows[split]) for split in HELD_OUT], verbose=False)
+    trainer.test(module, [held_out_loader(config, windows[split]) for split in HELD_OUT if split in windows], verbose=False)
 
 
 def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callbacks: list[Callback]) -> Trainer:
@@ -176,7 +179,8 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
     """
     ours = {"_target_": settings.target, "max_steps": settings.max_steps, "accumulate_grad_batches": settings.accumulate_grad_batches}
     ours |= {"gradient_clip_val": settings.gradient_clip_val, "log_every_n_steps": settings.log_every_n_steps}
-    live = settings.enable_progress_bar and sys.stdout.isatty()
+    terminal = sys.stdout.isatty()
+    live = settings.enable_progress_bar and terminal and not record.in_sweep()
     ours |= {"precision": precision(settings), "enable_progress_bar": live}
     fixed: dict[str, Any] = dict(
         max_epochs=-1,
@@ -188,7 +192,7 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
         enable_model_summary=False,
         default_root_dir=folder,
         logger=loggers,
-        callbacks=[*callbacks, progress(live=live)],
+        callbacks=[*callbacks, *([progress(live=live)] if live or not terminal else [])],
     )
     try:
         return instantiate(settings.arguments() | ours, **fixed)

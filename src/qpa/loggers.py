@@ -2,15 +2,17 @@
 
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.record import WANDB_ID
+from qpa.record import WANDB_ID, sweep_name
 
 
 @contextmanager
@@ -54,24 +56,45 @@ def summarise(loggers: list[Logger], numbers: Mapping[str, float]) -> None:
             logger.experiment.summary.update(dict(numbers))
 
 
+def table(logger: DictConfig, folder: Path, name: str, columns: Sequence[str], rows: list[list[str | float | None]]) -> None:
+    """Log one table as a run of its own, job type `sweep`, in the group of the sweep that has `folder`."""
+    import wandb
+
+    _keep_within(folder)
+    group = logger.group or folder.name
+    settings = wandb.Settings(silent=True, console="off")
+    with wandb.init(
+        project=logger.project, name=f"{group}-table", dir=folder, mode=logger.mode, group=group, job_type="sweep", settings=settings
+    ) as run:
+        cells: Any = rows  # wandb's own annotation says arrays
+        run.log({name: wandb.Table(columns=list(columns), data=cells)})
+
+
+def _keep_within(folder: Path) -> None:
+    """wandb writes nothing outside the folder."""
+    for place in ("CACHE", "CONFIG", "DATA"):
+        os.environ[f"WANDB_{place}_DIR"] = str((folder / "wandb" / place.lower()).resolve())
+
+
 def _wandb(config: Config, folder: Path, job_type: str) -> WandbLogger:
     import wandb
 
-    for place in ("CACHE", "CONFIG", "DATA"):  # nothing outside the run's folder
-        os.environ[f"WANDB_{place}_DIR"] = str((folder / "wandb" / place.lower()).resolve())
+    folder.mkdir(exist_ok=True)
+    _keep_within(folder)
     identity = folder / WANDB_ID
     if not identity.exists():
         identity.write_text((os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None) or uuid.uuid4().hex[:8])
     run = wandb.init(
         project=config.logger.project,
-        name=folder.name,
+        name=folder.name if job_type == "train" else f"{folder.parent.name}-{job_type}",
         dir=folder,
         id=identity.read_text(),
         resume="allow",  # a resumed run goes on in the same W&B run
         mode=config.logger.mode,
-        group=config.logger.group,
+        group=config.logger.group or sweep_name(),
         job_type=job_type,
         config=config.model_dump(by_alias=True),
         settings=wandb.Settings(silent=True, console="off"),
     )
+    run.define_metric("val/perplexity", summary="min")  # the goal; all else in the summary is written once, at the end
     return WandbLogger(experiment=run)

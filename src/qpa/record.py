@@ -106,12 +106,18 @@ def fill(
         "test": measured["test"],
         "val": measured["val"],
         "legacy": measured.get("legacy"),
+        "forgetting": _forgetting(measured.get("forgetting")),
         "protocol": _protocol(config),
         "seconds_per_step": statistics.median(seconds[1:] or seconds) if seconds else None,
         "peak_memory_bytes": peak_memory(),
     }
     if not math.isfinite(measured["test"]["perplexity"]):
         raise NonFiniteLossError(f"test perplexity is not finite; lower generator.lr={config.generator.lr}")
+
+
+def _forgetting(measured: dict[str, float] | None) -> dict[str, float] | None:
+    """Perplexity on another text, and `change`: adapted minus base; None where no text was given."""
+    return measured and measured | {"change": measured["perplexity"] - measured["base_perplexity"]}
 
 
 def _protocol(config: Config) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def _protocol(config: Config) -> dict[str, Any]:
 def summary(result: Record) -> dict[str, float]:
     """The record's numbers under flat names, for dashboards."""
     ours = result["qpa"]
-    groups = ("params", "test", "val", *(("legacy",) if ours["legacy"] else ()))
+    groups = ("params", "test", "val", *(group for group in ("legacy", "forgetting") if ours[group]))
     flat = {f"{group}/{key}": value for group in groups for key, value in ours[group].items()}
     return flat | {"seconds_per_step": ours["seconds_per_step"], "peak_memory_bytes": ours["peak_memory_bytes"]}
 
@@ -158,10 +164,18 @@ def _command() -> str | None:
     """What runs this run alone again; None where it was not started by Hydra."""
     if not HydraConfig.initialized():
         return None
-    overrides = list(HydraConfig.get().overrides.task)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        overrides.append("hydra.mode=RUN")  # a sweep file among the overrides would start the whole sweep
-    return shlex.join(["python", "train.py", *overrides])
+    alone = ["hydra.mode=RUN"] if in_sweep() else []  # a sweep file among the overrides would start the whole sweep
+    return shlex.join(["python", "train.py", *HydraConfig.get().overrides.task, *alone])
+
+
+def in_sweep() -> bool:
+    """Whether this process works on a job of a multirun."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def sweep_name() -> str | None:
+    """The name of the sweep's folder, where this is a job of a multirun."""
+    return Path(HydraConfig.get().sweep.dir).name if in_sweep() else None
 
 
 def _version(package: str) -> str | None:

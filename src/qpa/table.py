@@ -27,6 +27,8 @@ def build(result: Record) -> Table:
     table.add_row("test perplexity, base model", f"{test['base_perplexity']:.3f}")
     table.add_row("test perplexity, adapted", f"[bold]{test['perplexity']:.3f}[/bold]")
     table.add_row("validation, base -> adapted", f"{val['base_perplexity']:.3f} -> {val['perplexity']:.3f}")
+    if other := ours.get("forgetting"):
+        table.add_row("another text, base -> adapted", f"{other['base_perplexity']:.3f} -> {other['perplexity']:.3f}")
     table.add_row("test tokens", f"{test['tokens']:,}", end_section=True)
     table.add_row(f"trained: {features}", f"{params['circuit']:,}")
     table.add_row("trained: mapper", f"{params['mapper']:,}")

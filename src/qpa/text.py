@@ -3,22 +3,25 @@
 Pure reading, no heavy import, so that a missing or empty file answers at once.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from qpa.config import DataConfig
 from qpa.errors import ConfigError
 
-SPLITS = ("train", "val", "test")
-
 
 @dataclass(frozen=True)
 class Texts:
-    """The three texts of a run, not overlapping."""
+    """The texts of a run, not overlapping; `forgetting` is another text, to see what adapting to the first costs there."""
 
     train: str
     val: str
     test: str
+    forgetting: str | None = None
+
+    def given(self) -> dict[str, str]:
+        """By name, those that there are."""
+        return {name: text for name, text in vars(self).items() if text is not None}
 
 
 def read(data: DataConfig) -> Texts:
@@ -35,8 +38,10 @@ def read(data: DataConfig) -> Texts:
         texts = _hub_texts(data)
     else:
         texts = _split(data, _pydoc() if data.source == "pydoc" else _join("data.train_files", data.train_files))
-    for name in SPLITS:
-        text, key = getattr(texts, name), where(data, name)
+    if data.forgetting_files:
+        texts = replace(texts, forgetting=_join("data.forgetting_files", data.forgetting_files))
+    for name, text in texts.given().items():
+        key = where(data, name)
         if not text.strip():
             raise ConfigError(*key, f"the {name} text is empty")
         packed = data.protocol == "packed"

@@ -23,7 +23,7 @@ from qpa.perplexity import LegacyPerplexity, Perplexity
 
 Batch = Mapping[str, Tensor]
 Measured = dict[str, dict[str, float | int]]
-HELD_OUT = ("val", "test")  # the order of the dataloaders that `trainer.test` is given
+HELD_OUT = ("val", "test", "forgetting")  # the order of the dataloaders that `trainer.test` is given; the last only where there is one
 
 
 class FineTuning(LightningModule):
@@ -153,6 +153,8 @@ class FineTuning(LightningModule):
         found: Measured = {}
         for split in HELD_OUT:
             adapted, base = self._held_out(split, "adapted"), self._held_out(split, "base")
+            if not adapted.tokens:
+                continue
             found[split] = {"perplexity": float(adapted.compute()), "base_perplexity": float(base.compute()), "tokens": int(adapted.tokens)}
         if self.paper_protocol:
             adapted, base = self._legacy("adapted"), self._legacy("base")
