@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 
 from qpa import cli, sweep
 from qpa.config import Config
+from qpa.overview import overview
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -21,5 +22,5 @@ def train(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    with cli.one_line_errors(), sweep.overview():
+    with cli.one_line_errors(), overview():
         main()

@@ -1,24 +1,30 @@
 """Sweeps as a user starts them: real processes that are killed, fail in one job, or are stopped by it."""
 
+import contextlib
 import itertools
 import json
+import os
+import pty
+import re
 import signal
+import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import LLAMA
+from conftest import ROOT, command_line
 from hydra import compose, initialize_config_dir
 
 from qpa.assembly import assemble, load_base
 from qpa.config import parse
+from qpa.report.runs import find
 
-ROOT = Path(__file__).parents[1]
 QUESTIONS = [path.stem for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
 MakeConfig = Callable[..., object]
 
@@ -26,10 +32,12 @@ MakeConfig = Callable[..., object]
 @pytest.fixture
 def sweep(tmp_path: Path, text_file: Path) -> Callable[..., list[str]]:
     """The command of a sweep on a tiny model; its outputs are in the folder that it is started in."""
-    shape = ["model.weights=random", "model.num_layers=1", *(f"model.architecture.{key}={value}" for key, value in LLAMA.items())]
-    text = ["data=text", f"data.train_files=[{text_file}]", "data.val_fraction=0.1", "data.context=32", "data.batch_size=2"]
-    rest = [f"cache_dir={tmp_path}/cache", "logger=none", "name=tiny", "trainer.val_every=1000"]
-    return lambda *overrides: [sys.executable, str(ROOT / "train.py"), "-m", *shape, *text, *rest, *overrides]
+
+    def command(*overrides: str) -> list[str]:
+        logger = [] if "logger=wandb" in overrides else ["logger=none"]
+        return [sys.executable, str(ROOT / "train.py"), "-m", *command_line(text_file, tmp_path), *logger, *overrides]
+
+    return command
 
 
 def finish(command: list[str], folder: Path) -> subprocess.CompletedProcess:
@@ -81,11 +89,18 @@ def test_job_that_fails_leaves_the_others_and_the_exit_code_tells(sweep: Callabl
         assert words in json.loads(path.read_text())["error"]
         assert f"qpa: job {number} failed: {words}" in done.stderr
         assert words in done.stdout  # the closing overview
+    found = find(tmp_path / "outputs")
+    assert len(found.finished) == 2
+    first, second = sorted(found.unfinished.values())
+    assert "circuit.qubits=0" in first
+    assert "circuit.qubits=99" in second
     assert "Traceback" not in done.stderr
 
 
 def test_interrupt_ends_the_whole_sweep(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
-    running = subprocess.Popen(sweep("seed=1,2,3", "trainer.max_steps=1000"), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background does not hear it
+    command = sweep("seed=1,2,3", "trainer.max_steps=1000")
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heard)
     while not list(tmp_path.glob("outputs/tiny-*/metrics.csv")):
         assert running.poll() is None, "the sweep ended before it could be interrupted"
         time.sleep(0.02)
@@ -171,3 +186,91 @@ def test_next_run_of_a_process_finds_the_base_as_it_was_loaded(make_config: Make
     shared = first.model.get_base_model().get_input_embeddings().weight
     assert shared.data_ptr() == second.get_input_embeddings().weight.data_ptr()
     assert shared is not second.get_input_embeddings().weight
+
+
+def leveldb_records(content: bytes) -> Iterator[bytes]:
+    """An offline run is a log in LevelDB's format after 7 bytes of its own: blocks of 32 KiB with records or parts of records."""
+    record, at = b"", 7
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:  # no room for a header: the rest of a block is empty
+            at += 32768 - at % 32768
+            continue
+        length, kind = struct.unpack("<HB", content[at + 4 : at + 7])
+        record += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield record
+            record = b""
+
+
+def offline(log: Path) -> dict[str, dict]:
+    """What `wandb sync` would send of an offline run: its job, config, last history and summary."""
+    from wandb.proto import wandb_internal_pb2
+
+    found: dict[str, dict] = {"run": {}, "config": {}, "history": {}, "summary": {}}
+    for data in leveldb_records(log.read_bytes()):
+        entry = wandb_internal_pb2.Record.FromString(data)
+        if entry.HasField("run"):
+            found["run"] = {"group": entry.run.run_group, "type": entry.run.job_type, "name": entry.run.display_name}
+            items = entry.run.config.update
+            found["config"] |= {item.key: json.loads(item.value_json) for item in items if item.key}
+        for kind, items in (("history", entry.history.item), ("summary", entry.summary.update)):
+            found[kind] |= {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+        if entry.HasField("exit"):
+            found["run"]["exit"] = entry.exit.exit_code
+    return found
+
+
+def test_wandb_has_every_job_of_a_sweep_and_a_table_of_them(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    finish(sweep("logger=wandb", "seed=1,2", "generator.lr=0.01,1e30", "trainer.max_steps=3"), tmp_path)
+    jobs = [offline(log) for log in tmp_path.glob("outputs/tiny-*/wandb/offline-run-*/*.wandb")]
+    results = {folder.name: json.loads((folder / "result.json").read_text()) for folder in tmp_path.glob("outputs/tiny-*")}
+    (group,) = {job["run"]["group"] for job in jobs}
+    assert (tmp_path / "outputs" / "multirun" / group).is_dir()
+    for job in jobs:
+        result = results[job["run"]["name"]]
+        assert job["run"]["type"] == "train"
+        assert job["run"]["exit"] == (0 if result["train_info"]["status"] == "success" else 1)
+        assert job["config"]["seed"] == result["run_info"]["train_config"]["seed"]
+        if job["run"]["exit"] == 0:
+            assert job["summary"]["test/perplexity"] == pytest.approx(result["qpa"]["test"]["perplexity"])
+            assert job["summary"]["params/ratio"] == pytest.approx(result["qpa"]["params"]["ratio"])
+            assert "train/loss" in job["history"]
+    assert sum(job["run"]["exit"] == 0 for job in jobs) == 2
+    (table,) = [offline(log) for log in tmp_path.glob("outputs/multirun/*/wandb/offline-run-*/*.wandb")]
+    assert (table["run"]["type"], table["run"]["group"]) == ("sweep", group)
+    (rows,) = tmp_path.glob("outputs/multirun/*/wandb/**/*.table.json")
+    assert len(json.loads(rows.read_text())["data"]) == 4
+
+
+LAUNCHERS = {
+    "processes": ["hydra/launcher=processes"],
+    "ray": ["hydra/launcher=ray_cluster", "+hydra.launcher.ray.init.num_cpus=2"],
+    "submitit": ["hydra/launcher=submitit_local"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_launcher_runs_every_job_and_tells_which_failed(sweep: Callable[..., list[str]], tmp_path: Path, launcher: str) -> None:
+    done = finish(sweep("circuit.qubits=6,99", "trainer.max_steps=2", "mapper.chunk_size=64", *LAUNCHERS[launcher]), tmp_path)
+    assert done.returncode == 1
+    assert statuses(tmp_path) == ["success", "failed"], done.stderr
+    assert records(tmp_path)[1]["train_info"]["status"] == "success"
+    assert "circuit.qubits=99" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_terminal_shows_the_jobs_while_they_run(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "160", "LINES": "50"}
+    running = subprocess.Popen(sweep("seed=1,2", "trainer.max_steps=60"), cwd=tmp_path, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # Linux ends a terminal with an error
+        while part := os.read(ours, 65536):
+            shown += part
+    assert running.wait() == 0
+    live, _, end = shown.decode().rpartition("outputs/multirun/")
+    assert "1 success, 1 running; best so far: job 0" in live
+    assert re.search(r"step \d+/60", live)
+    assert "2 success; best so far" in end

@@ -14,13 +14,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from qpa.errors import UsageError, UserError
 
-FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+OURS = "QPA_RAISES"  # in the environment: not the user but `one_line_errors`, here or in a parent process, has set Hydra's variable
+FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ
 MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
+
+LAUNCHERS = {"joblib": "launchers", "submitit_slurm": "launchers", "submitit_local": "launchers", "ray": "ray"}  # and their extras
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with one line on stderr for every error that a user can mend."""
+    if not FULL_ERRORS:
+        os.environ[OURS] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them its own way
     try:
         yield
@@ -35,6 +40,8 @@ def describe(error: Exception) -> str:
     """An error in one line: key, value, way out."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
+        if value in LAUNCHERS:
+            return f"{group}={value}: is not installed; pip install 'qpa[{LAUNCHERS[value]}]'"
         return f"{group}={value}: there is no such choice; there are {', '.join(sorted(error.options))}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"

@@ -80,8 +80,9 @@ def find(root: Path) -> Found:
     Raises:
         ConfigError: there is none.
     """
-    found = read(sorted(path.parent for path in root.rglob(RESULT)))
-    found.unfinished.update(_never_began(root))
+    folders = sorted(path.parent for path in root.rglob(RESULT))
+    found = read(folders)
+    found.unfinished.update(_never_began(root, {folder.name for folder in folders}))
     if not (found.finished or found.unfinished or found.damaged):
         raise ConfigError("runs", root, f"no {RESULT} anywhere in it; give the folder that holds the runs' folders, as outputs")
     return found
@@ -103,12 +104,12 @@ def read(folders: Iterable[Path]) -> Found:
     return Found(finished, unfinished, damaged)
 
 
-def _never_began(root: Path) -> Iterator[tuple[str, str]]:
-    """Jobs of sweeps that failed before they had a record: their config was refused."""
+def _never_began(root: Path, runs: set[str]) -> Iterator[tuple[str, str]]:
+    """Jobs of sweeps that failed before they had a run's record: their config was refused."""
     for path in sorted(root.rglob(JOB)):
         try:
             job = json.loads(path.read_text())
-            if job["status"] == "failed" and not (job.get("run") and (Path(job["run"]) / RESULT).exists()):
+            if job["status"] == "failed" and Path(job.get("run", "")).name not in runs:
                 yield str(path.parent), f"failed: {job['error']}"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # the run itself, if there is one, has been read
