@@ -1,0 +1,55 @@
+"""`python -m qpa.dashboard entity=NAME [project=qpa]`: save the project's view in Weights & Biases: ratio against perplexity first.
+
+Needs `pip install 'qpa[dashboard]'`, an account (`wandb login`), and runs that were logged online or sent by `wandb sync`.
+"""
+
+import sys
+from typing import Any
+
+from qpa import cli
+from qpa.errors import UsageError, UserError
+
+USAGE = "usage: python -m qpa.dashboard entity=NAME [project=qpa]"
+NAME = "QPA against LoRA"
+
+
+def main(arguments: list[str]) -> None:
+    """Make the view and print its address."""
+    given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if len(given) != len(arguments) or "entity" not in given or not given.keys() <= {"entity", "project"}:
+        raise UsageError(USAGE)
+    made = workspace(given["entity"], given.get("project", "qpa"))
+    from wandb.errors import Error
+
+    try:
+        made.save()
+    except (Error, OSError, ValueError) as error:
+        raise UserError(f"the view could not be saved: {' '.join(str(error).split())}") from error
+    print(made.url)
+
+
+def workspace(entity: str, project: str) -> Any:
+    """The view, not saved: what a QPA user compares, then how it was trained.
+
+    Raises:
+        UserError: wandb-workspaces is not installed.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as panels
+        import wandb_workspaces.workspaces as views
+    except ImportError as error:
+        raise UserError("the dashboard needs wandb-workspaces: pip install 'qpa[dashboard]'") from error
+    compared: list[Any] = [
+        panels.ScatterPlot(title="parameters against quality", x="params/ratio", y="test/perplexity", log_x=True),
+        panels.ScatterPlot(title="trained numbers against quality", x="params/trainable", y="test/perplexity", log_x=True),
+        panels.BarPlot(title="test perplexity", metrics=["test/perplexity"]),
+        panels.BarPlot(title="seconds per step", metrics=["seconds_per_step"]),
+    ]
+    trained: list[Any] = [panels.LinePlot(title=name, y=[name]) for name in ("val/perplexity", "train/loss", "train/gradient_norm")]
+    sections = [views.Section(name=name, panels=of, is_open=True) for name, of in (("compared", compared), ("training", trained))]
+    return views.Workspace(entity=entity, project=project, name=NAME, sections=sections)
+
+
+if __name__ == "__main__":
+    with cli.one_line_errors():
+        main(sys.argv[1:])
