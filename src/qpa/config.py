@@ -231,9 +231,14 @@ class Config(Section):
         kept = self.model_dump(by_alias=True, exclude={*VOLATILE, *unused})
         for key in SHOWN:
             kept["trainer"].pop(key)
-        data = self.data
-        kept["text"] = [_digest(Path(f)) for f in (*data.train_files, *data.val_files, *data.test_files, *data.forgetting_files)]
+        kept["text"] = [digest for files in self.digests().values() for digest in files]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+    def digests(self) -> dict[str, list[str | None]]:
+        """SHA-256 of every text file by split; None of one that is not there."""
+        data = self.data
+        files = {"train": data.train_files, "val": data.val_files, "test": data.test_files, "forgetting": data.forgetting_files}
+        return {split: [_digest(Path(file)) for file in given] for split, given in files.items()}
 
 
 def _digest(file: Path) -> str | None:

@@ -82,7 +82,7 @@ def _blank(config: Config) -> Record:
             "system_info": {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},
             "revision": _revision(),
         },
-        "qpa": {"fingerprint": config.fingerprint(), "resumed_from_step": 0},
+        "qpa": {"fingerprint": config.fingerprint(), "texts": config.digests(), "resumed_from_step": 0},
     }
 
 
