@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sides import batch, configured, module, optimizer_of, step
-from benchmarks.timing import finish
+from benchmarks.timing import finish, synchronize
 from qpa.hidden_store import HiddenStore
 from qpa.training import FineTuning
 
@@ -31,7 +31,7 @@ def main(quick: bool) -> None:
         table.add_row(name, *times, f"{row['epoch_speedup']:.2f}")
     Console(soft_wrap=True).print(table)
     first = next(iter(rows.values()))
-    finish("head", {"tokens_of_an_epoch": steps * PER_STEP * CONTEXT, "rows": rows, "epoch_speedup": first["epoch_speedup"]})
+    finish("head", quick, {"tokens_of_an_epoch": steps * PER_STEP * CONTEXT, "rows": rows, "epoch_speedup": first["epoch_speedup"]})
 
 
 def measure(overrides: tuple[str, ...], steps: int) -> dict[str, float]:
@@ -64,9 +64,11 @@ def store(folder: Path, windows: int, width: int, trained: FineTuning) -> Hidden
 
 def epoch(calls: list) -> float:
     """Seconds of one step on every batch."""
+    synchronize()
     started = time.perf_counter()
     for once in calls:
         once()
+    synchronize()
     return time.perf_counter() - started
 
 

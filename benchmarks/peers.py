@@ -1,6 +1,7 @@
-"""The same circuits on other simulators: each a function from angles `[L, Q]` to probabilities `[2**Q]`, differentiable by torch.
+"""The same circuits on other simulators: each a function from angles `[K, L, Q]` to probabilities `[K, 2**Q]`, differentiable by torch.
 
-As their documentation would have a user write it, without tricks; imported only when asked for.
+As their documentation would have a user write it, without tricks, several circuits in the simulator's own batch where it has one;
+imported only when asked for.
 """
 
 import warnings
@@ -11,20 +12,12 @@ import torch
 from torch import Tensor
 
 MOST_SHIFTED = 128  # angles; with more, the parameter-shift rule takes minutes and gigabytes
-MOST_FUSED = 12  # qubits; with more, fastqml's fused layers take tens of gigabytes
+MOST_FUSED = 8  # qubits; with more, fastqml's fused layers, dense matrices, are slower than its gates
 Peer = Callable[[Tensor], Tensor]
 
 
 def torchquantum() -> Peer:
-    """torchquantum 0.1.8, one circuit at a time."""
-    from qpa.circuits import backend
-
-    simulate = backend("torchquantum")
-    return lambda angles: simulate(angles[None])[0]
-
-
-def torchquantum_batched() -> Peer:
-    """torchquantum with all circuits in one device."""
+    """torchquantum 0.1.8, all circuits in one device."""
     from qpa.circuits import backend
 
     return backend("torchquantum")
@@ -37,16 +30,20 @@ def _pennylane(device: str, diff_method: str) -> Peer:
     def node(qubits: int) -> Peer:
         @qml.qnode(qml.device(device, wires=qubits), interface="torch", diff_method=diff_method)
         def circuit(angles: Tensor) -> Tensor:
-            for block in angles:
+            for block in angles.unbind(-2):
                 for qubit in range(qubits):
-                    qml.RY(block[qubit], wires=qubit)
+                    qml.RY(block[..., qubit], wires=qubit)
                 for qubit in range(qubits - 1):
                     qml.CNOT(wires=[qubit, qubit + 1])
             return qml.probs(wires=range(qubits))
 
         return circuit
 
-    return lambda angles: node(angles.shape[-1])(angles)
+    def simulate(angles: Tensor) -> Tensor:
+        found = node(angles.shape[-1])(angles if len(angles) > 1 else angles[0])
+        return found.view(len(angles), -1).to(angles.dtype)
+
+    return simulate
 
 
 def default_qubit() -> Peer:
@@ -60,7 +57,7 @@ def lightning_qubit() -> Peer:
 
     def limited(angles: Tensor) -> Tensor:
         if angles.numel() > MOST_SHIFTED:
-            raise ValueError(f"{2 * angles.numel():,} circuits for one gradient")
+            raise ValueError(f"{2 * angles.numel():,} circuits for one gradient, one after the other")
         return simulate(angles)
 
     return limited
@@ -83,10 +80,11 @@ def pyqtorch() -> Peer:
         return pyq.QuantumCircuit(qubits, blocks)
 
     def simulate(angles: Tensor) -> Tensor:
-        layers, qubits = angles.shape
-        values = {f"{layer}_{q}": angles[layer, q] for layer in range(layers) for q in range(qubits)}
-        state = pyq.run(circuit(qubits, layers), pyq.zero_state(qubits), values)
-        return state.flatten(0, -2)[:, 0].abs().square().to(angles.dtype)
+        circuits, layers, qubits = angles.shape
+        values = {f"{layer}_{q}": angles[:, layer, q] for layer in range(layers) for q in range(qubits)}
+        zero = pyq.zero_state(qubits, batch_size=circuits, dtype=torch.complex64)
+        state = pyq.run(circuit(qubits, layers).to(dtype=torch.complex64), zero, values)
+        return state.flatten(0, -2).T.abs().square()
 
     return simulate
 
@@ -106,8 +104,9 @@ def deepquantum() -> Peer:
         return found
 
     def simulate(angles: Tensor) -> Tensor:
-        layers, qubits = angles.shape
-        return circuit(qubits, layers)(data=angles.flatten()).flatten().abs().square()
+        circuits, layers, qubits = angles.shape
+        data = angles.flatten(1) if circuits > 1 else angles.flatten()
+        return circuit(qubits, layers)(data=data).view(circuits, -1).abs().square()
 
     return simulate
 
@@ -118,7 +117,7 @@ def tensorcircuit() -> Peer:
 
     tc.set_backend("pytorch")
 
-    def simulate(angles: Tensor) -> Tensor:
+    def one(angles: Tensor) -> Tensor:
         layers, qubits = angles.shape
         circuit = tc.Circuit(qubits)
         for layer in range(layers):
@@ -128,26 +127,43 @@ def tensorcircuit() -> Peer:
                 circuit.cnot(qubit, qubit + 1)
         return circuit.state().abs().square().to(angles.dtype)
 
-    return simulate
+    several = tc.backend.vmap(one)
+    return lambda angles: several(angles) if len(angles) > 1 else one(angles[0])[None]
 
 
 def fastqml() -> Peer:
-    """fastqml: a layer's rotations fused into one matrix; it has no fused CNOT chain, so that is a permutation as ours is."""
+    """fastqml, the faster of its ways: one circuit of few qubits with a layer's rotations fused, else gate by gate.
+
+    It has no fused CNOT chain: there that is a permutation, as ours is.
+    """
     from fastqml.gate_fusion import apply_su2_layer, build_ry_gates
+    from fastqml.torch_sim_real import apply_cnot, apply_ry
+
+    def fused(angles: Tensor, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
+        index = torch.arange(real.shape[1])
+        order = index ^ (index >> 1)
+        for block in angles[0]:
+            real, imaginary = apply_su2_layer(real, imaginary, *build_ry_gates(block))
+            real, imaginary = real[:, order], imaginary[:, order]
+        return real, imaginary
+
+    def gates(angles: Tensor, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
+        circuits, _, qubits = angles.shape
+        real, imaginary = (part.view(circuits, *[2] * qubits) for part in (real, imaginary))
+        for block in angles.unbind(1):
+            for qubit in range(qubits):
+                real, imaginary = apply_ry(real, imaginary, block[:, qubit], qubit, qubits)
+            for qubit in range(qubits - 1):
+                real, imaginary = apply_cnot(real, imaginary, qubit, qubit + 1, qubits)
+        return real.flatten(1), imaginary.flatten(1)
 
     def simulate(angles: Tensor) -> Tensor:
-        layers, qubits = angles.shape
-        if qubits > MOST_FUSED:
-            raise ValueError(f"a matrix of 2**{qubits} x 2**{qubits} for every block")
-        real = torch.zeros(1, 2**qubits)
-        real[0, 0] = 1
-        imaginary = torch.zeros_like(real)
-        index = torch.arange(2**qubits)
-        order = index ^ (index >> 1)
-        for layer in range(layers):
-            real, imaginary = apply_su2_layer(real, imaginary, *build_ry_gates(angles[layer]))
-            real, imaginary = real[:, order], imaginary[:, order]
-        return (real.square() + imaginary.square())[0]
+        circuits, _, qubits = angles.shape
+        real = torch.zeros(circuits, 2**qubits)
+        real[:, 0] = 1
+        way = fused if circuits == 1 and qubits <= MOST_FUSED else gates
+        real, imaginary = way(angles, real, torch.zeros_like(real))
+        return real.square() + imaginary.square()
 
     return simulate
 

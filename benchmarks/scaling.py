@@ -89,7 +89,12 @@ def main(quick: bool) -> None:
         table.add_row(name, "   ".join(f"{value:,}: {seconds * 1e3:.1f}" for value, seconds in times.items()))
     Console(soft_wrap=True).print(table)
     figure = draw(found)
-    finish("scaling", {"seconds": {name: {str(v): s for v, s in times.items()} for name, times in found.items()}, "figure": figure})
+    finish(
+        "scaling",
+        quick,
+        {"seconds": {name: {str(v): s for v, s in times.items()} for name, times in found.items()}, "figure": figure},
+        gpu=False,
+    )
 
 
 def draw(found: dict[str, dict[int, float]]) -> str | None:

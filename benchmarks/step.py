@@ -44,7 +44,7 @@ def main(quick: bool) -> None:
         table.add_row(name, str(row["tokens"]), *times, *memory)
     Console(soft_wrap=True).print(table)
     first = next(iter(rows.values()))
-    finish("step", {"rows": rows, "time_ratio": first["time_ratio"], "memory_ratio": first["memory_ratio"]})
+    finish("step", quick, {"rows": rows, "time_ratio": first["time_ratio"], "memory_ratio": first["memory_ratio"]})
 
 
 def measure(overrides: tuple[str, ...], tokens: int, *, quick: bool) -> dict:

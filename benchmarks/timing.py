@@ -69,10 +69,9 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def machine() -> dict[str, Any]:
+def machine(gpu: bool) -> dict[str, Any]:
     """What the numbers were measured on."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    name = gpu or _processor()
+    name = torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else _processor()
     memory = round(psutil.virtual_memory().total / 2**30)
     return {"device": name, "cores": torch.get_num_threads(), "memory_gib": memory, "torch": torch.__version__}
 
@@ -82,11 +81,14 @@ def _processor() -> str:
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
-def finish(name: str, result: dict[str, Any]) -> None:
-    """Write `outputs/benchmarks/NAME.json` and print the same as the last line."""
+def finish(name: str, quick: bool, result: dict[str, Any], *, gpu: bool = True) -> None:
+    """Write `outputs/benchmarks/NAME.json` or `NAME-quick.json` and print the same as the last line.
+
+    `gpu`: whether one is used where there is one.
+    """
     gc.collect()
-    record = {"benchmark": name, "machine": machine(), **result}
+    record = {"benchmark": name, "machine": machine(gpu), **result}
     folder = Path("outputs/benchmarks")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    (folder / f"{name}{'-quick' if quick else ''}.json").write_text(json.dumps(record, indent=2) + "\n")
     print(json.dumps(record))

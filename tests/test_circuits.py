@@ -61,7 +61,7 @@ def test_backends_agree_in_probabilities_and_gradients(qubits: int, layers: int)
     torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize(("circuits", "layers", "qubits"), [(2, 3, 1), (1, 4, 7), (3, 2, 6), (1, 1, 13)])
+@pytest.mark.parametrize(("circuits", "layers", "qubits"), [(2, 3, 1), (1, 4, 7), (3, 2, 6), (1, 1, 13), (2, 40, 4)])
 def test_gradient_equals_finite_differences_in_float64(circuits: int, layers: int, qubits: int) -> None:
     angles = random_angles(circuits, layers, qubits).requires_grad_()
     weights = torch.randn(circuits, 2**qubits, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -1,12 +1,17 @@
 """Body and head together are the model; the loss in pieces is the loss; kept hidden states are the body's."""
 
 import csv
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, OPTConfig, PretrainedConfig, Qwen2Config
 
 from qpa import loss, record, run
 from qpa.assembly import assemble
@@ -30,7 +35,7 @@ def plain_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def fp32(config: Config, monkeypatch: pytest.MonkeyPatch) -> object:
-    monkeypatch.setattr("qpa.base_model.frozen_dtype", lambda: torch.float32)
+    monkeypatch.setattr("qpa.base_model.frozen_dtype", lambda _: torch.float32)
     assembly = assemble(config, None)
     torch.manual_seed(1)
     for parameter in assembly.adaptation.parameters():
@@ -130,7 +135,8 @@ def test_run_from_kept_hidden_states_is_the_run_without(make_config: MakeConfig,
 
 def test_body_does_not_run_for_windows_that_are_kept(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run.train(make_config(HEAD, "logger=none"))
-    monkeypatch.setattr(LanguageModel, "_parts_are_the_model", lambda _: True)  # its probe runs the body too
+    monkeypatch.setattr(LanguageModel, "_parts_are_the_model", lambda _: True)  # this probe runs the body too, and the next
+    monkeypatch.setattr(LanguageModel, "body_drops_out", lambda _: False)
     monkeypatch.setattr(LanguageModel, "body", lambda *_: pytest.fail("the body has run"))
     run.train(make_config(HEAD, f"run_dir={tmp_path}/again"))
 
@@ -145,6 +151,32 @@ def test_hidden_states_are_kept_where_they_stay_the_same(
 ) -> None:
     run.train(make_config(*overrides, model=model))
     assert (tmp_path / "cache" / "hidden").exists() == kept
+
+
+@pytest.mark.parametrize(
+    ("settings", "bias", "head_only", "drops_out"),
+    [
+        (OPTConfig(word_embed_proj_dim=32, ffn_dim=64), "none", True, True),  # drops out by a function, not by a module
+        (OPTConfig(word_embed_proj_dim=32, ffn_dim=64, dropout=0.0), "none", True, False),
+        (Qwen2Config(intermediate_size=64, num_key_value_heads=2), "none", True, False),
+        (Qwen2Config(intermediate_size=64, num_key_value_heads=2), "all", False, False),  # trains the body's biases, too
+    ],
+)
+def test_body_that_changes_is_noticed(settings: PretrainedConfig, bias: Literal["none", "all"], head_only: bool, drops_out: bool) -> None:
+    for key, value in {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}.items():
+        setattr(settings, key, value)
+    adapted = get_peft_model(AutoModelForCausalLM.from_config(settings), LoraConfig(target_modules=["lm_head"], bias=bias))
+    language = LanguageModel(adapted)  # pyright: ignore[reportArgumentType]
+    assert (language.only_head_is_adapted(), language.body_drops_out()) == (head_only, drops_out)
+
+
+def test_store_that_finds_no_room_is_one_line(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(ConfigError, match=r"data.cache_hidden=None: .* GiB cannot be kept in .*No space left on device.*; set it to false"):
+        run.train(make_config(HEAD))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def test_stock_peft_reloads_what_two_steps_made(
         "model.weights=published", f"model.path={base}", "model.num_layers=null", "trainer.max_steps=2", "generator.lr=0.05",
         f"peft={method}", *overrides, model=model,
     )  # fmt: skip
-    monkeypatch.setattr(base_model, "frozen_dtype", lambda: torch.float32)  # as the other process loads it
+    monkeypatch.setattr(base_model, "frozen_dtype", lambda _: torch.float32)  # as the other process loads it
     run.train(config)
     start, ours = logits_of(config, base, trained=False), logits_of(config, base, trained=True)
     assert (ours - start).abs().max() > 1e-4  # it has learned something that could be lost

@@ -5,53 +5,48 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
+from conftest import ROOT
 from scipy import stats
 
 from qpa.errors import ConfigError, UsageError
 from qpa.report.__main__ import LONG, main
 from qpa.report.compare import compare, estimate
 from qpa.report.runs import Run, find
-from qpa.report.verdict import sentences
+from qpa.report.verdict import label, sentences
 
-LORA = {"_target_": "peft.LoraConfig", "r": 8, "target_modules": "all-linear"}
+TEMPLATE = next((ROOT / "docs/results/runs").glob("*circuit*/result.json")).read_text()  # a real record
 
 
-def write_run(root: Path, *, seed: int, perplexity: float, latents: str = "circuit", kind: str = "qpa", **changed: object) -> Path:
-    """A record as a run leaves it, with what the report reads."""
+def write_run(root: Path, *, seed: int, perplexity: float, latents: str = "circuit", kind: str = "qpa", **changed: Any) -> Path:
+    """A real record with these numbers, and with others for what the report compares besides, drawn for each run."""
+    record = json.loads(TEMPLATE)
+    config, ours, draw = record["run_info"]["train_config"], record["qpa"], random.Random(seed)
     trainable = changed.get("trainable", 1000 if kind == "none" else 50)
-    lr, val = changed.get("lr", 0.01), changed.get("val", perplexity)
-    config = {
-        "model": {"hub": "some/model"}, "peft": LORA, "generator": {"kind": kind, "lr": lr}, "latents": {"kind": latents},
-        "circuit": {"layers": 2}, "mapper": {"width": 4}, "seed": seed, "name": "run",
-        "data": {"protocol": "packed", "context": 32, "batch_size": 2}, "trainer": {"accumulate_grad_batches": 1, "max_steps": 10},
-    }  # fmt: skip
-    record = {
-        "run_info": {
-            "experiment_name": "run",
-            "command": f"python train.py seed={seed}",
-            "train_config": config,
-            "error_msg": changed.get("error"),
-        },
-        "train_info": {"status": changed.get("status", "success"), "file_size": 10},
-        "qpa": {
-            "params": {"trainable": trainable, "plain_peft": 1000, "circuit": 0, "mapper": 0 if kind == "none" else trainable},
-            "test": {"perplexity": perplexity, "base_perplexity": changed.get("base", 40.0), "tokens": 100},
-            "val": {"perplexity": val, "base_perplexity": 40.0, "tokens": 100},
-            "seconds_per_step": 1.0, "peak_memory_bytes": 10,
-        },
-    }  # fmt: skip
-    folder = root / f"{kind}-{latents}-{seed}-{trainable}-{lr}-{changed.get('base', 40.0)}"
+    for group, key in (("generator", "lr"), ("mapper", "width"), ("circuit", "layers"), ("peft", "lora_alpha"), ("data", "train_files")):
+        config[group][key] = changed.get(key, config[group][key])
+    config |= {"seed": seed, "latents": {"kind": latents}}
+    config["generator"]["kind"] = kind
+    config["optimizer"]["lr"] = config["generator"]["lr"]
+    record["run_info"] |= {"command": f"python train.py seed={seed}", "error_msg": changed.get("error")}
+    record["train_info"] |= {"status": changed.get("status", "success"), "file_size": draw.randint(10**6, 10**7)}
+    ours["params"] |= {"trainable": trainable, "plain_peft": 1000, "circuit": 0, "mapper": 0 if kind == "none" else trainable}
+    ours["test"]["perplexity"] = perplexity
+    ours["val"]["perplexity"] = changed.get("val", perplexity)
+    ours["texts"]["train"] = [changed.get("text", "digest")]
+    ours |= {"seconds_per_step": draw.uniform(1, 2), "peak_memory_bytes": draw.randint(2**30, 2**32)}
+    folder = root / "-".join(map(str, (kind, latents, seed, *changed.values())))
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(record))
     (folder / "metrics.csv").write_text(f"epoch,step,train/loss,val/perplexity\n0,4,3.0,\n0,4,,{perplexity + 2}\n0,9,,{perplexity}\n")
     return folder
 
 
-def seeds(root: Path, perplexities: list[float], **changed: object) -> None:
+def seeds(root: Path, perplexities: list[float], **changed: Any) -> None:
     for seed, perplexity in enumerate(perplexities, 1):
-        write_run(root, seed=seed, perplexity=perplexity, **changed)  # pyright: ignore[reportArgumentType]
+        write_run(root, seed=seed, perplexity=perplexity, **changed)
 
 
 def test_interval_is_students() -> None:
@@ -120,12 +115,107 @@ def test_first_sentence_says_whether_the_circuit_matters(tmp_path: Path, table: 
     assert ("paired t-test p" in told[1]) == (len(table) > 1)
 
 
+def test_circuit_and_control_are_tuned_alike_among_the_rates_of_both(tmp_path: Path) -> None:
+    seeds(tmp_path, [20.0, 20.5, 20.2], lr=0.01)
+    seeds(tmp_path, [21.0, 21.5, 21.2], lr=0.03)
+    seeds(tmp_path, [1.0, 1.1, 1.2], lr=0.1)
+    seeds(tmp_path, [22.0, 22.4, 22.3], lr=0.01, latents="table")
+    seeds(tmp_path, [18.0, 18.4, 18.3], lr=0.03, latents="table")
+    (comparison,) = compare(find(tmp_path).finished)
+    (difference,) = comparison.against_controls
+    assert (difference.setting.first.learning_rate, difference.against.first.learning_rate) == (0.01, 0.03)
+    assert sentences(comparison)[0] == "The circuit is worse than a learned table."
+
+
+def test_circuits_of_two_widths_are_judged_each_against_its_own_control(tmp_path: Path) -> None:
+    for width, table in ((4, [25.0, 26.1, 27.2]), (8, [15.0, 16.1, 17.2])):
+        seeds(tmp_path, [20.0, 21.0, 22.0], width=width, trainable=10 * width)
+        seeds(tmp_path, table, width=width, trainable=10 * width, latents="table")
+    (comparison,) = compare(find(tmp_path).finished)
+    told = sentences(comparison)
+    assert told[0] == "The circuit (width=4) is better than a learned table."
+    assert told[2] == "The circuit (width=8) is worse than a learned table."
+
+
+def test_control_is_one_whatever_the_circuits_layers(tmp_path: Path) -> None:
+    for layers in (1, 2, 4):
+        seeds(tmp_path, [20.0 + layers, 21.0 + layers, 22.5 + layers], layers=layers)
+        seeds(tmp_path, [20.1, 21.3, 22.2], layers=layers, latents="zeros")
+    (comparison,) = compare(find(tmp_path).finished)
+    (difference,) = comparison.against_controls
+    assert difference.setting.first.config["circuit.layers"] == 1
+    assert len(comparison.settings) == 4
+
+
+def test_single_seed_does_not_become_the_baseline(tmp_path: Path) -> None:
+    seeds(tmp_path, [20.0, 21.0, 22.0], kind="none", lr=0.005)
+    write_run(tmp_path, seed=1, perplexity=19.0, kind="none", lr=0.006)
+    seeds(tmp_path, [20.6, 21.4, 22.7])
+    (comparison,) = compare(find(tmp_path).finished)
+    assert comparison.baseline is not None
+    assert comparison.baseline.first.learning_rate == 0.005
+    assert all(d.difference.seeds == 3 for d in comparison.against_baseline)
+
+
+def test_labels_are_short_and_no_two_alike(tmp_path: Path) -> None:
+    seeds(tmp_path, [20.0, 21.0], kind="none")
+    seeds(tmp_path, [20.5, 21.5])
+    (comparison,) = compare(find(tmp_path).finished)
+    assert [label(s, comparison) for s in comparison.settings] == ["the circuit", "plain LoRA r=4 on lm_head"]
+    for alpha in (16, 32):
+        seeds(tmp_path, [20.5, 21.5], lora_alpha=alpha)
+    (comparison,) = compare(find(tmp_path).finished)
+    labels = {label(s, comparison) for s in comparison.settings}
+    assert labels == {
+        "the circuit (lora_alpha=8)",
+        "the circuit (lora_alpha=16)",
+        "the circuit (lora_alpha=32)",
+        "plain LoRA r=4 on lm_head (lora_alpha=8)",
+    }
+
+
 def test_other_texts_are_other_tasks(tmp_path: Path) -> None:
     seeds(tmp_path, [20.0, 21.0], kind="none")
-    seeds(tmp_path, [10.0, 11.0], base=30.0)
+    seeds(tmp_path, [10.0, 11.0], text="another", train_files=["another.txt"])
     comparisons = compare(find(tmp_path).finished)
-    assert len(comparisons) == 2
+    assert {c.name.partition(",")[0] for c in comparisons} == {f"SmolLM2-135M-Instruct on {name}.txt" for name in ("train", "another")}
     assert all(not c.against_baseline for c in comparisons)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "words"),
+    [
+        (("qpa", "test", "perplexity"), "20", "perplexity='20': Input should be a valid number"),
+        (("qpa", "val", "perplexity"), None, "val_perplexity=None: Input should be a valid number"),
+        (("qpa", "params", "plain_peft"), 0, "plain_peft=0: Input should be greater than 0"),
+        (("run_info", "train_config", "latents", "kind"), "oracle", "generator='oracle': Input should be"),
+        (("run_info", "train_config", "seed"), [1], "seed=[1]: Input should be a valid integer"),
+        (("run_info", "train_config", "data"), "text", "TypeError"),
+    ],
+)
+def test_record_with_an_odd_value_is_named_and_left_out(tmp_path: Path, where: tuple[str, ...], value: object, words: str) -> None:
+    folder = write_run(tmp_path, seed=1, perplexity=20.0)
+    record = json.loads((folder / "result.json").read_text())
+    inner = record
+    for key in where[:-1]:
+        inner = inner[key]
+    inner[where[-1]] = value
+    (folder / "result.json").write_text(json.dumps(record))
+    found = find(tmp_path)
+    assert not found.finished
+    assert words in found.damaged[str(folder)]
+
+
+def test_run_without_a_step_of_its_own_or_a_curve_is_still_a_run(tmp_path: Path) -> None:
+    seeds(tmp_path / "runs", [20.0, 21.0], kind="none")
+    folder = write_run(tmp_path / "runs", seed=1, perplexity=22.0)
+    record = json.loads((folder / "result.json").read_text())
+    record["qpa"]["seconds_per_step"] = None
+    (folder / "result.json").write_text(json.dumps(record))
+    (folder / "metrics.csv").write_text("step,val/perplexity\n4,oops\n")
+    main([f"runs={tmp_path}/runs", f"out={tmp_path}/out"])
+    (comparison,) = compare(find(tmp_path / "runs").finished)
+    assert len(comparison.settings) == 2
 
 
 def test_report_names_what_failed_and_what_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

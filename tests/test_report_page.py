@@ -31,7 +31,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = random.Random(0)
     for number in range(8):
         seeds(root / "runs", [20 + 5 * draw.random() for _ in range(3)], trainable=draw.randint(1, 60), lr=number + 1)
-    seeds(root / "runs", [10.0, 11.0], base=30.0)
+    seeds(root / "runs", [10.0, 11.0], text="another")
     write_run(root / "runs", seed=3, perplexity=1.0, status="failed", error="<b>too many</b>", lr=99)
     (write_run(root / "runs", seed=4, perplexity=1.0) / "result.json").write_text('{"run_info": {')
     main([f"runs={root}/runs", f"out={root}/out"])

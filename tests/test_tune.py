@@ -33,13 +33,29 @@ def test_search_names_the_trial_with_the_best_validation_and_goes_on(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [([], "usage: python -m qpa.tune"), (["seed=1,2", "tune.trials=0"], "tune.trials=0: should be greater than")]
+    ("arguments", "words"),
+    [
+        ([], "usage: python -m qpa.tune"),
+        (["seed=1,2", "tune.trials=0"], "tune.trials=0: should be greater than"),
+        (["generator.lr=interval(1e-1,1e-3)"], "generator.lr=interval(1e-1,1e-3): "),
+        (["generator.lr=tag(log,interval(0,1))"], "generator.lr=tag(log,interval(0,1)): "),
+        (["seed=glob(*)"], "seed=glob(*): is no space"),
+    ],
 )
 def test_search_without_a_space_or_trials_is_one_line(tmp_path: Path, arguments: list[str], words: str) -> None:
     done = tune(tmp_path, *arguments)
     assert done.returncode != 0
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_trial_that_fails_is_named_and_the_search_goes_on(tmp_path: Path, text_file: Path) -> None:
+    tiny = [*command_line(text_file, tmp_path), "logger=none", "trainer.max_steps=1"]
+    done = tune(tmp_path, *tiny, "circuit.qubits=99,6", "tune.trials=5")
+    assert done.returncode == 0, done.stderr
+    assert "failed: circuit.qubits=99" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "circuit.qubits=6" in done.stdout.splitlines()[-1]
 
 
 def test_view_puts_ratio_against_perplexity_first() -> None:

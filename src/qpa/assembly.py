@@ -55,19 +55,21 @@ def planned_adapter(config: Config, folder: Path | None) -> tuple[list[AdapterTe
     Raises:
         ConfigError: the method cannot be put on this model.
     """
-    return peft_model.planned(lambda: base_model.load(config.model, folder, meta=True), peft_model.make_config(config.peft))
+    dtype = base_model.frozen_dtype(config.trainer.accelerator)
+    return peft_model.planned(lambda: base_model.load(config.model, folder, dtype=dtype, meta=True), peft_model.make_config(config.peft))
 
 
 def load_base(config: Config, folder: Path | None) -> PreTrainedModel:
     """The frozen model; random weights are drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return base_model.load(config.model, folder)
+        return base_model.load(config.model, folder, dtype=base_model.frozen_dtype(config.trainer.accelerator))
 
 
 def _shared_base(config: Config, folder: Path | None) -> PreTrainedModel:
     """The same for training: modules of its own on weights that stay loaded for the next run of this process, as in a sweep."""
-    key = (config.model.model_dump_json(), folder, config.seed if folder is None else 0, base_model.frozen_dtype())
+    dtype = base_model.frozen_dtype(config.trainer.accelerator)
+    key = (config.model.model_dump_json(), folder, config.seed if folder is None else 0, dtype)
     if key not in _KEPT:
         _KEPT.clear()  # first: two would not always fit
         _KEPT[key] = load_base(config, folder)

@@ -13,27 +13,28 @@ from qpa.modules import depth_key
 from qpa.source import architecture
 
 
-def load(model: ModelConfig, folder: Path | None, *, meta: bool = False) -> PreTrainedModel:
-    """Load the base model on the CPU, in bf16 where this processor computes in it, else in fp32.
+def load(model: ModelConfig, folder: Path | None, *, dtype: torch.dtype, meta: bool = False) -> PreTrainedModel:
+    """Load the base model on the CPU.
 
     Args:
         model: config group `model`.
         folder: where its files are (see `qpa.source`), None for random weights.
+        dtype: of its weights (`frozen_dtype`).
         meta: build it on the meta device instead: shapes without weights.
 
     Raises:
         ConfigError: transformers cannot build it; its own words are in the text.
     """
     try:
-        return _load(model, folder, meta)
+        return _load(model, folder, dtype, meta)
     except (ValueError, TypeError, KeyError, RuntimeError, OSError, ImportError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError("model", folder or "random", f"transformers cannot build it: {reason}") from error
 
 
-def _load(model: ModelConfig, folder: Path | None, meta: bool) -> PreTrainedModel:
+def _load(model: ModelConfig, folder: Path | None, dtype: torch.dtype, meta: bool) -> PreTrainedModel:
     settings = _architecture(model, folder)
-    kwargs = {"dtype": frozen_dtype()} | ({"attn_implementation": model.attention} if model.attention else {})
+    kwargs = {"dtype": dtype} | ({"attn_implementation": model.attention} if model.attention else {})
     with torch.device("meta" if meta else "cpu"):
         if folder is None or meta:
             loaded = AutoModelForCausalLM.from_config(settings, **kwargs)
@@ -48,13 +49,17 @@ def sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, weights)  # pyright: ignore[reportArgumentType]
 
 
-def frozen_dtype() -> torch.dtype:
-    """bf16 where the GPU or the processor has instructions for it, else fp32."""
-    fast = (
-        torch.cuda.is_bf16_supported(including_emulation=False)
-        if torch.cuda.is_available()
-        else torch.cpu.get_capabilities().get("avx512_bf16", False)
-    )
+def on_gpu(accelerator: str) -> bool:
+    """Whether `trainer.accelerator` means a GPU on this machine."""
+    return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+
+
+def frozen_dtype(accelerator: str) -> torch.dtype:
+    """bf16 where the GPU or the processor that is used has instructions for it, else fp32."""
+    if on_gpu(accelerator):
+        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu.get_capabilities().get("avx512_bf16", False)
     return torch.bfloat16 if fast else torch.float32
 
 

@@ -153,7 +153,7 @@ class TrainerConfig(OpenSection):
     """Group `trainer`: arguments of `pytorch_lightning.Trainer`."""
 
     devices: int  # several processes would each train their own generator
-    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
+    accelerator: Literal["auto", "cpu", "gpu", "cuda"]
     max_steps: int = Field(ge=1)
     val_every: int = Field(ge=1)
     accumulate_grad_batches: int = Field(ge=1)
@@ -194,7 +194,6 @@ class TuneConfig(Section):
     """Group `tune`, of `qpa.tune` alone."""
 
     trials: int = Field(ge=1)
-    study: str = Field(pattern=r"^[\w.-]+$")
 
 
 class Config(Section):

@@ -32,18 +32,20 @@ def whole_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, wait: bool) -> Iterator[None]:
     """Keep other processes out of a folder while the block runs; the system frees it when a process ends, however that happens.
 
     Raises:
-        ConfigError: another process is in it.
+        ConfigError: another process is in it, and we do not `wait` for it.
     """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
+        os.close(handle)
         raise ConfigError("run_dir", folder, "another process is running this; wait for it, or change the config") from error
+    try:
+        yield
     finally:
         os.close(handle)
 

@@ -31,6 +31,7 @@ class Generator(nn.Module):
         self.register_load_state_dict_pre_hook(_check_start)
         self.register_buffer("used", _used(layout) if start is None else None, persistent=False)
         self.used: Tensor | None
+        self.weights = layout.size if self.used is None else int(self.used.sum())
 
     @property
     def device(self) -> torch.device:
@@ -40,7 +41,7 @@ class Generator(nn.Module):
     def forward(self, out: Tensor | None = None) -> Tensor:
         """All weights as one flat vector, written into `out` where one is given."""
         generated = self.mapper(self.latents(), self.start, out)
-        return generated if self.used is None else generated - generated[self.used].mean()
+        return generated if self.used is None else generated - (generated * self.used).sum() / self.weights
 
 
 def view(flat: Tensor, slot: Slot) -> Tensor:

@@ -5,7 +5,9 @@ comes to it; a byte per window says whether it is there. Runs of a sweep share i
 write to the same place is the same.
 """
 
+import fcntl
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,11 +67,17 @@ class HiddenStore:
 
 
 def _mapped(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> tuple[np.memmap, bool]:
-    """A file of zeros where there is none (sparse: it takes room as it fills), else the one there is; and whether it is new."""
+    """A file of zeros where there is none, else the one there is; and whether it is new.
+
+    Raises:
+        OSError: the disk has no room for it. All of it is taken at once: to write into a map that has none kills the process.
+    """
     size = dtype.itemsize * int(np.prod(shape))
     with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # of two processes the second finds what the first has made
+        file.seek(0, os.SEEK_END)
         fresh = file.tell() != size
         if fresh:
             file.truncate(0)
-            file.truncate(size)
+            os.posix_fallocate(file.fileno(), 0, size)
     return np.memmap(path, dtype=dtype, mode="r+", shape=shape), fresh

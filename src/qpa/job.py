@@ -7,6 +7,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+import transformers
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
@@ -131,11 +132,15 @@ def open_stores(config: Config, module: FineTuning, windows: dict[str, Windows],
             raise ConfigError("data.cache_hidden_gib", data.cache_hidden_gib, f"all hidden states take {size:.1f} GiB; give at least that")
         return {}
     print(f"Hidden states of the frozen body are kept, up to {size:.2f} GiB in {folder / 'hidden'}")
-    model = f"{source.identity(config, base_folder)}|{dtype}|{precision(config.trainer)}|{torch.cuda.is_available()}"
-    return {
-        split: HiddenStore(store_path(folder, model=model, windows=windows[split].key), windows=n, shape=shape, dtype=dtype)
-        for split, (n, shape) in shapes.items()
-    }
+    gpu, versions = base_model.on_gpu(config.trainer.accelerator), f"{torch.__version__}|{transformers.__version__}"
+    body = f"{source.identity(config, base_folder)}|{dtype}|{gpu}|{versions}"
+    read_as = {split: precision(config.trainer) if split == "train" else "as stock peft" for split in windows}  # FineTuning's two ways
+    paths = {split: store_path(folder, model=f"{body}|{read_as[split]}", windows=w.key) for split, w in windows.items()}
+    try:
+        return {split: HiddenStore(paths[split], windows=n, shape=shape, dtype=dtype) for split, (n, shape) in shapes.items()}
+    except OSError as error:
+        reason = f"{size:.1f} GiB cannot be kept in {folder} ({error.strerror}); set it to false"
+        raise ConfigError("data.cache_hidden", data.cache_hidden, reason) from error
 
 
 def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str, Windows], *, checkpoints: ModelCheckpoint) -> None:
@@ -204,7 +209,7 @@ def precision(settings: TrainerConfig) -> str:
     """Lightning's `precision`: of `auto`, bf16 autocast where the frozen model is in bf16, so that adapters compute as fast as it."""
     if settings.precision != "auto":
         return settings.precision
-    return "bf16-mixed" if base_model.frozen_dtype() == torch.bfloat16 else "32-true"
+    return "bf16-mixed" if base_model.frozen_dtype(settings.accelerator) == torch.bfloat16 else "32-true"
 
 
 def _checkpoints(folder: Path) -> ModelCheckpoint:

@@ -84,7 +84,9 @@ class LanguageModel:
     def only_head_is_adapted(self) -> bool:
         """Whether the PEFT method touches nothing but the head: the body's output then never changes."""
         adapted = adapted_modules(self.model)
-        return not self.whole and len(adapted) > 0 and adapted <= set(self.head_module.modules())
+        trained = {parameter for parameter in self.base.parameters() if parameter.requires_grad}  # peft's `bias=all` trains the body's
+        here = adapted <= set(self.head_module.modules()) and trained <= set(self.head_module.parameters())
+        return not self.whole and len(adapted) > 0 and here
 
     @torch.no_grad()
     def frozen_body(self, ids: Tensor) -> Tensor:
@@ -96,11 +98,16 @@ class LanguageModel:
         self.base.train(training)
         return hidden
 
+    @torch.no_grad()
     def body_drops_out(self) -> bool:
-        """Whether the body has dropout: in training, its output is then never the same."""
-        body = self.base.get_decoder().modules()
-        rates = (getattr(m, "p", 0.0) if isinstance(m, nn.Dropout) else getattr(m, "attention_dropout", 0.0) for m in body)
-        return any(isinstance(rate, float) and rate > 0 for rate in rates)
+        """Whether the body, as it is trained, puts out something else each time: dropout, however the model does it."""
+        ids = torch.arange(PROBE, device=self.base.device)[None]
+        training = self.base.training
+        self.base.train()
+        with self.unadapted(), torch.random.fork_rng(devices=[]):
+            first, second = self.body(ids), self.body(ids)
+        self.base.train(training)
+        return not torch.equal(first, second)
 
     @torch.no_grad()
     def _parts_are_the_model(self) -> bool:

@@ -68,7 +68,7 @@ class AdapterTensor:
         return re.sub(NUMBER, ".*", self.name, count=1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """What is known of one chunk: its basis state, and what its first number belongs to."""
 

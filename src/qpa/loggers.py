@@ -1,6 +1,7 @@
 """Where numbers go while a run lasts: the run's own `metrics.csv`, always, and Weights & Biases. wandb enters here."""
 
 import os
+import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -59,15 +60,18 @@ def summarise(loggers: list[Logger], numbers: Mapping[str, float]) -> None:
 def table(logger: DictConfig, folder: Path, name: str, columns: Sequence[str], rows: list[list[str | float | None]]) -> None:
     """Log one table as a run of its own, job type `sweep`, in the group of the sweep that has `folder`."""
     import wandb
+    from wandb.errors import Error
 
     _keep_within(folder)
     group = logger.group or folder.name
     settings = wandb.Settings(silent=True, console="off")
-    with wandb.init(
-        project=logger.project, name=f"{group}-table", dir=folder, mode=logger.mode, group=group, job_type="sweep", settings=settings
-    ) as run:
-        cells: Any = rows  # wandb's own annotation says arrays
-        run.log({name: wandb.Table(columns=list(columns), data=cells)})
+    cells: Any = rows  # wandb's own annotation says arrays
+    place = {"project": logger.project, "name": f"{group}-table", "dir": folder, "group": group, "job_type": "sweep"}
+    try:
+        with wandb.init(**place, mode=logger.mode, settings=settings) as run:
+            run.log({name: wandb.Table(columns=list(columns), data=cells)})
+    except Error as error:  # the jobs themselves are on record
+        print(f"qpa: the sweep's table is not in W&B: {error}", file=sys.stderr)
 
 
 def _keep_within(folder: Path) -> None:

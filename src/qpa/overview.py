@@ -1,11 +1,10 @@
 """What a sweep's user sees: a live table of its jobs in a terminal, and at the end the same table, the verdict, a table in W&B."""
 
 import csv
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from qpa.record import JOB
-from qpa.sweep import Job
+from qpa.sweep import Job, jobs_of
 
 ROWS = 30  # of the live table: the newest jobs
 COLUMNS = ("job", "ended", "test perplexity", "ratio", "what")
@@ -35,7 +33,7 @@ class Overview(Callback):
         folder = Path(config.hydra.sweep.dir)
         Overview.folder, Overview.logger = folder, config.logger
         if sys.stdout.isatty():
-            Overview.live = Live(get_renderable=lambda: table(jobs_of(folder)[-ROWS:], folder), refresh_per_second=1, transient=True)
+            Overview.live = Live(get_renderable=lambda: table(jobs_of(folder), folder, rows=ROWS), refresh_per_second=1, transient=True)
             Overview.live.start()
 
 
@@ -53,20 +51,15 @@ def overview() -> Iterator[None]:
             _to_wandb(jobs, Overview.folder, Overview.logger)
 
 
-def jobs_of(folder: Path) -> list[Job]:
-    """The jobs of a sweep that have begun."""
-    return sorted((json.loads(path.read_text()) for path in folder.rglob(JOB)), key=lambda job: int(job["number"]))
-
-
-def table(jobs: list[Job], folder: Path) -> Table:
-    """A line for every job with what its own overrides are; below, how many ended how, and the best so far."""
+def table(jobs: list[Job], folder: Path, rows: int | None = None) -> Table:
+    """A line for each of the newest jobs with what its own overrides are; below, how many ended how, and the best so far."""
     done = Counter(job["status"] for job in jobs)
     best = min((job for job in jobs if job["status"] == "success"), key=lambda job: job["perplexity"], default=None)
     counts = ", ".join(f"{number} {status}" for status, number in done.items())
     caption = counts + (f"; best so far: job {best['number']}, perplexity {best['perplexity']:.3f}" if best else "")
     found = Table(*COLUMNS, title=str(folder), title_justify="left", caption=caption, caption_justify="left")
     common = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
-    for job in jobs:
+    for job in jobs[-rows:] if rows else jobs:
         numbers = (f"{job['perplexity']:.3f}", f"{job['ratio']:.2%}") if job["status"] == "success" else ("-", "-")
         own = " ".join(override for override in job["overrides"] if override not in common)
         found.add_row(str(job["number"]), _status(job), *numbers, escape(f"{own}  {job['error'] or ''}"))
@@ -76,11 +69,12 @@ def table(jobs: list[Job], folder: Path) -> Table:
 def _status(job: Job) -> str:
     """How a job ended, or how far it is."""
     metrics = Path(job.get("run", "")) / "metrics.csv"
-    if job["status"] != "running" or not metrics.is_file():
+    if job["status"] != "running":
         return job["status"]
-    with metrics.open(newline="") as file:
+    with suppress(OSError), metrics.open(newline="") as file:
         steps = [int(row["step"]) + 1 for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
-    return f"step {min(steps[-1], job['steps'])}/{job['steps']}" if steps else "running"
+        return f"step {min(steps[-1], job['steps'])}/{job['steps']}" if steps else "running"
+    return "running"
 
 
 def _verdict(jobs: list[Job]) -> None:
@@ -100,5 +94,5 @@ def _to_wandb(jobs: list[Job], folder: Path, logger: DictConfig | None) -> None:
         return
     from qpa import loggers
 
-    rows = [[job["number"], job["status"], job.get("perplexity"), job.get("ratio"), " ".join(job["overrides"])] for job in jobs]
-    loggers.table(logger, folder, "sweep/jobs", COLUMNS, rows)
+    cells = [[job["number"], job["status"], job.get("perplexity"), job.get("ratio"), " ".join(job["overrides"])] for job in jobs]
+    loggers.table(logger, folder, "sweep/jobs", COLUMNS, cells)

@@ -140,7 +140,7 @@ def peak_memory() -> int:
     In bytes: of the GPU where one is used, else resident in main memory."""
     import torch
 
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.exists():  # not getrusage: on Linux a new process starts with the peak of the one that started it
@@ -154,7 +154,7 @@ def forget_peak_memory() -> None:
     import torch
 
     gc.collect()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -213,11 +213,12 @@ def is_run(folder: Path) -> bool:
 
 def finished(folder: Path, config: Config | None = None) -> bool:
     """Whether the folder holds a finished run (of this very config, if one is given)."""
-    if not is_run(folder):
+    try:
+        result = read(folder)
+        same = config is None or result["qpa"]["fingerprint"] == config.fingerprint()
+        return same and result["train_info"]["status"] == "success"
+    except (ConfigError, KeyError, TypeError):  # none, or damaged
         return False
-    result = read(folder)
-    same = config is None or result.get("qpa", {}).get("fingerprint") == config.fingerprint()
-    return same and result.get("train_info", {}).get("status") == "success"
 
 
 def save_config(folder: Path, config: Config) -> None:

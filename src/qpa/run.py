@@ -1,6 +1,5 @@
 """A training run from config to closing table: check, prepare, train, measure, export, record."""
 
-import errno
 import os
 import shutil
 from pathlib import Path
@@ -18,12 +17,13 @@ def train(config: Config) -> None:
         UserError: something in the config or the data cannot work, or the loss was not finite.
     """
     folder = config.folder
-    if record.finished(folder, config) and not config.force:
-        print(f"Finished before (force=true runs it again): {folder}")
-        table.show(record.read(folder), folder)
-        return
-    _claim(folder, config)
-    with locked(folder):
+    _make(folder)
+    with locked(folder, wait=record.in_sweep()):  # two jobs of a sweep may be one run, as LoRA with several mapper widths
+        if record.finished(folder, config) and not config.force:
+            print(f"Finished before (force=true runs it again): {folder}")
+            table.show(record.read(folder), folder)
+            return
+        _claim(folder, config)
         _train(config, folder)
 
 
@@ -44,22 +44,25 @@ def _train(config: Config, folder: Path) -> None:
     table.show(record.read(folder), folder)
 
 
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("run_dir", folder, f"cannot be written ({error.strerror})") from error
+
+
 def _claim(folder: Path, config: Config) -> None:
-    """Make the run's folder, or refuse one that is not ours to write into."""
+    """Refuse a folder that is not ours to write into."""
     if record.finished(folder) and not config.force and config.ckpt is None:
         raise ConfigError(
             "run_dir",
             folder,
             "holds a finished run of another config; choose another folder, ckpt=last to go on from it, or force=true to replace it",
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()) and not record.is_run(folder):
-            raise ConfigError("run_dir", folder, "is neither empty nor a run's folder; choose another")
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, "permission denied")
-    except OSError as error:
-        raise ConfigError("run_dir", folder, f"cannot be written ({error.strerror})") from error
+    if any(folder.iterdir()) and not record.is_run(folder):
+        raise ConfigError("run_dir", folder, "is neither empty nor a run's folder; choose another")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError("run_dir", folder, "cannot be written (permission denied)")
 
 
 def _checkpoint(folder: Path, config: Config) -> Path | None:
@@ -75,7 +78,7 @@ def _clear(folder: Path, *, resumed: bool) -> None:
     """Take away what an earlier run left; a resumed one keeps its checkpoints and the metrics so far."""
     for name in ("adapter", "merged", *(() if resumed else ("checkpoints",))):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("evaluation.json", *(() if resumed else (record.WANDB_ID,))):
+    for name in ("evaluation.json", "tasks.json", *(() if resumed else (record.WANDB_ID,))):
         (folder / name).unlink(missing_ok=True)
     metrics = folder / "metrics.csv"
     if resumed and metrics.exists():

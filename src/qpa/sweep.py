@@ -4,10 +4,12 @@ Every job writes `job.json` into its own folder of the sweep's, `outputs/multiru
 how it ended. The runs themselves lie where single runs lie, so a sweep that is started again skips those that have finished.
 """
 
+import json
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ def run_job(composed: DictConfig, work: Callable[[Config], object]) -> None:
         return
     hydra = HydraConfig.get()
     os.chdir(hydra.runtime.cwd)  # some launchers start their processes elsewhere
+    if composed.get("fail_fast") is True and _failed(Path(hydra.sweep.dir)):
+        return
     place = Path(hydra.sweep.dir, hydra.sweep.subdir)
     place.mkdir(parents=True, exist_ok=True)
     job: Job = {"number": hydra.job.num, "status": "running", "error": None, "overrides": list(hydra.overrides.task)}
@@ -56,11 +60,19 @@ def run_job(composed: DictConfig, work: Callable[[Config], object]) -> None:
     finally:
         write_json(place / record.JOB, job)
     if job["error"]:  # raised here: within `except` the new error would hold the failed model in memory until the sweep ends
-        _fail(job, fast=composed.get("fail_fast") is True)
+        print(f"qpa: job {job['number']} failed: {job['error']}", file=sys.stderr)
+        raise JobFailedError(f"{job['error']}  (job {job['number']}: {' '.join(job['overrides'])})")
 
 
-def _fail(job: Job, *, fast: bool) -> None:
-    print(f"qpa: job {job['number']} failed: {job['error']}", file=sys.stderr)
-    if fast:
-        sys.exit(1)
-    raise JobFailedError(f"{job['error']}  (job {job['number']}: {' '.join(job['overrides'])})")
+def _failed(folder: Path) -> bool:
+    """Whether a job of the sweep in this folder has failed."""
+    return any(job["status"] == "failed" for job in jobs_of(folder))
+
+
+def jobs_of(folder: Path) -> list[Job]:
+    """The jobs of a sweep that have begun."""
+    found = []
+    for path in folder.rglob(record.JOB):
+        with suppress(OSError, ValueError):  # as if it had not begun
+            found.append(json.loads(path.read_text()))
+    return sorted(found, key=lambda job: int(job["number"]))

@@ -31,22 +31,17 @@ def evaluate(model: AdaptedModel, encoder: TextEncoder, tasks: list[str], *, bat
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise UserError("tasks need the LM Evaluation Harness: pip install 'qpa[tasks]'") from error
-    own = [Path(task) for task in tasks if task.endswith((".yaml", ".yml"))]
-    for path in own:
-        if not path.is_file():
-            raise ConfigError("tasks", path, "there is no such file")
-    manager = TaskManager(include_path=[str(folder.resolve()) for folder in {path.parent for path in own}] or None)
-    names = [_name(Path(task)) if Path(task) in own else task for task in tasks]
-    if unknown := [name for name in names if name not in manager.all_tasks]:
+    manager = TaskManager()
+    if unknown := [task for task in tasks if task not in manager.all_tasks and not _is_file(task)]:
         raise ConfigError("tasks", ",".join(unknown), "no such task; lm-eval ls tasks prints all, a path of a task file of yours adds one")
     harness: Any = simple_evaluate  # untyped decorators hide its parameters, and the model's
     wrapped = cast(Any, HFLM)(pretrained=model.eval(), tokenizer=_tokenizer(encoder), batch_size=batch_size)
 
     def measured() -> Results:
         try:
-            found = harness(model=wrapped, tasks=list(names), task_manager=manager, log_samples=False, bootstrap_iters=0)
-        except (OSError, ValueError) as error:
-            raise ConfigError("tasks", ",".join(names), " ".join(str(error).split())) from error
+            found = harness(model=wrapped, tasks=list(tasks), task_manager=manager, log_samples=False, bootstrap_iters=0)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError("tasks", ",".join(tasks), " ".join(str(error).split())) from error
         return {task: _numbers(metrics) for task, metrics in found["results"].items()}
 
     adapted = measured()
@@ -54,14 +49,17 @@ def evaluate(model: AdaptedModel, encoder: TextEncoder, tasks: list[str], *, bat
         return {"adapted": adapted, "base": measured()}
 
 
-def _name(path: Path) -> str:
-    """The task's name in its file."""
-    lines = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
-    return next((value.strip() for key, _, value in lines if key == "task"), path.stem)
+def _is_file(task: str) -> bool:
+    path = Path(task)
+    if path.suffix in (".yaml", ".yml") and not path.is_file():
+        raise ConfigError("tasks", path, "there is no such file")
+    return path.is_file()
 
 
 def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
-    return {name.partition(",")[0]: value for name, value in metrics.items() if isinstance(value, float | int) and "stderr" not in name}
+    """As the harness names them: `exact_match,strict-match`; `acc` where nothing is filtered (its `acc,none`)."""
+    kept = {name: value for name, value in metrics.items() if isinstance(value, float | int) and "stderr" not in name}
+    return {name.removesuffix(",none"): value for name, value in kept.items() if name != "sample_len"}
 
 
 def _tokenizer(encoder: TextEncoder) -> PreTrainedTokenizerFast:

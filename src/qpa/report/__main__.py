@@ -45,6 +45,7 @@ def as_json(found: Found, comparisons: list[Comparison]) -> dict[str, Any]:
         "tasks": [
             {
                 "task": c.task,
+                "name": c.name,
                 "settings": [_setting(s) for s in c.settings],
                 "baseline": c.baseline and c.baseline.first.setting,
                 "against_baseline": [_difference(d) for d in c.against_baseline],

@@ -7,16 +7,16 @@ Runs are compared within one task only; rates are chosen by validation perplexit
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from scipy import stats
 
 from qpa.config import GENERATED_ONLY
-from qpa.report.runs import UNSHARED, Run
+from qpa.report.runs import CIRCUIT_ONLY, UNSHARED, Run
 
 CONFIDENCE = 0.95
-NAMED = (*UNSHARED, "generator.kind", "latents.kind", "peft")  # told by seed, method or generator, or of no effect on a result
+TOLD = (*UNSHARED, "generator.kind", "latents.kind", "peft._target_", "peft.r", "peft.use_dora", "peft.target_modules", "optimizer.lr")
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,18 @@ class Comparison:
     """One task's settings, and what they say against each other.
 
     Attributes:
+        task, name: its hash, and what it is: model, text, tokens read.
         settings: by trained count.
         baseline: plain PEFT as LoRA where there is one, at the rate and rank that validation prefers; None without any.
-        against_baseline: every other method at its own best rate.
-        against_controls: every circuit against what stands in its place, all else equal.
-        varied: config keys that tell settings apart, but for what a setting's method and generator say.
+        against_baseline: every other setting at its own best rate.
+        against_controls: every circuit against what stands in its place, each at the best of the rates that both were run at, all
+            else equal.
+        varied: the config keys that are needed to tell settings apart, beyond method and generator.
         front: of trained count and test perplexity: nothing is better in one and no worse in the other.
     """
 
     task: str
+    name: str
     settings: list[Setting]
     baseline: Setting | None
     against_baseline: list[Difference]
@@ -138,45 +141,63 @@ def _compare(task: str, runs: list[Run]) -> Comparison:
         groups[run.setting].setdefault(run.seed, run)  # the same run in two folders is one run
     settings = sorted((Setting(tuple(seeds.values())) for seeds in groups.values()), key=lambda s: (s.first.trainable, s.perplexity.mean))
     plain = [s for s in settings if s.first.generator == "none"]
-    baseline = min([s for s in plain if s.first.method.startswith("LoRA")] or plain, key=lambda s: s.val_perplexity, default=None)
-    tuned = _best_rates(settings)
-    others = [paired(s, baseline) for s in tuned if s is not baseline] if baseline else []
-    controls = [
-        paired(s, other)
-        for s in tuned
-        for other in settings
-        if s.first.generator == "circuit" and other.first.generator != "circuit" and other.first.beside == s.first.beside
-    ]
-    return Comparison(task, settings, baseline, [d for d in others if d], [d for d in controls if d], _varied(settings), front(settings))
+    lora = [s for s in plain if s.first.method.startswith("LoRA")] or plain
+    baseline = preferred(lora) if lora else None
+    others = [preferred(rates) for rates in _grouped(settings, lambda run: run.tuned)]
+    differences = [paired(s, baseline) for s in others if s is not baseline] if baseline else []
+    controls = list(_controls([s for s in settings if s.first.generator != "none"]))
+    return Comparison(
+        task, runs[0].task_name, settings, baseline, [d for d in differences if d], controls, _varied(settings), front(settings)
+    )
 
 
-def uses(run: Run, key: str) -> bool:
-    """Whether a config key has any effect on the run."""
-    group = key.partition(".")[0]
-    if run.generator == "none":
-        return group not in GENERATED_ONLY
-    return group != "circuit" or run.generator in ("circuit", "frozen_circuit")
+def preferred(settings: Sequence[Setting]) -> Setting:
+    """What validation prefers, never test; a single seed only where there is nothing else."""
+    return min(settings, key=lambda s: (len(s.runs) == 1, s.val_perplexity))
+
+
+def _controls(settings: list[Setting]) -> Iterator[Difference]:
+    """Of settings that share all but what makes the mapper's features: the circuit against every control, equally well tuned."""
+    for beside in _grouped(settings, lambda run: run.place):
+        kinds = {kinds[0].first.generator: kinds for kinds in _grouped(beside, lambda run: run.generator)}
+        circuits = kinds.pop("circuit", [])
+        for controls in kinds.values():
+            rates = {s.first.learning_rate for s in circuits} & {s.first.learning_rate for s in controls}
+            sides = [[s for s in side if s.first.learning_rate in rates] for side in (circuits, controls)]
+            if rates and (difference := paired(*map(preferred, sides))):
+                yield difference
+
+
+def _grouped(settings: Iterable[Setting], by: Callable[[Run], str]) -> list[list[Setting]]:
+    """In order of what comes first."""
+    groups: dict[str, list[Setting]] = defaultdict(list)
+    for setting in settings:
+        groups[by(setting.first)].append(setting)
+    return list(groups.values())
+
+
+def told(setting: Setting, keys: Iterable[str]) -> tuple[tuple[str, object], ...]:
+    """These of the setting's keys that have an effect on it, with their values."""
+    run = setting.first
+    unused = GENERATED_ONLY if run.generator == "none" else () if run.generator.endswith("circuit") else CIRCUIT_ONLY
+    return tuple((key, run.config[key]) for key in keys if key in run.config and not {key, key.partition(".")[0]} & {*unused})
 
 
 def _varied(settings: list[Setting]) -> list[str]:
-    runs = [s.first for s in settings]
-    keys = dict.fromkeys(key for run in runs for key in run.config if key.partition(".")[0] not in NAMED and key not in NAMED)
-    return [key for key in keys if len({str(run.config.get(key)) for run in runs if uses(run, key)}) > 1]
-
-
-def _best_rates(settings: list[Setting]) -> list[Setting]:
-    """Of settings that differ in their rate alone (as their counts and kinds tell), the one that validation prefers."""
-    best: dict[tuple, Setting] = {}
-    for setting in settings:
-        run = setting.first
-        key = (run.method, run.generator, run.trainable)
-        if key not in best or setting.val_perplexity < best[key].val_perplexity:
-            best[key] = setting
-    return list(best.values())
+    """Keys are added, those of `peft` last, while they tell settings apart that were alike before."""
+    candidates = dict.fromkeys(key for s in settings for key in s.first.config if not {key, key.partition(".")[0]} & {*TOLD})
+    kept: list[str] = []
+    known = 0
+    for key in ("", *sorted(candidates, key=lambda key: key.startswith("peft."))):
+        found = len({(s.first.method, s.first.generator, str(told(s, [*kept, key]))) for s in settings})
+        kept += [key] if found > known and key else []
+        known = max(known, found)
+    return kept
 
 
 def front(settings: Sequence[Setting], x: Value = trained, y: Value = perplexity) -> list[Setting]:
     """The Pareto front of two values of which less is better, by `x`: no other setting is better in one and as good in the other."""
+    settings = [s for s in settings if math.isfinite(x(s)) and math.isfinite(y(s))]
     points = [(x(s), y(s)) for s in settings]
     kept = [s for s, (a, b) in zip(settings, points, strict=True) if not any(p <= a and q <= b and (p, q) != (a, b) for p, q in points)]
     return sorted(kept, key=lambda s: (x(s), y(s)))

@@ -1,5 +1,6 @@
 """The report's figures, as plotly objects: the page draws them, and they are saved as PNG."""
 
+import math
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,13 @@ class Axis:
 
 
 def _mean(name: str, unit: float = 1.0) -> Callable[[Setting], float]:
-    return lambda setting: fmean(getattr(run, name) for run in setting.runs) / unit
+    """Over the runs that have it; NaN where none has."""
+
+    def of(setting: Setting) -> float:
+        known = [value for run in setting.runs if (value := getattr(run, name)) is not None]
+        return fmean(known) / unit if known else math.nan
+
+    return of
 
 
 AXES = {
@@ -152,7 +159,7 @@ def cost(comparison: Comparison, settings: Sequence[Setting]) -> Figure:
     colours = [COLOURS[s.first.generator] for s in settings]
     for column, axis in enumerate((AXES["seconds"], AXES["memory"]), 1):
         values = [axis.of(s) for s in settings]
-        text = [f"{value:.3g}" for value in values]
+        text = [f"{value:.3g}" if math.isfinite(value) else "" for value in values]
         figure.add_bar(x=values, y=names, orientation="h", marker=dict(color=colours), text=text, textangle=0, row=1, col=column)
         figure.update_xaxes(title=axis.title, row=1, col=column)
     return _styled(_in_lines(figure, len(names)), 100 + LINE * len(names), legend=False)

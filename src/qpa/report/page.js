@@ -12,7 +12,7 @@ function choose(section, task) {
   const plot = section.querySelector("[data-figure=pareto] .plot");
   const [x, y] = ["x", "y"].map((axis) => section.querySelector(".axis-" + axis).value);
   const of = (axis) => (place) => task.settings[place][axis];
-  const points = task.settings.map((setting) => ({ x: setting[x], y: setting[y] }));
+  const points = task.settings.map((setting) => ({ x: setting[x], y: setting[y] })).filter((p) => p.x !== null && p.y !== null);
   const line = front(points);
   const places = plot.data.slice(1).map((trace) => Array.from(trace.customdata));
   const xs = [line.map((p) => p.x), ...places.map((all) => all.map(of(x)))];

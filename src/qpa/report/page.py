@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def counted(found: Found, comparisons: list[Comparison]) -> str:
     """How much was read."""
     parts = [f"{len(found.finished)} finished runs" if len(found.finished) != 1 else "1 finished run"]
     if len(comparisons) > 1:
-        parts.append(f"{len(comparisons)} tasks (model, text, tokens read): compared within each, not across")
+        parts.append(f"{len(comparisons)} tasks (model, texts, tokens read): compared within each, not across")
     if found.unfinished:
         parts.append(f"{len(found.unfinished)} not finished")
     if found.damaged:
@@ -61,12 +62,16 @@ def _task(comparison: Comparison) -> dict[str, Any]:
     runs = [run for s in comparison.settings for run in s.runs]
     shown = ("folder", "seed", "trainable", "ratio", "perplexity", "base_perplexity", "val_perplexity", "seconds_per_step", "command")
     return {
-        "name": comparison.task,
+        "name": comparison.name,
         "verdict": sentences(comparison),
-        "settings": [{key: axis.of(s) for key, axis in AXES.items()} for s in comparison.settings],
+        "settings": [{key: _known(axis.of(s)) for key, axis in AXES.items()} for s in comparison.settings],
         "runs": [{key: getattr(run, key) for key in shown} | {"label": names[run.setting]} for run in runs],
         "figures": {name: json.loads(figure.to_json() or "") for name, figure in all_figures(comparison).items()},
     }
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None  # JSON has no NaN
 
 
 def _text(name: str) -> str:

@@ -3,34 +3,43 @@
 import csv
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from qpa.config import GENERATED_ONLY, VOLATILE
 from qpa.errors import ConfigError
 from qpa.record import JOB, RESULT
 
 UNSHARED = ("seed", *VOLATILE)  # keys in which the runs of one setting may differ
+RATE = ("generator.lr", "optimizer.lr")
+CIRCUIT_ONLY = ("circuit.layers", "circuit.backend")  # without effect where another thing stands in the circuit's place
+Latents = Literal["none", "circuit", "frozen_circuit", "table", "mlp", "mps", "zeros", "random"]
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))
 class Run:
-    """A finished run.
+    """A finished run; a record whose numbers are none is refused.
 
     Attributes:
         folder: where it lies.
-        task: what it is comparable within: model, text and its windows, tokens read in training. Told apart by their hash.
-        setting: all of its config but seed and names: runs that differ in their seed alone share it.
-        beside: the same without what makes the mapper's features: a circuit and the controls in its place share it.
+        task, task_name: what it is comparable within, as a hash and in words: model, texts and windows, tokens read in training.
+        setting: all of its config that has an effect, but seed and names: runs that differ in their seed alone share it.
+        tuned: the same without the learning rate.
+        place: the same without what makes the mapper's features either: a circuit and the controls in its place share it.
         method: PEFT method and adapted modules, e.g. `lora r=8 all-linear`.
         generator: `none`, or what stands in the circuit's place (`circuit`, `table`, ...).
         trainable, plain_peft: numbers that are trained, and that plain PEFT would train.
         circuit_params, mapper_params: the parts of `trainable`; both 0 where the adapter itself is trained.
         perplexity, base_perplexity: on the test text, of the adapted and of the base model.
         val_perplexity: what rates and widths may be chosen by.
-        seconds_per_step, peak_memory_bytes, adapter_bytes: median, peak, size of the exported adapter.
+        seconds_per_step: median; None of a run that was resumed after its last step.
+        peak_memory_bytes, adapter_bytes: peak while training, size of the exported adapter.
         command: what runs it again.
         curve: validation perplexity after steps.
         config: all keys of the run with their values, `circuit.qubits` and the like.
@@ -39,25 +48,27 @@ class Run:
     folder: str
     name: str
     task: str
+    task_name: str
     setting: str
-    beside: str
+    tuned: str
+    place: str
     method: str
-    generator: str
-    learning_rate: float
+    generator: Latents
+    learning_rate: PositiveFloat
     seed: int
-    trainable: int
-    plain_peft: int
+    trainable: PositiveInt
+    plain_peft: PositiveInt
     circuit_params: int
     mapper_params: int
-    perplexity: float
-    base_perplexity: float
-    val_perplexity: float
-    seconds_per_step: float
-    peak_memory_bytes: int
-    adapter_bytes: int
+    perplexity: PositiveFloat
+    base_perplexity: PositiveFloat
+    val_perplexity: PositiveFloat
+    seconds_per_step: PositiveFloat | None
+    peak_memory_bytes: PositiveInt
+    adapter_bytes: PositiveInt
     command: str
-    curve: tuple[tuple[int, float], ...] = field(repr=False)
-    config: dict[str, Any] = field(repr=False)
+    curve: tuple[tuple[int, float], ...]
+    config: dict[str, Any]
 
     @property
     def ratio(self) -> float:
@@ -99,6 +110,9 @@ def read(folders: Iterable[Path]) -> Found:
                 finished.append(_run(folder, record))
             else:
                 unfinished[str(folder)] = f"{status}: {record['run_info']['error_msg'] or 'no reason on record'}"
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            damaged[str(folder)] = f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             damaged[str(folder)] = f"{type(error).__name__}: {error}"
     return Found(finished, unfinished, damaged)
@@ -117,15 +131,20 @@ def _never_began(root: Path, runs: set[str]) -> Iterator[tuple[str, str]]:
 
 def _run(folder: Path, record: dict[str, Any]) -> Run:
     config, ours = record["run_info"]["train_config"], record["qpa"]
-    kind = config["generator"]["kind"]
+    kind = "none" if config["generator"]["kind"] == "none" else config["latents"]["kind"]
+    flat = dict(_flat(config))
+    unused = GENERATED_ONLY if kind == "none" else () if kind.endswith("circuit") else CIRCUIT_ONLY
+    task, task_name = _task(config, ours)
     return Run(
         folder=str(folder),
         name=record["run_info"]["experiment_name"],
-        task=_task(config, ours),
-        setting=_setting(config),
-        beside=_setting(config, "latents", "circuit"),
+        task=task,
+        task_name=task_name,
+        setting=_hash(_without(flat, *UNSHARED, *unused)),
+        tuned=_hash(_without(flat, *UNSHARED, *unused, *RATE)),
+        place=_hash(_without(flat, *UNSHARED, *unused, *RATE, *CIRCUIT_ONLY, "latents")),
         method=_method(config["peft"]),
-        generator="none" if kind == "none" else config["latents"]["kind"],
+        generator=kind,
         learning_rate=config["generator"]["lr"],
         seed=config["seed"],
         trainable=ours["params"]["trainable"],
@@ -139,18 +158,21 @@ def _run(folder: Path, record: dict[str, Any]) -> Run:
         peak_memory_bytes=ours["peak_memory_bytes"],
         adapter_bytes=record["train_info"]["file_size"],
         command=record["run_info"].get("command") or f"see {folder / 'config.yaml'}",
-        curve=tuple(_curve(folder, config["trainer"]["max_steps"])),
-        config=dict(_flat(config)),
+        curve=_curve(folder, config["trainer"]["max_steps"]),
+        config=flat,
     )
 
 
-def _curve(folder: Path, steps: int) -> Iterator[tuple[int, float]]:
-    """Validation perplexity by step, from the run's metrics; a resumed run has several files."""
-    for path in sorted(folder.glob("metrics*.csv"), key=lambda p: (p.stem == "metrics", p.stem)):
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get("val/perplexity"):
-                    yield min(int(row["step"]) + 1, steps), float(row["val/perplexity"])
+def _curve(folder: Path, steps: int) -> tuple[tuple[int, float], ...]:
+    """Validation perplexity by step, from the run's metrics (a resumed run has several files); none where they are damaged."""
+    points = []
+    try:
+        for path in sorted(folder.glob("metrics*.csv"), key=lambda p: (p.stem == "metrics", p.stem)):
+            rows = csv.DictReader(path.read_text().splitlines())
+            points += [(min(int(row["step"]) + 1, steps), float(row["val/perplexity"])) for row in rows if row.get("val/perplexity")]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        return ()
+    return tuple(point for point in points if math.isfinite(point[1]))
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -161,18 +183,21 @@ def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield prefix + key, value
 
 
-def _task(config: dict[str, Any], ours: dict[str, Any]) -> str:
-    """The base model's own perplexity tells texts apart that have the same name."""
-    data, trainer = config["data"], config["trainer"]
+def _without(flat: dict[str, Any], *left_out: str) -> dict[str, Any]:
+    """The keys that are not among these, nor in a group that is."""
+    return {key: value for key, value in flat.items() if key not in left_out and key.partition(".")[0] not in left_out}
+
+
+def _task(config: dict[str, Any], ours: dict[str, Any]) -> tuple[str, str]:
+    """Its hash, and its name."""
+    model, data, trainer = config["model"], config["data"], config["trainer"]
     tokens = data["context"] * data["batch_size"] * trainer["accumulate_grad_batches"] * trainer["max_steps"]
-    base = f"{ours['test']['base_perplexity']:.2f}"
-    return _hash([config["model"], data["protocol"], data["context"], ours["test"]["tokens"], base, tokens])
-
-
-def _setting(config: dict[str, Any], *without: str) -> str:
-    unused = GENERATED_ONLY if config["generator"]["kind"] == "none" else ()
-    left_out = {*UNSHARED, *unused, *without}
-    return _hash({key: value for key, value in config.items() if key not in left_out})
+    texts = {split: digests for split, digests in ours["texts"].items() if split != "forgetting"}
+    windows = [data[key] for key in ("source", "hub", "hub_config", "val_fraction", "max_held_out_windows", "protocol", "context")]
+    weights = " (random weights)" if model["weights"] == "random" else ""
+    text = ", ".join(Path(file).name for file in data["train_files"]) or data["hub"] or data["source"]
+    name = f"{str(model['path'] or model['hub']).rpartition('/')[2]}{weights} on {text}, {tokens:,} tokens read"
+    return _hash([model, texts, windows, tokens]), name
 
 
 def _method(peft: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.markup import escape
 
-from qpa.report.compare import Comparison, Difference, Setting, uses
+from qpa.report.compare import Comparison, Difference, Setting, told
 from qpa.report.runs import Found
 
 NAMES = {"circuit": "the circuit", "frozen_circuit": "an untrained circuit", "table": "a learned table", "mlp": "a small MLP"}
@@ -23,10 +23,10 @@ def words(found: Found, comparisons: list[Comparison]) -> list[str]:
     """The lines of `show`."""
     lines = []
     if len(comparisons) > 1:
-        lines.append(f"{len(comparisons)} tasks (model, text, tokens read): runs are compared within each, not across.")
+        lines.append(f"{len(comparisons)} tasks (model, texts, tokens read): runs are compared within each, not across.")
     for comparison in comparisons:
         runs = sum(len(s.runs) for s in comparison.settings)
-        lines += [f"Task {comparison.task}, {runs} run(s) of {len(comparison.settings)} setting(s):"]
+        lines += [f"{comparison.name}: {runs} run(s) of {len(comparison.settings)} setting(s)"]
         lines += [f"  {sentence}" for sentence in sentences(comparison)]
     lines += [f"Not finished: {folder} ({reason})" for folder, reason in found.unfinished.items()]
     return lines + [f"Damaged, left out: {folder} ({reason})" for folder, reason in found.damaged.items()]
@@ -40,14 +40,13 @@ def label(setting: Setting, comparison: Comparison) -> str:
         kind = f"plain {method or run.method}"
     else:
         kind = f"{method}, {NAMES[run.generator]}" if method else NAMES[run.generator]
-    return " ".join(
-        [kind, *(f"{key.split('.')[-1]}={run.config[key]}" for key in comparison.varied if key in run.config and uses(run, key))]
-    )
+    values = [f"{key.split('.')[-1]}={value}" for key, value in told(setting, comparison.varied)]
+    return f"{kind} ({', '.join(values)})" if values else kind
 
 
 def sentences(comparison: Comparison) -> list[str]:
     """The circuit's case first, then plain PEFT, then what is on the Pareto front against it."""
-    lines = _against_controls(comparison.against_controls) if comparison.against_controls else []
+    lines = _against_controls(comparison) if comparison.against_controls else []
     if comparison.baseline is None:
         return [*lines, "No plain PEFT run of this task: nothing to compare with (generator=none)."]
     plain = comparison.baseline
@@ -59,14 +58,21 @@ def sentences(comparison: Comparison) -> list[str]:
     return lines
 
 
-def _against_controls(differences: list[Difference]) -> list[str]:
-    """Whether the circuit matters, in a sentence; the numbers in the next."""
-    groups: dict[str, list[Difference]] = {}
-    for difference in differences:
-        groups.setdefault(_judged(difference), []).append(difference)
-    claims = [f"{words} {_listed([NAMES[d.against.first.generator] for d in group])}" for words, group in groups.items()]
-    numbers = [f"against {NAMES[d.against.first.generator]} {_signed(d)}" for d in differences]
-    return [f"The circuit {'; it '.join(claims)}.", f"Its perplexity: {'; '.join(numbers)}."]
+def _against_controls(comparison: Comparison) -> list[str]:
+    """Whether the circuit matters, a sentence for each circuit; the numbers in one more."""
+    circuits: dict[str, list[Difference]] = {}
+    for difference in comparison.against_controls:
+        circuits.setdefault(difference.setting.first.setting, []).append(difference)
+    lines = []
+    for differences in circuits.values():
+        groups: dict[str, list[Difference]] = {}
+        for difference in differences:
+            groups.setdefault(_judged(difference), []).append(difference)
+        claims = [f"{words} {_listed([NAMES[d.against.first.generator] for d in group])}" for words, group in groups.items()]
+        numbers = [f"against {NAMES[d.against.first.generator]} {_signed(d)}" for d in differences]
+        name = "the circuit" if len(circuits) == 1 else label(differences[0].setting, comparison)
+        lines += [f"{name[0].upper()}{name[1:]} {'; it '.join(claims)}.", f"Its perplexity: {'; '.join(numbers)}."]
+    return lines
 
 
 def _judged(difference: Difference) -> str:
@@ -78,7 +84,6 @@ def _judged(difference: Difference) -> str:
 
 
 def _listed(names: list[str]) -> str:
-    names = list(dict.fromkeys(names))
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 
