@@ -276,6 +276,13 @@ def test_finished_run_is_shown_and_not_run_again(make_config: MakeConfig, capsys
     assert third["run_info"]["total_time"] != first["run_info"]["total_time"]
 
 
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"qpa": null}'])
+def test_run_with_a_damaged_record_is_not_taken_for_finished(make_config: MakeConfig, damage: str) -> None:
+    folder, _ = train(make_config())
+    (folder / "result.json").write_text(damage)
+    assert train(make_config())[1]["train_info"]["status"] == "success"
+
+
 def test_finished_run_of_another_config_is_not_replaced(make_config: MakeConfig) -> None:
     train(make_config())
     with pytest.raises(ConfigError, match="finished run of another config"):

@@ -124,6 +124,13 @@ def test_two_processes_do_not_run_the_same(sweep: Callable[..., list[str]], tmp_
     assert records(tmp_path)[1]["train_info"]["status"] == "success"
 
 
+def test_jobs_that_are_one_run_wait_for_each_other(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    done = finish(sweep("generator=none", "mapper.width=4,11", "trainer.max_steps=2", "hydra/launcher=processes"), tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path) == ["success", "success"]
+    assert len(list(tmp_path.glob("outputs/tiny-*/result.json"))) == 1
+
+
 def test_fail_fast_stops_at_the_first_failure(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     done = finish(sweep("circuit.qubits=99,6", "fail_fast=true"), tmp_path)
     assert done.returncode == 1
