@@ -31,7 +31,7 @@ class Generator(nn.Module):
         self.register_load_state_dict_pre_hook(_check_start)
         self.register_buffer("used", _used(layout) if start is None else None, persistent=False)
         self.used: Tensor | None
-        self.weights = layout.size if self.used is None else int(self.used.sum())
+        self.weights = layout.generated
 
     @property
     def device(self) -> torch.device:
