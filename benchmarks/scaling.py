@@ -65,7 +65,7 @@ def generation(layout: Layout, *, blocks: int) -> Callable[[], None]:
     leaves = Leaves(layout, parameters)
     circuits = Circuits(layout, layers=blocks, backend=backend("statevector"))
     adaptation = GeneratedAdaptation(
-        Generator(layout, latents=circuits, mapper=CodeMapper(layout, width=WIDTH), start=leaves.values.clone()), leaves
+        Generator(layout, latents=circuits, mapper=CodeMapper(layout, width=WIDTH), start=torch.randn(layout.size)), leaves
     )
 
     def once() -> None:

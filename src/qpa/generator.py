@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from qpa.errors import UserError
 from qpa.layout import Layout, Slot
-from qpa.mapper import Mapper
+from qpa.mapper import Mapper, Start
 
 
 class Generator(nn.Module):
@@ -23,9 +23,8 @@ class Generator(nn.Module):
         super().__init__()
         self.latents = latents
         self.mapper = mapper
-        self.register_buffer("start", None if start is None else start.float().clone(), persistent=False)
-        self.start: Tensor | None
-        known = torch.zeros(1) if self.start is None else self.start
+        self.start = None if start is None else Start(layout, start.float())
+        known = torch.zeros(1) if start is None else start.float()
         self.register_buffer("start_sums", torch.stack([known.double().sum(), known.double().abs().sum()]))
         self.start_sums: Tensor
         self.register_load_state_dict_pre_hook(_check_start)

@@ -19,6 +19,29 @@ REGISTERS = ("kind", "layer", "row", "segment")  # what a basis state's number s
 CODE_GAIN = 3.0  # the output is 3 / width times the product: 1e-2 is then the best of three rates at widths 14 and 32 (docs/results.md)
 
 
+class Start(nn.Module):
+    """What is added to all that is generated, frozen. Kept are the chunks that are not zero: of LoRA's, half are.
+
+    Args:
+        layout: where each chunk lies.
+        start: one flat vector, `[size]`; without values, as on the meta device, every chunk counts as kept.
+    """
+
+    def __init__(self, layout: Layout, start: Tensor) -> None:
+        super().__init__()
+        parts = start.split([length * count for length, count in layout.lengths.items()])
+        for i, (length, part) in enumerate(zip(layout.lengths, parts, strict=True)):
+            grid = part.view(-1, length)
+            kept = torch.arange(len(grid), device=start.device) if start.is_meta else grid.any(1).nonzero().flatten()
+            self.register_buffer(f"kept{i}", kept, persistent=False)
+            self.register_buffer(f"chunks{i}", grid[kept], persistent=False)
+        self.lengths = len(parts)
+
+    def parts(self) -> list[tuple[Tensor, Tensor]]:
+        """By chunk length: which chunks, `[n]`, and their values, `[n, length]`."""
+        return [(getattr(self, f"kept{i}"), getattr(self, f"chunks{i}")) for i in range(self.lengths)]
+
+
 class SharedRows(nn.Module):
     """The last layer: hidden numbers `[N, h]` to chunks, one linear map per chunk length.
 
@@ -36,30 +59,30 @@ class SharedRows(nn.Module):
         for parameter in self.parameters() if from_zero else ():
             nn.init.zeros_(parameter)
 
-    def forward(self, hidden: Tensor, start: Tensor | None, out: Tensor | None) -> Tensor:
+    def forward(self, hidden: Tensor, start: Start | None, out: Tensor | None) -> Tensor:
         """`[N, h]` in flat order -> all chunks as one flat vector, added to `start`, written into `out` where one is given."""
         maps = cast("list[nn.Linear]", list(self.maps))
         biases = [m.bias for m in maps if m.bias is not None]
-        return _Rows.apply(hidden, start, out, self.counts, *(m.weight for m in maps), *biases)  # pyright: ignore[reportReturnType]
+        return _Rows.apply(hidden, start.parts() if start else None, out, self.counts, *(m.weight for m in maps), *biases)  # pyright: ignore[reportReturnType]
 
 
 class _Rows(torch.autograd.Function):
     """One matrix product per length each way, in its own part of one flat vector: all that is as large as the adapter is read once."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, start: Tensor | None, out: Tensor | None, counts: list[int], *maps: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, start: list[tuple[Tensor, Tensor]] | None, out: Tensor | None, counts: list[int], *maps: Tensor
+    ) -> Tensor:
         weights, biases = maps[: len(counts)], maps[len(counts) :]
         sizes = [count * len(weight) for count, weight in zip(counts, weights, strict=True)]
         flat = hidden.new_empty(sum(sizes)) if out is None else out
-        starts = [None] * len(counts) if start is None else start.split(sizes)
         for i, (chunks, part) in enumerate(zip(flat.split(sizes), hidden.split(counts), strict=True)):
-            grid, first = chunks.view(len(part), -1), starts[i]
-            if first is None:
-                torch.mm(part, weights[i].t(), out=grid)
-            else:
-                torch.addmm(first.view_as(grid), part, weights[i].t(), out=grid)
+            grid = chunks.view(len(part), -1)
+            torch.mm(part, weights[i].t(), out=grid)
             if biases:
                 grid += biases[i]
+            if start:
+                grid.index_add_(0, *start[i])
         if out is not None:
             ctx.mark_dirty(out)
         ctx.counts, ctx.sizes, ctx.biased = counts, sizes, bool(biases)
@@ -104,7 +127,7 @@ class CodeMapper(nn.Module):
         self.indices: Tensor
         self.rows = SharedRows(layout, width, bias=False, from_zero=from_zero)
 
-    def forward(self, features: Tensor, start: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, start: Start | None = None, out: Tensor | None = None) -> Tensor:
         """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` and `out` as in `SharedRows`."""
         hidden = (self.gain * (1 + features))[:, None].expand(-1, self.width)
         for code, index in zip(self.codes, self.indices, strict=True):
@@ -130,7 +153,7 @@ class MLPMapper(nn.Module):
         self.register_buffer("bits", basis_bits(states, layout.qubits), persistent=False)
         self.bits: Tensor
 
-    def forward(self, features: Tensor, start: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, start: Start | None = None, out: Tensor | None = None) -> Tensor:
         """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` and `out` as in `SharedRows`."""
         return self.rows(self.hidden(torch.cat([self.bits, features[:, None]], dim=1)), start, out)
 
