@@ -124,6 +124,11 @@ def test_two_processes_do_not_run_the_same(sweep: Callable[..., list[str]], tmp_
     assert records(tmp_path)[1]["train_info"]["status"] == "success"
 
 
+def test_command_line_replaces_the_values_of_a_sweep_file(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    finish(sweep("sweeps=seeds", "seed=1,2", "generator=qpa", "circuit.qubits=99"), tmp_path)
+    assert statuses(tmp_path) == ["failed"] * 2  # of the ten in the file
+
+
 def test_jobs_that_are_one_run_wait_for_each_other(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     done = finish(sweep("generator=none", "mapper.width=4,11", "trainer.max_steps=2", "hydra/launcher=processes"), tmp_path)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from qpa.sweep import Job, jobs_of
+from qpa.sweep import Job, jobs_of, replace_values
 
 ROWS = 30  # of the live table: the newest jobs
 COLUMNS = ("job", "ended", "test perplexity", "ratio", "what")
@@ -29,7 +29,8 @@ class Overview(Callback):
     live: Live | None = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Remember where the jobs are recorded, and show them from now on if this is a terminal."""
+        """Let the command line replace a sweep file's values; show the jobs from now on if this is a terminal."""
+        replace_values(config)
         folder = Path(config.hydra.sweep.dir)
         Overview.folder, Overview.logger = folder, config.logger
         if sys.stdout.isatty():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
 
 from qpa import cli, record
 from qpa.config import Config, parse
@@ -62,6 +62,14 @@ def run_job(composed: DictConfig, work: Callable[[Config], object]) -> None:
     if job["error"]:  # raised here: within `except` the new error would hold the failed model in memory until the sweep ends
         print(f"qpa: job {job['number']} failed: {job['error']}", file=sys.stderr)
         raise JobFailedError(f"{job['error']}  (job {job['number']}: {' '.join(job['overrides'])})")
+
+
+def replace_values(config: DictConfig) -> None:
+    """Leave out of a sweep file what the command line gives itself: Hydra would run every combination of both."""
+    given = {override.lstrip("+~").partition("=")[0] for override in config.hydra.overrides.task}
+    params = config.hydra.sweeper.params or {}
+    with read_write(config), open_dict(config):
+        config.hydra.sweeper.params = {key: value for key, value in params.items() if key not in given}
 
 
 def _failed(folder: Path) -> bool:
