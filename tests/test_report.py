@@ -12,7 +12,7 @@ from conftest import ROOT
 from scipy import stats
 
 from qpa.errors import ConfigError, UsageError
-from qpa.report.__main__ import LONG, main
+from qpa.report.__main__ import LONG, as_json, main
 from qpa.report.compare import compare, estimate
 from qpa.report.runs import Run, find
 from qpa.report.verdict import label, sentences
@@ -241,3 +241,10 @@ def test_folder_without_runs_and_wrong_arguments_are_one_line(tmp_path: Path) ->
         find(tmp_path)
     with pytest.raises(UsageError, match="usage"):
         main(["folder"])
+
+
+def test_committed_report_is_what_the_committed_records_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = find(Path("docs/results/runs"))
+    told = json.loads(json.dumps(as_json(found, compare(found.finished))))
+    assert told == json.loads(Path("docs/results/report.json").read_text())

@@ -73,6 +73,7 @@ def test_killed_sweep_goes_on_where_it_stopped(sweep: Callable[..., list[str]], 
     assert records(tmp_path)[1] == first
     assert {seed: result["train_info"]["status"] for seed, result in records(tmp_path).items()} == dict.fromkeys((1, 2, 3), "success")
     assert statuses(tmp_path) == ["success"] * 3
+    assert not [path for path in tmp_path.rglob("outputs/**/*") if path.name.startswith(".") or path.suffix == ".tmp"]
     for path in tmp_path.rglob("*.json"):
         json.loads(path.read_text())
     assert not list(tmp_path.rglob("*.tmp"))

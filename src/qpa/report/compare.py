@@ -77,7 +77,7 @@ class Comparison:
         against_baseline: every other setting at its own best rate.
         against_controls: every circuit against what stands in its place, each at the best of the rates that both were run at, all
             else equal.
-        varied: the config keys that are needed to tell settings apart, beyond method and generator.
+        varied: by generator, the config keys that are needed to tell its settings apart, beyond the method.
         front: of trained count and test perplexity: nothing is better in one and no worse in the other.
     """
 
@@ -87,7 +87,7 @@ class Comparison:
     baseline: Setting | None
     against_baseline: list[Difference]
     against_controls: list[Difference]
-    varied: list[str]
+    varied: dict[str, list[str]]
     front: list[Setting]
 
 
@@ -146,9 +146,8 @@ def _compare(task: str, runs: list[Run]) -> Comparison:
     others = [preferred(rates) for rates in _grouped(settings, lambda run: run.tuned)]
     differences = [paired(s, baseline) for s in others if s is not baseline] if baseline else []
     controls = list(_controls([s for s in settings if s.first.generator != "none"]))
-    return Comparison(
-        task, runs[0].task_name, settings, baseline, [d for d in differences if d], controls, _varied(settings), front(settings)
-    )
+    varied = {kind[0].first.generator: _varied(kind) for kind in _grouped(settings, lambda run: run.generator)}
+    return Comparison(task, runs[0].task_name, settings, baseline, [d for d in differences if d], controls, varied, front(settings))
 
 
 def preferred(settings: Sequence[Setting]) -> Setting:
@@ -189,7 +188,7 @@ def _varied(settings: list[Setting]) -> list[str]:
     kept: list[str] = []
     known = 0
     for key in ("", *sorted(candidates, key=lambda key: key.startswith("peft."))):
-        found = len({(s.first.method, s.first.generator, str(told(s, [*kept, key]))) for s in settings})
+        found = len({(s.first.method, str(told(s, [*kept, key]))) for s in settings})
         kept += [key] if found > known and key else []
         known = max(known, found)
     return kept

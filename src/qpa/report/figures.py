@@ -166,7 +166,7 @@ def cost(comparison: Comparison, settings: Sequence[Setting]) -> Figure:
 
 
 def _wrapped(name: str) -> str:
-    return "<br>".join(textwrap.wrap(name, 28))
+    return "<br>".join(textwrap.wrap(name, 34))
 
 
 def _in_lines(figure: Figure, lines: int) -> Figure:

@@ -21,7 +21,7 @@ def write(folder: Path, comparisons: list[Comparison]) -> None:
     if not figures:
         return
     try:
-        plotly.io.write_images(figures, paths, width=WIDTH, scale=SCALE)
+        plotly.io.write_images(figures, paths, width=WIDTH, height=[figure.layout.height for figure in figures], scale=SCALE)
     except RuntimeError as error:  # what plotly makes of kaleido's ChromeNotFoundError
         reason = " ".join(str(error).split())
         print(f"qpa: no PNG figures, they need Chrome or Chromium (Debian: apt install chromium); {reason[:200]}", file=sys.stderr)

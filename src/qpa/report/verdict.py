@@ -35,12 +35,14 @@ def words(found: Found, comparisons: list[Comparison]) -> list[str]:
 def label(setting: Setting, comparison: Comparison) -> str:
     """A setting's name in a figure: what tells it from the task's other settings."""
     run = setting.first
-    method = run.method if len({s.first.method for s in comparison.settings}) > 1 else ""
+    methods = {s.first.method for s in comparison.settings if s.first.generator == run.generator}
+    if comparison.baseline:
+        methods.add(comparison.baseline.first.method)
     if run.generator == "none":
-        kind = f"plain {method or run.method}"
+        kind = f"plain {run.method}"
     else:
-        kind = f"{method}, {NAMES[run.generator]}" if method else NAMES[run.generator]
-    values = [f"{key.split('.')[-1]}={value}" for key, value in told(setting, comparison.varied)]
+        kind = NAMES[run.generator] if len(methods) == 1 else f"{run.method}, {NAMES[run.generator]}"
+    values = [f"{key.split('.')[-1]}={value}" for key, value in told(setting, comparison.varied[run.generator])]
     return f"{kind} ({', '.join(values)})" if values else kind
 
 
