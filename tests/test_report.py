@@ -170,7 +170,7 @@ def test_labels_are_short_and_no_two_alike(tmp_path: Path) -> None:
         "the circuit (lora_alpha=8)",
         "the circuit (lora_alpha=16)",
         "the circuit (lora_alpha=32)",
-        "plain LoRA r=4 on lm_head (lora_alpha=8)",
+        "plain LoRA r=4 on lm_head",
     }
 
 
