@@ -57,7 +57,7 @@ def measure(overrides: tuple[str, ...], tokens: int, *, quick: bool) -> dict:
         vocabulary = found[name].language.vocabulary
         windows = batch(config, vocabulary, tokens // config.data.context)
         sides[name] = step(config, found[name], windows, optimizer_of(found[name]))
-    times = rounds(sides, repeats=10 if quick else 20)
+    times = rounds(sides, repeats=8 if quick else 20)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     seconds |= medians({"generator alone": generator_alone(found["QPA"])}, repeats=20)
     return {
