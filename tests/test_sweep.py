@@ -41,7 +41,8 @@ def sweep(tmp_path: Path, text_file: Path) -> Callable[..., list[str]]:
 
 
 def finish(command: list[str], folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}  # of another test in this process
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
 
 
 def records(folder: Path) -> dict[int, dict]:
