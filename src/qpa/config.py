@@ -102,10 +102,10 @@ class MPSLatentsConfig(Section):
 LatentsConfig = PlainLatentsConfig | MLPLatentsConfig | MPSLatentsConfig
 
 
-class CodeMapperConfig(Section):
-    """Group `mapper`, kind `codes`: products of learned codes in a basis of shared rows."""
+class RowsMapperConfig(Section):
+    """Group `mapper`, kinds `tied` (layers share their rows) and `codes` (products of learned codes in a basis of shared rows)."""
 
-    kind: Literal["codes"]
+    kind: Literal["tied", "codes"]
     width: int = Field(ge=1)
     chunk_size: int | None = Field(ge=1)
 
@@ -119,7 +119,7 @@ class MLPMapperConfig(Section):
     chunk_size: int | None = Field(ge=1)
 
 
-MapperConfig = CodeMapperConfig | MLPMapperConfig
+MapperConfig = RowsMapperConfig | MLPMapperConfig
 
 
 class OptimizerConfig(OpenSection):

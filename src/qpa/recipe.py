@@ -4,11 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from qpa.circuits import backend
-from qpa.config import CodeMapperConfig, Config, MLPLatentsConfig, MPSLatentsConfig
+from qpa.config import Config, MLPLatentsConfig, MPSLatentsConfig, RowsMapperConfig
 from qpa.generator import Generator
 from qpa.latents import Circuits, Fixed, MatrixProductStates, SmallMLPs, Table
 from qpa.layout import Layout
-from qpa.mapper import CodeMapper, Mapper, MLPMapper
+from qpa.mapper import CodeMapper, Mapper, MLPMapper, TiedMapper
 
 
 def make_generator(config: Config, layout: Layout, start: Tensor) -> Generator:
@@ -42,6 +42,7 @@ def make_control(config: Config, layout: Layout) -> nn.Module:
 def make_mapper(config: Config, layout: Layout) -> Mapper:
     """The config's mapper."""
     settings, from_zero = config.mapper, config.generator.start == "peft"
-    if isinstance(settings, CodeMapperConfig):
-        return CodeMapper(layout, width=settings.width, from_zero=from_zero)
+    if isinstance(settings, RowsMapperConfig):
+        kind = TiedMapper if settings.kind == "tied" else CodeMapper
+        return kind(layout, width=settings.width, from_zero=from_zero)
     return MLPMapper(layout, hidden=settings.hidden, activation=settings.activation, from_zero=from_zero)

@@ -12,7 +12,7 @@ from itertools import product
 
 import torch
 
-from qpa.config import CodeMapperConfig, Config
+from qpa.config import Config, RowsMapperConfig
 from qpa.errors import ConfigError
 from qpa.layout import LONGEST_ROW, AdapterTensor, Layout
 from qpa.parameters import Parameters, count
@@ -58,7 +58,7 @@ def search(config: Config, tensors: list[AdapterTensor], ratio: float) -> tuple[
 def resized(config: Config, width: int) -> Config:
     """The config with a mapper whose widest layer has `width` numbers, the others in proportion."""
     mapper = config.mapper
-    if isinstance(mapper, CodeMapperConfig):
+    if isinstance(mapper, RowsMapperConfig):
         return config.model_copy(update={"mapper": mapper.model_copy(update={"width": width})})
     hidden = [max(1, round(size * width / max(mapper.hidden))) for size in mapper.hidden]
     return config.model_copy(update={"mapper": mapper.model_copy(update={"hidden": hidden})})
