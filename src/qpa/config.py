@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from qpa.errors import ConfigError
 
 OURS = {"strategy", "num_nodes", "max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
-VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger")  # keys that do not change what a run computes
+VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger", "baseline")  # keys that change no result
 SHOWN = ("log_every_n_steps", "enable_progress_bar")  # of `trainer`, likewise
 GENERATED_ONLY = ("latents", "circuit", "mapper")  # groups without effect where the adapter itself is trained
 
@@ -216,6 +216,7 @@ class Config(Section):
     force: bool
     fail_fast: bool
     cache_dir: str | None
+    baseline: str | None
 
     @property
     def folder(self) -> Path:

@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from qpa import base_model, loggers, peft_model, record, source
+from qpa import base_model, baseline, loggers, peft_model, record, source
 from qpa.adaptation import DirectAdaptation
 from qpa.assembly import Assembly, assemble, load_base, planned_adapter
 from qpa.callbacks import StepClock, progress
@@ -109,6 +109,7 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], fold
         total = sum(p.numel() for p in assembly.model.parameters())
         counts = assembly.parameters.record()
         record.fill(result, config, folder, parameters=counts, measured=module.measured(), seconds=clock.seconds, total_params=total)
+        baseline.compare(config, result)
         loggers.summarise(opened, record.summary(result))
 
 

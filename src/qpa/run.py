@@ -4,10 +4,10 @@ import os
 import shutil
 from pathlib import Path
 
-from qpa import preflight, record, source, table, text, tokenizer
+from qpa import baseline, preflight, record, source, table, text, tokenizer
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.files import locked
+from qpa.files import locked, write_json
 
 
 def train(config: Config) -> None:
@@ -16,12 +16,17 @@ def train(config: Config) -> None:
     Raises:
         UserError: something in the config or the data cannot work, or the loss was not finite.
     """
+    baseline.check(config)
     folder = config.folder
     _make(folder)
     with locked(folder, wait=record.in_sweep()):  # two jobs of a sweep may be one run, as LoRA with several mapper widths
         if record.finished(folder, config) and not config.force:
             print(f"Finished before (force=true runs it again): {folder}")
-            table.show(record.read(folder), folder)
+            result = record.read(folder)
+            if config.baseline:
+                baseline.compare(config, result)
+                write_json(folder / record.RESULT, result)
+            table.show(result, folder)
             return
         _claim(folder, config)
         _train(config, folder)

@@ -19,7 +19,7 @@ from qpa.parameters import Parameters, count
 from qpa.preflight import make_layout
 from qpa.recipe import make_generator
 
-NARROWEST = 4  # below, halving the chunk for twice the width was better (docs/planning.md)
+NARROWEST = {"tied": 2, "codes": 4, "mlp": 4}  # below, halving the chunk for twice the width is better (docs/planning.md)
 ANGLES_SHARE = 0.1  # of the budget, for circuits
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a row
 WIDEST = 1 << 14
@@ -46,7 +46,7 @@ def search(config: Config, tensors: list[AdapterTensor], ratio: float) -> tuple[
         width = _widest(candidate, layout, budget) if narrowest.trainable <= budget else 0
         if width and (best is None or width > best[0]):
             best = width, resized(candidate, width)
-        if width >= NARROWEST and (layout.circuits == 1 or narrowest.circuit <= ANGLES_SHARE * budget):
+        if width >= NARROWEST[config.mapper.kind] and (layout.circuits == 1 or narrowest.circuit <= ANGLES_SHARE * budget):
             break
     if best is None:
         raise ConfigError(

@@ -27,6 +27,9 @@ def build(result: Record) -> Table:
     table.add_row("test perplexity, base model", f"{test['base_perplexity']:.3f}")
     table.add_row("test perplexity, adapted", f"[bold]{test['perplexity']:.3f}[/bold]")
     table.add_row("validation, base -> adapted", f"{val['base_perplexity']:.3f} -> {val['perplexity']:.3f}")
+    if "gain_kept" in test:
+        kept = "-" if test["gain_kept"] is None else f"[bold]{test['gain_kept']:.1%}[/bold]"
+        table.add_row(f"gain kept of {ours['baseline']['name']}", kept)
     if other := ours.get("forgetting"):
         table.add_row("another text, base -> adapted", f"{other['base_perplexity']:.3f} -> {other['perplexity']:.3f}")
     table.add_row("test tokens", f"{test['tokens']:,}", end_section=True)
