@@ -17,9 +17,9 @@ from qpa.circuits import backend
 from qpa.generator import Generator
 from qpa.latents import Circuits
 from qpa.layout import AdapterTensor, Layout, plan
-from qpa.mapper import CodeMapper
+from qpa.mapper import TiedMapper
 
-HIDDEN, RANK, WIDTH = 576, 8, 32
+HIDDEN, RANK, WIDTH = 576, 8, 11
 
 
 def lora(modules: int, hidden: int = HIDDEN) -> list[AdapterTensor]:
@@ -65,7 +65,7 @@ def generation(layout: Layout, *, blocks: int) -> Callable[[], None]:
     leaves = Leaves(layout, parameters)
     circuits = Circuits(layout, layers=blocks, backend=backend("statevector"))
     adaptation = GeneratedAdaptation(
-        Generator(layout, latents=circuits, mapper=CodeMapper(layout, width=WIDTH), start=torch.randn(layout.size)), leaves
+        Generator(layout, latents=circuits, mapper=TiedMapper(layout, width=WIDTH), start=torch.randn(layout.size)), leaves
     )
 
     def once() -> None:
