@@ -328,6 +328,7 @@ metric_list: [{{metric: acc}}]
 """
 
 
+@pytest.mark.slow
 def test_tasks_of_the_harness_are_measured_on_the_saved_adapter_and_on_the_base(make_config: MakeConfig, tmp_path: Path) -> None:
     """The score of a choice is its NLL: what is more likely under the model is what the model answers."""
     documents = [{"question": f"The sky of day {n} is", "choices": [" blue", " green"], "answer": n % 2} for n in range(6)]

@@ -39,9 +39,12 @@ def test_perplexity_falls_and_the_exported_adapter_has_it_in_stock_peft(tmp_path
     command = [sys.executable, "train.py", "data=text", *files, *steps, f"run_dir={tmp_path}/run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "run" / "result.json").read_text())["qpa"]["test"]
+    ours = json.loads((tmp_path / "run" / "result.json").read_text())["qpa"]
+    found = ours["test"]
     assert found["perplexity"] < 0.95 * found["base_perplexity"]
-    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").stat().st_size < 1_000_000
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").stat().st_size < 13 * ours["params"][
+        "trainable"
+    ]  # fp32, and Adam's two moments
 
     base, windows = places(tmp_path / "run", tmp_path / "windows")
     stock = subprocess.run(

@@ -264,7 +264,7 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", ["processes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "submitit"))])
 def test_launcher_runs_every_job_and_tells_which_failed(sweep: Callable[..., list[str]], tmp_path: Path, launcher: str) -> None:
     done = finish(sweep("circuit.qubits=6,99", "trainer.max_steps=2", "mapper.chunk_size=64", *LAUNCHERS[launcher]), tmp_path)
     assert done.returncode == 1
