@@ -42,9 +42,8 @@ def test_perplexity_falls_and_the_exported_adapter_has_it_in_stock_peft(tmp_path
     ours = json.loads((tmp_path / "run" / "result.json").read_text())["qpa"]
     found = ours["test"]
     assert found["perplexity"] < 0.95 * found["base_perplexity"]
-    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").stat().st_size < 13 * ours["params"][
-        "trainable"
-    ]  # fp32, and Adam's two moments
+    checkpoint = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    assert checkpoint.stat().st_size < 13 * ours["params"]["trainable"]  # bytes: fp32, and Adam's two moments
 
     base, windows = places(tmp_path / "run", tmp_path / "windows")
     stock = subprocess.run(
