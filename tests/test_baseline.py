@@ -67,4 +67,9 @@ def test_baseline_of_another_experiment_is_refused(trained: Callable, tmp_path: 
             trained("ours", f"baseline={tmp_path}/plain", *overrides)
     with pytest.raises(ConfigError, match="no finished run"):
         trained("ours", f"baseline={tmp_path}/nowhere")
+    older = json.loads((tmp_path / "plain" / "result.json").read_text())
+    del older["qpa"]["texts"]
+    (tmp_path / "plain" / "result.json").write_text(json.dumps(older))
+    with pytest.raises(ConfigError, match="older qpa"):
+        trained("ours", f"baseline={tmp_path}/plain")
     assert not (tmp_path / "ours").exists()

@@ -126,7 +126,14 @@ def test_tied_layers_take_as_many_different_rows_as_the_bank_has(width: int, gro
         of_kind = torch.stack([weights[f"layers.{layer}.{kind}"] for layer in range(4)])
         assert len(of_kind.flatten(0, 1).unique(dim=0)) == width
         assert len(of_kind[0].unique(dim=0)) == groups
-        torch.testing.assert_close(of_kind.flatten(0, 1).square().mean().sqrt().item(), 0.5, rtol=0.5, atol=0)  # 1 / sqrt(4 rows)
+
+
+def test_tied_chunk_is_its_row_over_the_root_of_the_rows() -> None:
+    layout = plan(all_linear(), circuits="per_module", qubits=None, chunk_size=None)
+    mapper = TiedMapper(layout, width=5)
+    for rows in mapper.rows.parameters():
+        torch.nn.init.ones_(rows)
+    torch.testing.assert_close(mapper(torch.zeros(len(layout.chunks))), torch.full((layout.size,), 0.5))  # of 4 rows
 
 
 def test_tied_blocks_are_neighbouring_layers() -> None:

@@ -28,6 +28,8 @@ def check(config: Config) -> None:
     if not record.finished(folder):
         raise ConfigError("baseline", folder, "holds no finished run; give the folder that train.py printed last")
     theirs = record.read(folder)
+    if "texts" not in theirs["qpa"]:
+        raise ConfigError("baseline", folder, "was made by an older qpa that did not record its text; run it again with force=true")
     digests = {split: found for split, found in config.digests().items() if split != "forgetting"}
     if any(theirs["qpa"]["texts"].get(split) != found for split, found in digests.items()):
         raise ConfigError("baseline", folder, "was trained or tested on other text; give a run on the same")

@@ -19,7 +19,7 @@ from qpa.parameters import Parameters, count
 from qpa.preflight import make_layout
 from qpa.recipe import make_generator
 
-NARROWEST = {"tied": 2, "codes": 4, "mlp": 4}  # below, halving the chunk for twice the width is better (docs/planning.md)
+NARROWEST = {"tied": 2, "codes": 4, "mlp": 4}  # tied: one row makes all layers alike; else halved chunks are better
 ANGLES_SHARE = 0.1  # of the budget, for circuits
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a row
 WIDEST = 1 << 14
