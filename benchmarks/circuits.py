@@ -15,7 +15,8 @@ from torch import Tensor
 
 from benchmarks.peers import PEERS, Peer, load
 from benchmarks.timing import finish, medians
-from qpa.circuits import backend
+from qpa.circuits import statevector
+from qpa.circuits.ansatz import RY_CNOT
 
 OURS = "qpa"
 HEADLINE = (8, 8, 1)  # Q, L, K
@@ -57,8 +58,8 @@ def case_times(peers: dict[str, Peer | str], qubits: int, layers: int, circuits:
     torch.manual_seed(0)
     angles = torch.rand(circuits, layers, qubits) * 6.28
     weights = torch.randn(circuits, 2**qubits)
-    expected = found(backend("statevector"), angles.double(), weights.double())
-    sides: dict[str, Callable[[], object]] = {OURS: step(backend("statevector"), angles, weights)}
+    expected = found(statevector.simulator(RY_CNOT), angles.double(), weights.double())
+    sides: dict[str, Callable[[], object]] = {OURS: step(statevector.simulator(RY_CNOT), angles, weights)}
     failed: dict[str, str] = {}
     for name, peer in peers.items():
         problem = peer if isinstance(peer, str) else why_not(peer, angles, expected, weights)
@@ -139,7 +140,7 @@ def peak_of_one_call(layers: int) -> int:
 
     angles = torch.rand(64, layers, 11, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        backend("statevector")(angles)
+        statevector.simulator(RY_CNOT)(angles)
     return kept - angles.nbytes
 
 

@@ -18,9 +18,10 @@ Peer = Callable[[Tensor], Tensor]
 
 def torchquantum() -> Peer:
     """torchquantum 0.1.8, all circuits in one device."""
-    from qpa.circuits import backend
+    from qpa.circuits import torchquantum
+    from qpa.circuits.ansatz import RY_CNOT
 
-    return backend("torchquantum")
+    return torchquantum.simulator(RY_CNOT)
 
 
 def _pennylane(device: str, diff_method: str) -> Peer:

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from benchmarks.timing import finish, medians
 from qpa.adaptation import GeneratedAdaptation, Leaves
-from qpa.circuits import backend
+from qpa.circuits import statevector
+from qpa.circuits.ansatz import RY_CNOT
 from qpa.generator import Generator
 from qpa.latents import Circuits
 from qpa.layout import AdapterTensor, Layout, plan
@@ -63,7 +64,7 @@ def generation(layout: Layout, *, blocks: int) -> Callable[[], None]:
     torch.manual_seed(0)
     parameters = {slot.tensor.name: torch.nn.Parameter(torch.zeros(slot.tensor.shape)) for slot in layout.slots}
     leaves = Leaves(layout, parameters)
-    circuits = Circuits(layout, layers=blocks, backend=backend("statevector"))
+    circuits = Circuits(layout, RY_CNOT, blocks=blocks, simulate=statevector.simulator(RY_CNOT))
     adaptation = GeneratedAdaptation(
         Generator(layout, latents=circuits, mapper=TiedMapper(layout, width=WIDTH), start=torch.randn(layout.size)), leaves
     )

@@ -28,7 +28,7 @@ def command(*arguments: str, module: str | None = None, **environment: str) -> s
         (["circuit.qubits=many"], 1, ["circuit.qubits=many", "integer"]),
         (["circuit.qubits=4", "mapper.chunk_size=10"], 1, ["circuit.qubits=4", "circuit.qubits=11 fits", "mapper.chunk_size=1056 fits"]),
         (["mapper.chunk_size=9999999"], 1, ["mapper.chunk_size=9999999", "at most 16896"]),
-        (["circuit.backend=abacus"], 1, ["circuit.backend=abacus", "'statevector' or 'torchquantum'"]),
+        (["circuit.backend=abacus"], 1, ["circuit.backend=abacus", "'statevector', 'torchquantum', 'pennylane' or 'qiskit'"]),
         (["data=text", "data.train_files=[nowhere.txt]"], 1, ["data.train_files=['nowhere.txt']", "cannot read"]),
         (["data=text", "data.train_files=[/dev/null]"], 1, ["data.train_files=['/dev/null']", "empty"]),
         (["data=text"], 1, ["data.train_files", "at least one"]),

@@ -17,7 +17,11 @@ from qpa.errors import ConfigError
 from qpa.verbs import composed
 
 CONF = Path(__file__).parents[1] / "conf"
-FILES = [path.relative_to(CONF).with_suffix("") for path in sorted(CONF.glob("*/**/*.yaml")) if not {"wandb", "hydra"} & set(path.parts)]
+FILES = [
+    path.relative_to(CONF).with_suffix("")
+    for path in sorted(CONF.glob("*/**/*.yaml"))
+    if not {"wandb", "hydra"} & set(path.parts) and path.stem[0] != "_"
+]
 CHOICES = [f"{path.parts[0]}={'/'.join(path.parts[1:])}" for path in FILES]
 GROUPS = {path.name for path in CONF.iterdir() if path.is_dir()} - {"hydra"}
 

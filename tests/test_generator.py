@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from qpa.circuits import backend
+from qpa.circuits import statevector
+from qpa.circuits.ansatz import RY_CNOT
 from qpa.errors import UserError
 from qpa.generator import Generator, view
 from qpa.latents import Circuits
@@ -37,7 +38,7 @@ def count(module: torch.nn.Module) -> int:
 
 
 def make(layout: Layout, mapper: Mapper, *, layers: int = 2, seed: int = 0) -> Generator:
-    circuits = Circuits(layout, layers=layers, backend=backend("statevector"))
+    circuits = Circuits(layout, RY_CNOT, blocks=layers, simulate=statevector.simulator(RY_CNOT))
     return Generator(layout, start=frozen_start(layout, seed), latents=circuits, mapper=mapper)
 
 
@@ -84,7 +85,7 @@ def test_every_trained_part_gets_a_gradient_once_the_rows_have_moved(kind: str) 
 @pytest.mark.parametrize("qubits", [2, 6, 11])
 def test_feature_size_does_not_fall_with_qubits(qubits: int) -> None:
     layout = plan([AdapterTensor("t", (2**qubits, 8), "m")], circuits="shared", qubits=qubits, chunk_size=None)
-    circuits = Circuits(layout, layers=8, backend=backend("statevector"))
+    circuits = Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT))
     torch.nn.init.uniform_(circuits.angles, 0, 6.28)
     assert 0.3 < circuits().abs().mean() < 2
 
@@ -174,7 +175,7 @@ def test_circuit_gives_each_tied_chunk_its_own_factor() -> None:
 
 def test_circuits_start_near_the_uniform_superposition() -> None:
     layout = head_layout(32, 300, chunk_size=16)
-    assert Circuits(layout, layers=8, backend=backend("statevector"))().abs().max() < 0.3
+    assert Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT))().abs().max() < 0.3
 
 
 def test_basis_bits_spell_the_state_number() -> None:
@@ -195,7 +196,7 @@ def test_papers_start_is_none_and_its_weights_are_centred() -> None:
     layout = head_layout(32, 300, chunk_size=77)
     assert layout.size > layout.generated  # the last chunk is not full: what is not used must not be counted
     mapper = MLPMapper(layout, hidden=[8], activation="none", from_zero=False)
-    circuits = Circuits(layout, layers=8, backend=backend("statevector"))
+    circuits = Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT))
     generator = Generator(layout, latents=circuits, mapper=mapper, start=None)
     weights = torch.cat([view(generator(), slot).flatten() for slot in layout.slots])
     released = mapper(circuits())[: layout.generated]  # one circuit: the used numbers are the first

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from qpa.circuits import backend
+from qpa.circuits import statevector
+from qpa.circuits.ansatz import RY_CNOT
 from qpa.latents import Circuits, Fixed, MatrixProductStates, SmallMLPs, Table
 from qpa.layout import AdapterTensor, Layout, plan
 
@@ -16,8 +17,8 @@ BUDGET = 8 * LAYOUT.qubits
 def make(kind: str, layout: Layout = LAYOUT) -> torch.nn.Module:
     torch.manual_seed(3)
     return {
-        "circuit": lambda: Circuits(layout, layers=8, backend=backend("statevector")),
-        "frozen_circuit": lambda: Circuits(layout, layers=8, backend=backend("statevector"), trained=False),
+        "circuit": lambda: Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT)),
+        "frozen_circuit": lambda: Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT), trained=False),
         "table": lambda: Table(layout),
         "mlp": lambda: SmallMLPs(layout, hidden=None, budget=BUDGET),
         "mps": lambda: MatrixProductStates(layout, bond_dimension=None, budget=BUDGET),

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from qpa import base_model, peft_model
 from qpa.adaptation import Adaptation, DirectAdaptation, GeneratedAdaptation, Leaves
+from qpa.circuits.cost import Usage
 from qpa.config import Config
 from qpa.layout import AdapterTensor, Layout
 from qpa.parameters import Parameters, count, direct
@@ -24,12 +25,14 @@ class Assembly:
 
     Attributes:
         layout: None when the adapter's own weights are trained.
+        usage: what circuits have run and how often they were measured; None where they are simulated exactly.
     """
 
     model: AdaptedModel
     adaptation: Adaptation
     parameters: Parameters
     layout: Layout | None
+    usage: Usage | None
 
 
 def assemble(config: Config, folder: Path | None) -> Assembly:
@@ -43,10 +46,12 @@ def assemble(config: Config, folder: Path | None) -> Assembly:
     plain = sum(p.numel() for p in parameters.values())
     layout = check_layout(config, peft_model.adapter_tensors(model))
     if layout is None:
-        return Assembly(model, DirectAdaptation(parameters), direct(plain), None)
+        return Assembly(model, DirectAdaptation(parameters), direct(plain), None, None)
     leaves = Leaves(layout, parameters)
     generator = make_generator(config, layout, leaves.values)
-    return Assembly(model, GeneratedAdaptation(generator, leaves), count(generator, plain), layout)
+    return Assembly(
+        model, GeneratedAdaptation(generator, leaves), count(generator, plain), layout, getattr(generator.latents, "usage", None)
+    )
 
 
 def planned_adapter(config: Config, folder: Path | None) -> tuple[list[AdapterTensor], int]:

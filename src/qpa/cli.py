@@ -42,7 +42,8 @@ def describe(error: Exception) -> str:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
         if value in LAUNCHERS:
             return f"{group}={value}: is not installed; pip install 'qpa[{LAUNCHERS[value]}]'"
-        return f"{group}={value}: there is no such choice; there are {', '.join(sorted(error.options))}"
+        choices = sorted(option for option in error.options if not option.startswith("_"))  # the others are parts of choices
+        return f"{group}={value}: there is no such choice; there are {', '.join(choices)}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if unknown := re.match(r"Could not override '(.+?)'\.", str(error)):

@@ -1,7 +1,7 @@
 """The heavy part of a run: build, fit, measure, export. Lightning's trainer enters here."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -109,6 +109,7 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], fold
         total = sum(p.numel() for p in assembly.model.parameters())
         counts = assembly.parameters.record()
         record.fill(result, config, folder, parameters=counts, measured=module.measured(), seconds=clock.seconds, total_params=total)
+        result["qpa"]["usage"] = asdict(assembly.usage) if assembly.usage else None
         baseline.compare(config, result)
         loggers.summarise(opened, record.summary(result))
 

@@ -1,7 +1,7 @@
 """One number per chunk for the mapper: from circuits, or from what stands in their place to show whether circuits matter.
 
 All give `f = S p - 1`-like numbers: zero (or nearly) at the start of training, of the same size at any `Q`; the mapper
-after them is the same. Symbols: `K` circuits of `Q` qubits and `L` blocks, `S = 2**Q` basis states, `N` chunks.
+after them is the same. Symbols: `K` circuits of `Q` qubits and `A` layers of rotations, `S = 2**Q` basis states, `N` chunks.
 """
 
 import itertools
@@ -11,7 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from qpa.circuits import Backend, basis_bits
+from qpa.circuits.ansatz import Ansatz
+from qpa.circuits.cost import Usage
+from qpa.circuits.states import Simulator, basis_bits
 from qpa.layout import Layout
 
 SPREAD = 0.01  # of what is trained around the uniform state; at 0.1 eight blocks have already scattered it (docs/log.md)
@@ -42,31 +44,35 @@ class Latents(nn.Module):
 class Circuits(Latents):
     """`K` circuits (paper, section 3.1).
 
-    Trained, the first block starts at pi / 2 and all others near 0: the uniform superposition, which the CNOT chains leave
-    as it is. Frozen, the angles are drawn from [0, 2 pi) and stay.
+    Trained, the first block's RY (or RX) start at pi / 2 and all other angles near 0: the uniform superposition, whose
+    probabilities entanglers leave as they are. Frozen, the angles are drawn from [0, 2 pi) and stay.
 
     Args:
         layout: chunks and circuits.
-        layers: `L`, blocks of every circuit.
-        backend: the simulator.
+        ansatz: of every circuit.
+        blocks: `L`, of every circuit.
+        simulate: angles `[K, A, Q]` to probabilities `[K, S]`.
+        usage: what `simulate` counts its circuits and shots in; None where it samples nothing.
         trained: whether the angles are.
     """
 
-    def __init__(self, layout: Layout, *, layers: int, backend: Backend, trained: bool = True) -> None:
+    def __init__(
+        self, layout: Layout, ansatz: Ansatz, *, blocks: int, simulate: Simulator, usage: Usage | None = None, trained: bool = True
+    ) -> None:
         super().__init__(layout)
-        self.backend = backend
+        self.ansatz, self.simulate, self.usage = ansatz, simulate, usage
         self.angles: Tensor
-        shape = (layout.circuits, layers, layout.qubits)
+        shape = (layout.circuits, ansatz.rotation_layers(blocks), layout.qubits)
         if trained:
             angles = SPREAD * torch.randn(shape)
-            angles[:, 0] += math.pi / 2
+            angles[:, ansatz.starts_uniform()] += math.pi / 2
             self.angles = nn.Parameter(angles)
         else:
             self.register_buffer("angles", 2 * math.pi * torch.rand(shape))
 
     def of_states(self) -> Tensor:
         """`S p - 1` of every basis state, `[K, S]`: zero for a uniform state."""
-        probabilities = self.backend(self.angles)
+        probabilities = self.simulate(self.angles)
         return probabilities * probabilities.shape[-1] - 1
 
 
@@ -78,8 +84,8 @@ class MatrixProductStates(Latents):
 
     Args:
         layout: chunks and circuits.
-        bond_dimension: None for the largest whose numbers are no more than a circuit's `L Q` (at least 1).
-        budget: `L Q`.
+        bond_dimension: None for the largest whose numbers are no more than a circuit's `A Q` (at least 1).
+        budget: `A Q`, a circuit's angles.
     """
 
     def __init__(self, layout: Layout, *, bond_dimension: int | None, budget: int) -> None:
@@ -105,8 +111,8 @@ class SmallMLPs(Latents):
 
     Args:
         layout: chunks and circuits.
-        hidden: None for the most whose numbers are no more than a circuit's `L Q` (at least 1).
-        budget: `L Q`.
+        hidden: None for the most whose numbers are no more than a circuit's `A Q` (at least 1).
+        budget: `A Q`, a circuit's angles.
     """
 
     def __init__(self, layout: Layout, *, hidden: int | None, budget: int) -> None:

@@ -15,9 +15,10 @@ from hydra.utils import get_class
 from rich.console import Console
 from rich.table import Table
 
-from qpa import cli, preflight, sizing, source
+from qpa import backends, cli, preflight, sizing, source
+from qpa.circuits.cost import SECONDS_PER_SHOT, circuits_per_step
 from qpa.config import Config, PlanConfig, checked, parse
-from qpa.layout import AdapterTensor
+from qpa.layout import AdapterTensor, Layout
 from qpa.parameters import Parameters, direct
 from qpa.verbs import composed
 
@@ -35,6 +36,8 @@ class Plan:
         parameters: what is trained.
         optimizer_bytes: the optimizer's own numbers.
         adapter_bytes: tensors of the exported adapter.
+        circuits_per_step: that have to be run for one optimizer step, those for the gradient too.
+        shots: of all steps; None where circuits are not sampled.
         overrides: what to add to the command line for it, where it was searched for.
     """
 
@@ -47,7 +50,14 @@ class Plan:
     parameters: Parameters
     optimizer_bytes: int
     adapter_bytes: int
+    circuits_per_step: int = 0
+    shots: int | None = None
     overrides: tuple[str, ...] = ()
+
+    @property
+    def device_seconds(self) -> float | None:
+        """How long a device would be busy with all shots."""
+        return None if self.shots is None else self.shots * SECONDS_PER_SHOT
 
     def record(self) -> dict[str, Any]:
         """As one flat JSON object; `chunk_size` is null where chunks differ in size, `chunk_sizes` has them all."""
@@ -67,6 +77,9 @@ class Plan:
             "ratio": self.parameters.ratio,
             "optimizer_bytes": self.optimizer_bytes,
             "adapter_bytes": self.adapter_bytes,
+            "circuits_per_step": self.circuits_per_step,
+            "shots": self.shots,
+            "device_seconds": self.device_seconds,
             "overrides": list(self.overrides),
         }
 
@@ -112,6 +125,7 @@ def make_plan(config: Config, tensors: list[AdapterTensor], adapter_bytes: int, 
     plain = sum(t.size for t in tensors)
     layout = preflight.check_layout(config, tensors)
     parameters = direct(plain) if layout is None else sizing.counted(config, layout)
+    run = _circuits_per_step(config, layout) if layout else 0
     return Plan(
         modules=len({t.module for t in tensors}),
         generated=layout.generated if layout else 0,
@@ -122,8 +136,17 @@ def make_plan(config: Config, tensors: list[AdapterTensor], adapter_bytes: int, 
         parameters=parameters,
         optimizer_bytes=parameters.trainable * _optimizer_bytes(config),
         adapter_bytes=adapter_bytes,
+        circuits_per_step=run,
+        shots=run * config.circuit.shots * config.trainer.max_steps if config.circuit.shots else None,
         overrides=overrides,
     )
+
+
+def _circuits_per_step(config: Config, layout: Layout) -> int:
+    if config.latents.kind != "circuit":
+        return 0
+    angles = backends.ansatz(config.circuit).rotation_layers(config.circuit.layers) * layout.qubits
+    return layout.circuits * circuits_per_step(config.circuit.rule, angles)
 
 
 def _optimizer_bytes(config: Config) -> int:
@@ -153,6 +176,10 @@ def show(found: Plan) -> None:
     table.add_row("trained: total", f"[bold]{parameters.trainable:,}[/bold]")
     table.add_row("plain PEFT would train", f"{parameters.plain_peft:,}")
     table.add_row("ratio", f"[bold]{parameters.ratio:.2%}[/bold]", end_section=True)
+    if found.shots is not None and found.device_seconds is not None:
+        table.add_row("circuits per step", f"{found.circuits_per_step:,}")
+        table.add_row("shots of all steps", f"{found.shots:,}")
+        table.add_row(f"on a device, {SECONDS_PER_SHOT * 1e6:.0f} us a shot", f"{found.device_seconds / 3600:,.2f} h", end_section=True)
     table.add_row("optimizer memory", _size(found.optimizer_bytes))
     table.add_row("exported adapter", _size(found.adapter_bytes))
     Console(soft_wrap=True).print(table)

@@ -8,7 +8,8 @@ from typing import Any
 
 import psutil
 
-from qpa import source
+from qpa import backends, source
+from qpa.circuits.cost import circuits_per_step
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.layout import AdapterTensor, Layout, plan
@@ -92,6 +93,8 @@ def check_layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout | N
         return None
     layout = make_layout(config, tensors)
     check_memory(config, circuits=layout.circuits, qubits=layout.qubits)
+    if config.latents.kind in ("circuit", "frozen_circuit"):
+        backends.check(config.circuit, qubits=layout.qubits)
     return layout
 
 
@@ -107,10 +110,8 @@ def make_layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout:
 
 def check_memory(config: Config, *, circuits: int, qubits: int) -> None:
     """Refuse circuits whose states do not fit half of this machine's memory."""
-    real = config.circuit.backend == "statevector"
-    tables = 4 * 2 * qubits  # of the gradient's signs, once for all circuits
-    per_state = circuits * 4 * REAL_STATES + tables if real else circuits * 8 * COMPLEX_STATES * qubits * config.circuit.layers
     room = psutil.virtual_memory().total // 2
+    per_state = _state_bytes(config, circuits=circuits, qubits=qubits)
     needed = per_state << qubits
     if needed > room:
         most = max(1, (room // per_state).bit_length() - 1)
@@ -118,3 +119,16 @@ def check_memory(config: Config, *, circuits: int, qubits: int) -> None:
         raise ConfigError(
             "circuit.qubits", qubits, f"{circuits} circuit(s) of {qubits} qubits need {size} of memory; at most {most} qubits fit here"
         )
+
+
+def _state_bytes(config: Config, *, circuits: int, qubits: int) -> int:
+    """Of all circuits of a step, for each basis state."""
+    circuit = config.circuit
+    ansatz = backends.ansatz(circuit)
+    angles = ansatz.rotation_layers(circuit.layers) * qubits
+    at_once = circuits * circuits_per_step(circuit.rule, angles)
+    if circuit.backend == "statevector":
+        tables = 4 * 2 * qubits  # of the gradient's signs, once for all circuits
+        return at_once * 4 * REAL_STATES * (1 if ansatz.real else 2) + tables
+    kept = COMPLEX_STATES * angles if circuit.rule == "exact" else COMPLEX_STATES
+    return at_once * 8 * kept

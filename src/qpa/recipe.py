@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from qpa.circuits import backend
+from qpa import backends
 from qpa.config import Config, MLPLatentsConfig, MPSLatentsConfig, RowsMapperConfig
 from qpa.generator import Generator
 from qpa.latents import Circuits, Fixed, MatrixProductStates, SmallMLPs, Table
@@ -23,13 +23,14 @@ def make_generator(config: Config, layout: Layout, start: Tensor) -> Generator:
 
 def make_circuits(config: Config, layout: Layout, *, trained: bool) -> Circuits:
     """The config's circuits."""
-    return Circuits(layout, layers=config.circuit.layers, backend=backend(config.circuit.backend), trained=trained)
+    simulate, usage = backends.simulator(config.circuit, seed=config.seed)
+    return Circuits(layout, backends.ansatz(config.circuit), blocks=config.circuit.layers, simulate=simulate, usage=usage, trained=trained)
 
 
 def make_control(config: Config, layout: Layout) -> nn.Module:
     """What the config has in the circuits' place."""
     settings = config.latents
-    budget = config.circuit.layers * layout.qubits
+    budget = backends.ansatz(config.circuit).rotation_layers(config.circuit.layers) * layout.qubits
     if isinstance(settings, MPSLatentsConfig):
         return MatrixProductStates(layout, bond_dimension=settings.bond_dimension, budget=budget)
     if isinstance(settings, MLPLatentsConfig):

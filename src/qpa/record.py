@@ -129,7 +129,7 @@ def _protocol(config: Config) -> dict[str, Any]:
 def summary(result: Record) -> dict[str, float]:
     """The record's numbers under flat names, for dashboards."""
     ours = result["qpa"]
-    groups = ("params", "test", "val", *(group for group in ("legacy", "forgetting") if ours[group]))
+    groups = ("params", "test", "val", *(group for group in ("legacy", "forgetting", "usage") if ours.get(group)))
     flat = {f"{group}/{key}": value for group in groups for key, value in ours[group].items()}
     return flat | {"seconds_per_step": ours["seconds_per_step"], "peak_memory_bytes": ours["peak_memory_bytes"]}
 

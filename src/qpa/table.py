@@ -38,6 +38,9 @@ def build(result: Record) -> Table:
     table.add_row("trained: total", f"[bold]{params['trainable']:,}[/bold]")
     table.add_row("plain PEFT would train", f"{params['plain_peft']:,}")
     table.add_row("ratio", f"[bold]{params['ratio']:.2%}[/bold]", end_section=True)
+    if used := ours.get("usage"):
+        table.add_row("circuits run", f"{used['circuits']:,} in {used['jobs']:,} jobs")
+        table.add_row("shots", f"{used['shots']:,}", end_section=True)
     table.add_row("time per step", "-" if ours["seconds_per_step"] is None else f"{ours['seconds_per_step']:.2f} s")
     table.add_row("peak memory", f"{ours['peak_memory_bytes'] / 2**30:.2f} GiB")
     table.add_row("whole run", f"{result['run_info']['total_time'] / 60:.1f} min")

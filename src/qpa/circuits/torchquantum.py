@@ -9,13 +9,16 @@ import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor
+
+from qpa.circuits.ansatz import Ansatz
+from qpa.circuits.states import Simulator
 
 UNUSED = ("qiskit", "qiskit_aer", "qiskit_ibm_runtime", "torchpack", "torchvision", "pylatexenc", "pathos", "sklearn", "matplotlib")
 
@@ -77,21 +80,17 @@ def _torchquantum() -> ModuleType:
         return importlib.import_module("torchquantum")
 
 
-def probabilities(angles: Tensor) -> Tensor:
-    """Measurement probabilities of every basis state, all `K` circuits in one `QuantumDevice`.
+def simulator(ansatz: Ansatz) -> Simulator:
+    """From angles `[K, A, Q]` to probabilities `[K, 2**Q]`; torchquantum computes in complex64 whatever the angles' dtype."""
+    return partial(probabilities, ansatz)
 
-    Args:
-        angles: `[K, L, Q]`, radians; torchquantum computes in complex64 whatever their dtype.
 
-    Returns:
-        `[K, 2**Q]`.
-    """
+def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
+    """All `K` circuits in one `QuantumDevice`."""
     tq = _torchquantum()
     circuits, layers, qubits = angles.shape
     device = tq.QuantumDevice(n_wires=qubits, bsz=circuits, device=angles.device)
-    for layer in range(layers):
-        for qubit in range(qubits):
-            tq.functional.ry(device, wires=qubit, params=angles[:, layer, qubit : qubit + 1])
-        for qubit in range(qubits - 1):
-            tq.functional.cnot(device, wires=[qubit, qubit + 1])
+    for gate, wires, layer in ansatz.operations(layers, qubits):
+        turned = {} if layer is None else {"params": angles[:, layer, wires[0], None]}
+        getattr(tq.functional, gate.lower())(device, wires=list(wires), **turned)
     return device.get_states_1d().abs().square().to(angles.dtype)

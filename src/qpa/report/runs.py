@@ -12,13 +12,16 @@ from typing import Any, Literal
 from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from qpa.config import GENERATED_ONLY, VOLATILE
+from qpa.config import GENERATED_ONLY, VOLATILE, CircuitConfig
 from qpa.errors import ConfigError
 from qpa.record import JOB, RESULT
 
 UNSHARED = ("seed", *VOLATILE)  # keys in which the runs of one setting may differ
 RATE = ("generator.lr", "optimizer.lr")
-CIRCUIT_ONLY = ("circuit.layers", "circuit.backend")  # without effect where another thing stands in the circuit's place
+# Without effect where another thing stands in the circuit's place.
+CIRCUIT_ONLY = tuple(
+    f"circuit.{key}" for key in CircuitConfig.model_fields if key != "qubits"
+)  # without effect where another thing stands in the circuit's place
 Latents = Literal["none", "circuit", "frozen_circuit", "table", "mlp", "mps", "zeros", "random"]
 
 

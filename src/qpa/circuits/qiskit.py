@@ -1,0 +1,209 @@
+"""Circuits on what Qiskit 2 reaches through its `SamplerV2` primitive: Aer, the local fake devices, a real device by name.
+
+One call is one job: one transpiled circuit with all rows of angles as one broadcast. `circuit.device` is `aer`, `fake_NAME`
+(with that device's gates, couplings and noise) or the name of a device that the user's saved account may use; the account is
+read by qiskit-ibm-runtime from its own file and never passes through here. Our qubit 0 is Qiskit's last, so that a bit string
+reads as the number of a basis state.
+"""
+
+import logging
+import time
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy
+import torch
+from qiskit import QuantumCircuit
+from qiskit.circuit import ParameterVector
+from qiskit.quantum_info import Statevector
+from qiskit.transpiler import generate_preset_pass_manager
+from qiskit_aer import AerSimulator
+from qiskit_aer.noise import NoiseModel, depolarizing_error
+from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
+from qiskit_ibm_runtime.accounts import AccountNotFoundError, InvalidAccountError
+from qiskit_ibm_runtime.exceptions import IBMError
+from qiskit_ibm_runtime.fake_provider import FakeProviderForBackendV2
+from requests.exceptions import RequestException
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from torch import Tensor
+
+from qpa.circuits.ansatz import Ansatz
+from qpa.circuits.cost import Usage
+from qpa.circuits.estimate import Device, drawn
+from qpa.errors import ConfigError
+
+for talkative in ("qiskit", "qiskit_ibm_runtime"):  # a line for every pass and every job
+    logging.getLogger(talkative).setLevel(logging.WARNING)
+T = TypeVar("T")
+LOST = (RequestException, ConnectionError, TimeoutError)  # what trying again can mend
+ATTEMPTS = 6  # waits of 1, 2, 4, ... seconds between them
+CALIBRATION_SHOTS = 8192
+
+
+def parametrised(ansatz: Ansatz, layers: int, qubits: int) -> QuantumCircuit:
+    """The circuit with `A Q` parameters in the order of angles `[A, Q]`, without measurements."""
+    angles = ParameterVector("angle", layers * qubits)
+    circuit = QuantumCircuit(qubits)
+    names = {"CNOT": "cx"}
+    for gate, wires, layer in ansatz.operations(layers, qubits):
+        ours = [qubits - 1 - wire for wire in wires]
+        turned = [] if layer is None else [angles[layer * qubits + wires[0]]]
+        getattr(circuit, names.get(gate, gate.lower()))(*turned, *ours)
+    return circuit
+
+
+def exact(ansatz: Ansatz) -> Device:
+    """Qiskit's own exact probabilities, `[N, A, Q]` to `[N, 2**Q]`."""
+
+    def probabilities(angles: Tensor, *, training: bool) -> Tensor:
+        circuit = parametrised(ansatz, *angles.shape[1:])
+        rows = angles.detach().flatten(1).double().cpu().numpy()
+        return torch.tensor(numpy.stack([Statevector(circuit.assign_parameters(row)).probabilities() for row in rows])).to(angles)
+
+    return probabilities
+
+
+class Sampler:
+    """A device in the sense of `qpa.circuits.estimate`.
+
+    Args:
+        ansatz: of the circuits.
+        device: `aer`, `fake_NAME`, or a real device's name.
+        shots: per circuit.
+        noise: of Aer alone: depolarising probability of every two-qubit gate, a tenth of it for the others; None for none.
+        mitigated: whether frequencies are corrected for readout errors (M3, Nation et al. 2021, arXiv 2108.12518).
+        seed: of local simulators outside training.
+    """
+
+    def __init__(self, ansatz: Ansatz, *, device: str, shots: int, noise: float | None, mitigated: bool, seed: int) -> None:
+        self.ansatz, self.shots, self.mitigated, self.seed = ansatz, shots, mitigated, seed
+        self.usage = Usage()
+        self.name, self.noise = device, noise
+        self._circuits: dict[tuple[int, int], QuantumCircuit] = {}
+        self._mitigations: dict[tuple[int, ...], Any] = {}
+
+    @cached_property
+    def backend(self) -> Any:
+        """The device itself."""
+        return find(self.name, self.noise)
+
+    def __call__(self, angles: Tensor, *, training: bool) -> Tensor:
+        """Relative frequencies, `[N, 2**Q]`; one job."""
+        _, layers, qubits = angles.shape
+        circuit = self._transpiled(layers, qubits)
+        correct = self._correction(layers, qubits) if self.mitigated else None  # a job of its own, once
+        sampler = SamplerV2(mode=self.backend)
+        local = not hasattr(self.backend, "service") or self.backend.service is None
+        if local:
+            sampler.options.simulator.seed_simulator = drawn(self.seed, training=training)  # pyright: ignore[reportAttributeAccessIssue]
+        rows = angles.detach().flatten(1).double().cpu().numpy()
+        started = time.perf_counter()
+        job = retried(lambda: sampler.run([(circuit, rows)], shots=self.shots))  # pyright: ignore[reportArgumentType]
+        measured = self._result(job, local=local)[0].data.meas
+        seconds = time.perf_counter() - started if local else float(job.metrics().get("usage", {}).get("quantum_seconds", 0))
+        self.usage.add(len(angles), self.shots, seconds)
+        found = correct(measured) if correct else frequencies(measured.array, qubits)
+        return torch.from_numpy(found).to(angles)
+
+    def _result(self, job: Any, *, local: bool) -> Any:
+        """A job's result; after a lost connection the job is looked up by its number, not run again."""
+        number = job.job_id()
+        return retried(lambda: job.result() if local else self.backend.service.job(number).result())
+
+    def _transpiled(self, layers: int, qubits: int) -> QuantumCircuit:
+        if (layers, qubits) not in self._circuits:
+            circuit = parametrised(self.ansatz, layers, qubits)
+            circuit.measure_all()
+            passes = generate_preset_pass_manager(optimization_level=3, backend=self.backend, seed_transpiler=self.seed)
+            self._circuits[layers, qubits] = passes.run(circuit)
+        return self._circuits[layers, qubits]
+
+    def _correction(self, layers: int, qubits: int) -> Callable[[Any], numpy.ndarray]:
+        """From measured bits to the nearest probabilities that readout errors would turn into them, `[N, 2**Q]`."""
+        from mthree import M3Mitigation  # seconds
+        from mthree.utils import final_measurement_mapping
+
+        mapping: dict[int, int] = final_measurement_mapping(self._transpiled(layers, qubits))  # pyright: ignore[reportAssignmentType]
+        measured_qubits = tuple(mapping.values())
+        if measured_qubits not in self._mitigations:
+            self._mitigations[measured_qubits] = M3Mitigation(self.backend)
+            self._mitigations[measured_qubits].cals_from_system(list(measured_qubits), shots=CALIBRATION_SHOTS)
+        mitigation = self._mitigations[measured_qubits]
+
+        def correct(measured: Any) -> numpy.ndarray:
+            found = numpy.zeros((measured.shape[0], 2**qubits))
+            for row in range(len(found)):
+                quasi = mitigation.apply_correction(measured.get_counts(row), mapping)
+                for bits, probability in quasi.nearest_probability_distribution().items():
+                    found[row, int(bits, 2)] = probability
+            return found
+
+        return correct
+
+
+def frequencies(bits: numpy.ndarray, qubits: int) -> numpy.ndarray:
+    """Packed bit strings `[N, shots, bytes]`, most significant first, as relative frequencies `[N, 2**Q]`."""
+    circuits, shots, width = bits.shape
+    states = (bits.astype(numpy.int64) << (8 * numpy.arange(width)[::-1])).sum(-1)
+    counts = numpy.bincount((states + (numpy.arange(circuits) << qubits)[:, None]).ravel(), minlength=circuits << qubits)
+    return counts.reshape(circuits, -1) / shots
+
+
+def retried(call: Callable[[], T]) -> T:
+    """What a call returns, after some more tries where the connection was lost.
+
+    Raises:
+        ConfigError: it stayed lost, or the service refused; without its words, which may hold an account's name.
+    """
+    try:
+        return Retrying(
+            retry=retry_if_exception_type(LOST), stop=stop_after_attempt(ATTEMPTS), wait=wait_exponential_jitter(), reraise=True
+        )(call)
+    except (*LOST, IBMError) as error:
+        raise ConfigError(
+            "circuit.device", "...", f"the job did not come back ({type(error).__name__}); ckpt=last goes on from the last checkpoint"
+        ) from None
+
+
+def find(device: str, noise: float | None) -> Any:
+    """The device of a name.
+
+    Raises:
+        ConfigError: there is none, or no saved account; the text says what there is.
+    """
+    if device == "aer":
+        return AerSimulator(noise_model=None if noise is None else _depolarising(noise))
+    if device.startswith("fake_"):
+        with warnings.catch_warnings(action="ignore"):  # one of them warns that its errors are no real device's
+            there = {str(backend.name): backend for backend in FakeProviderForBackendV2().backends()}
+        if device not in there:
+            raise ConfigError("circuit.device", device, f"there is no such fake device; there are {', '.join(sorted(there))}")
+        return there[device]
+    return _real(device)
+
+
+def _depolarising(probability: float) -> NoiseModel:
+    model = NoiseModel()
+    model.add_all_qubit_quantum_error(depolarizing_error(probability, 2), ["cx", "cz"])
+    model.add_all_qubit_quantum_error(depolarizing_error(probability / 10, 1), ["rx", "ry", "rz"])
+    return model
+
+
+def _real(device: str) -> Any:
+    try:
+        service = QiskitRuntimeService()
+        there = [str(backend.name) for backend in service.backends()]
+    except (AccountNotFoundError, InvalidAccountError):
+        raise ConfigError(
+            "circuit.device",
+            device,
+            "is not aer or fake_NAME, and a real device needs a saved account, of which there is none that can be used; once, in Python: "
+            "qiskit_ibm_runtime.QiskitRuntimeService.save_account(token=...)",
+        ) from None
+    except (*LOST, IBMError) as error:
+        raise ConfigError("circuit.device", device, f"the saved account does not reach IBM's service ({type(error).__name__})") from None
+    if device not in there:
+        raise ConfigError("circuit.device", device, f"the saved account has no such device; it has {', '.join(sorted(there)) or 'none'}")
+    return service.backend(device)
