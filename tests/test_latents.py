@@ -7,7 +7,7 @@ import torch
 
 from qpa.circuits import statevector
 from qpa.circuits.ansatz import RY_CNOT
-from qpa.latents import Circuits, Fixed, MatrixProductStates, SmallMLPs, Table
+from qpa.latents import Circuits, MatrixProductStates, SmallMLPs, Table, random, zeros
 from qpa.layout import AdapterTensor, Layout, plan
 
 LAYOUT = plan([AdapterTensor(f"m.{i}.t", (11, 4), f"m.{i}") for i in range(3)], circuits="per_module", qubits=None, chunk_size=4)
@@ -22,8 +22,8 @@ def make(kind: str, layout: Layout = LAYOUT) -> torch.nn.Module:
         "table": lambda: Table(layout),
         "mlp": lambda: SmallMLPs(layout, hidden=None, budget=BUDGET),
         "mps": lambda: MatrixProductStates(layout, bond_dimension=None, budget=BUDGET),
-        "zeros": lambda: Fixed(layout, random=False),
-        "random": lambda: Fixed(layout, random=True),
+        "zeros": lambda: zeros(layout),
+        "random": lambda: random(layout),
     }[kind]()
 
 
@@ -90,7 +90,7 @@ def test_full_bond_dimension_reaches_any_real_state() -> None:
 
 def test_random_numbers_have_the_spread_of_random_states() -> None:
     many = plan([AdapterTensor("t", (64, 256), "m")], circuits="shared", qubits=None, chunk_size=4)
-    numbers = Fixed(many, random=True)()
+    numbers = random(many)()
     amplitudes = torch.randn(4096)
     reference = amplitudes.square() / amplitudes.square().mean() - 1
     assert numbers.mean().abs() < 0.1

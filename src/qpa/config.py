@@ -232,6 +232,21 @@ class TuneConfig(Section):
     trials: int = Field(ge=1)
 
 
+class AnalysisConfig(Section):
+    """`conf/analysis.yaml`, of `qpa.analysis` alone."""
+
+    what: Literal["gradient_variance", "contribution", "spectrum", "entanglement"]
+    run: str | None
+    baseline: str | None
+    out: str | None
+    ansaetze: list[str] = Field(min_length=1)
+    qubits: list[Annotated[int, Field(ge=1, le=20)]] = Field(min_length=1)
+    blocks: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    samples: int = Field(ge=2)
+    draws: int = Field(ge=1)
+    seed: int = Field(ge=0, lt=2**32)
+
+
 class Config(Section):
     """A whole run."""
 

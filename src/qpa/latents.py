@@ -145,17 +145,26 @@ class Table(nn.Module):
 
 
 class Fixed(nn.Module):
-    """Numbers that are not trained, `[N]`: zeros, or `S p - 1` of a random real state (a squared Gaussian, less one)."""
+    """Numbers that are not trained, `[N]`."""
 
-    def __init__(self, layout: Layout, *, random: bool) -> None:
+    def __init__(self, numbers: Tensor) -> None:
         super().__init__()
-        chunks = len(layout.chunks)
-        self.register_buffer("numbers", torch.randn(chunks).square() - 1 if random else torch.zeros(chunks))
+        self.register_buffer("numbers", numbers)
         self.numbers: Tensor
 
     def forward(self) -> Tensor:
         """The numbers."""
         return self.numbers
+
+
+def zeros(layout: Layout) -> Fixed:
+    """As of uniform states that are not trained."""
+    return Fixed(torch.zeros(len(layout.chunks)))
+
+
+def random(layout: Layout) -> Fixed:
+    """`S p - 1` of random real states: squared Gaussians, less one."""
+    return Fixed(torch.randn(len(layout.chunks)).square() - 1)
 
 
 def _bonds(qubits: int, most: int) -> list[tuple[int, int]]:

@@ -57,6 +57,16 @@ def summarise(loggers: list[Logger], numbers: Mapping[str, float]) -> None:
             logger.experiment.summary.update(dict(numbers))
 
 
+def draw(loggers: list[Logger], name: str, figure: Any, numbers: Mapping[str, float]) -> None:
+    """Put a plotly figure and its numbers into W&B."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            logger.experiment.log({name: wandb.Plotly(figure)})
+    summarise(loggers, numbers)
+
+
 def table(logger: DictConfig, folder: Path, name: str, columns: Sequence[str], rows: list[list[str | float | None]]) -> None:
     """Log one table as a run of its own, job type `sweep`, in the group of the sweep that has `folder`."""
     import wandb

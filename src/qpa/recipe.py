@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from qpa import backends
 from qpa.config import Config, MLPLatentsConfig, MPSLatentsConfig, RowsMapperConfig
 from qpa.generator import Generator
-from qpa.latents import Circuits, Fixed, MatrixProductStates, SmallMLPs, Table
+from qpa.latents import Circuits, MatrixProductStates, SmallMLPs, Table, random, zeros
 from qpa.layout import Layout
 from qpa.mapper import CodeMapper, Mapper, MLPMapper, TiedMapper
 
@@ -37,7 +37,7 @@ def make_control(config: Config, layout: Layout) -> nn.Module:
         return SmallMLPs(layout, hidden=settings.hidden, budget=budget)
     if settings.kind == "frozen_circuit":
         return make_circuits(config, layout, trained=False)
-    return Table(layout) if settings.kind == "table" else Fixed(layout, random=settings.kind == "random")
+    return {"table": Table, "zeros": zeros, "random": random}[settings.kind](layout)
 
 
 def make_mapper(config: Config, layout: Layout) -> Mapper:

@@ -91,12 +91,8 @@ def entangled(pairs: Sequence[Pair], gate: str, qubits: int) -> tuple[list[int],
     source, sign = list(range(2**qubits)), [1] * 2**qubits
     for first, second in pairs:
         control, target = 1 << (qubits - 1 - first), 1 << (qubits - 1 - second)
-        both = [i for i in range(2**qubits) if i & control and (gate == "CNOT" or i & target)]
-        if gate == "CZ":
-            for i in both:
-                sign[i] = -sign[i]
-            continue
-        swapped = {i: (source[i ^ target], sign[i ^ target]) for i in both}
-        for i, (place, its_sign) in swapped.items():
-            source[i], sign[i] = place, its_sign
+        if gate == "CNOT":
+            source = [source[i ^ target] if i & control else source[i] for i in range(2**qubits)]
+        else:
+            sign = [-s if i & control and i & target else s for i, s in enumerate(sign)]
     return source, sign

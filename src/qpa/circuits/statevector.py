@@ -135,15 +135,15 @@ def _of_each_qubit(overlap: Tensor) -> Tensor:
 
 
 def _moved(state: Tensor, ansatz: Ansatz, qubits: int, *, back: bool) -> Tensor:
-    """States `[..., l, r]` after the entangler, or before it."""
-    source, sign, inverse = _entangler(ansatz, qubits, state.device)
+    """States `[..., l, r]` after the entangler, or before it: it moves amplitudes or turns signs, never both."""
+    places, sign = _entangler(ansatz, qubits, state.device)
     flat = state.flatten(-2)
-    moved = (flat * sign)[..., inverse] if back else flat[..., source] * sign
+    moved = flat * sign if ansatz.gate == "CZ" else flat[..., places[1] if back else places[0]]
     return moved.view(state.shape)
 
 
 @cache
-def _entangler(ansatz: Ansatz, qubits: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """`entangled` as tensors, `[2**Q]` each: source, sign, and the inverse of source."""
+def _entangler(ansatz: Ansatz, qubits: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where each new amplitude comes from and where each old one goes, `[2, 2**Q]`, and signs, `[2**Q]`."""
     source, sign = (torch.tensor(values, device=device) for values in entangled(ansatz.pairs(qubits), ansatz.gate, qubits))
-    return source, sign.to(torch.int8), source.argsort()
+    return torch.stack([source, source.argsort()]), sign.float()

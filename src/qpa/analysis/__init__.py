@@ -1,0 +1,1 @@
+"""What circuits do: before training, in a finished run, and beside plain PEFT. `python -m qpa.analysis what=...`."""

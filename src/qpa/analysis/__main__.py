@@ -1,0 +1,59 @@
+"""`python -m qpa.analysis what=gradient_variance|contribution|spectrum|entanglement [run=DIR] [KEY=VALUE ...]`.
+
+Writes `WHAT.json` and `WHAT.png` into `RUN/analysis` and into the run's W&B run; every key and default is in `conf/analysis.yaml`.
+"""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from plotly.graph_objects import Figure
+
+from qpa import cli
+from qpa.config import AnalysisConfig, checked
+from qpa.errors import ConfigError
+from qpa.files import write_json
+from qpa.record import load_config
+from qpa.report.images import write_figures
+from qpa.verbs import composed
+
+
+def main(arguments: list[str]) -> None:
+    """Analyse, write, and print where to."""
+    settings = checked(AnalysisConfig, composed("analysis", arguments))
+    folder = _folder(settings)
+    found, figure = import_module(f"qpa.analysis.{settings.what}").analyse(settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{settings.what}.json", found)
+    write_figures({folder / f"{settings.what}.png": figure})
+    if settings.run:
+        _log(settings, found, figure)
+    print(json.dumps(found if len(json.dumps(found)) < 2_000 else list(found)))
+    print(folder / f"{settings.what}.png")
+
+
+def _folder(settings: AnalysisConfig) -> Path:
+    if settings.what == "gradient_variance":
+        return Path(settings.out or "outputs/analysis")
+    if settings.run is None:
+        raise ConfigError("run", None, f"what={settings.what} looks at a finished run: run=DIR, a folder that train.py printed")
+    load_config(Path(settings.run))
+    return Path(settings.out) if settings.out else Path(settings.run) / "analysis"
+
+
+def _log(settings: AnalysisConfig, found: dict[str, Any], figure: Figure) -> None:
+    """Numbers and figure into W&B, as a run of their own in the run's group."""
+    from qpa import loggers
+
+    run = Path(settings.run or "")
+    with loggers.opened(load_config(run), run / "analysis", job_type=f"analysis-{settings.what}") as opened:
+        loggers.draw(
+            opened, f"analysis/{settings.what}", figure, {f"analysis/{key}": v for key, v in found.items() if isinstance(v, float)}
+        )
+
+
+if __name__ == "__main__":
+    with cli.one_line_errors():
+        main(sys.argv[1:])

@@ -1,0 +1,59 @@
+"""Singular values of a run's weight updates `B A`, beside those of plain LoRA. Reads the exported adapters alone."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from plotly import graph_objects as go
+from safetensors.torch import load_file
+from torch import Tensor
+
+from qpa.config import AnalysisConfig
+from qpa.errors import ConfigError
+
+
+def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
+    """By run, the mean singular values of all modules' updates, and their effective rank `exp(entropy)` (Roy and Vetterli 2007)."""
+    folders = [folder for folder in (settings.run, settings.baseline) if folder]
+    found = {Path(folder).name: summary(spectra(Path(folder))) for folder in folders}
+    drawn = go.Figure()
+    for name, numbers in found.items():
+        values = numbers["singular_values"]
+        drawn.add_scatter(x=list(range(1, len(values) + 1)), y=values, name=name, mode="lines+markers")
+    drawn.update_xaxes(title="number of the singular value")
+    drawn.update_yaxes(title="share of the Frobenius norm, mean over modules", type="log", exponentformat="power")
+    return found, drawn.update_layout(template="plotly_white", height=420, showlegend=True)
+
+
+def spectra(folder: Path) -> dict[str, Tensor]:
+    """By module, the `r` singular values of `B A`, largest first.
+
+    Raises:
+        ConfigError: the folder has no LoRA or DoRA adapter.
+    """
+    file = folder / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file) if file.is_file() else {}
+    found = {}
+    for name, down in tensors.items():
+        if not name.endswith("lora_A.weight"):
+            continue
+        up = tensors[name.replace("lora_A", "lora_B")]
+        factors = torch.linalg.qr(up.double()).R @ torch.linalg.qr(down.double().mT).R.mT  # has the same singular values
+        found[name.removesuffix(".lora_A.weight")] = torch.linalg.svdvals(factors)
+    if not found:
+        raise ConfigError("run", folder, "has no exported LoRA or DoRA adapter, whose updates are B A")
+    return found
+
+
+def summary(modules: dict[str, Tensor]) -> dict[str, Any]:
+    """Over modules with the same rank: mean share of each singular value, mean norm, mean effective rank."""
+    values = torch.stack(list(modules.values()))
+    norms = values.norm(dim=1)
+    values, norms = values[norms > 0], norms[norms > 0]
+    shares = values / values.sum(1, keepdim=True)
+    return {
+        "singular_values": (values / norms[:, None]).mean(0).tolist(),
+        "frobenius_norm": float(norms.mean()),
+        "effective_rank": float(torch.special.entr(shares).sum(1).exp().mean()),
+        "modules": len(values),
+    }

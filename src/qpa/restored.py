@@ -1,0 +1,53 @@
+"""A finished run's objects again: the model, and its generator as it was drawn and as it was trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from qpa import source
+from qpa.adaptation import GeneratedAdaptation
+from qpa.assembly import Assembly, assemble
+from qpa.config import Config
+from qpa.errors import ConfigError
+from qpa.generator import Generator
+from qpa.job import load_checkpoint
+from qpa.latents import Circuits
+from qpa.quiet import quiet
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A run with its best checkpoint.
+
+    Attributes:
+        circuits: with the trained angles.
+        initial_angles: `[K, A, Q]`, radians.
+    """
+
+    assembly: Assembly
+    generator: Generator
+    circuits: Circuits
+    initial_angles: Tensor
+
+
+def restore(config: Config, folder: Path) -> Restored:
+    """Build a run's objects from its config and load the best checkpoint.
+
+    Raises:
+        ConfigError: the run has no checkpoint, or no trained circuits.
+    """
+    checkpoint = folder / "checkpoints" / "best.ckpt"
+    if not checkpoint.is_file():
+        raise ConfigError("run", folder, "has no checkpoints/best.ckpt")
+    if config.generator.kind != "qpa" or config.latents.kind != "circuit":
+        raise ConfigError("run", folder, "has no trained circuits; choose one with generator=qpa and latents=circuit")
+    quiet()
+    assembly = assemble(config, source.folder(config))
+    adaptation = assembly.adaptation
+    assert isinstance(adaptation, GeneratedAdaptation)
+    circuits = adaptation.generator.latents
+    assert isinstance(circuits, Circuits)
+    before = circuits.angles.detach().clone()
+    adaptation.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+    return Restored(assembly, adaptation.generator, circuits, before)
