@@ -1,10 +1,14 @@
-"""What watches a run: the clock of the optimizer steps and the progress display."""
+"""What watches a run: the clock of the optimizer steps, the circuits' entanglement, and the progress display."""
 
 import time
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
+
+from qpa.circuits.entanglement import bond_entropies, meyer_wallach
+from qpa.circuits.statevector import amplitudes
+from qpa.latents import Circuits
 
 
 class StepClock(Callback):
@@ -41,6 +45,20 @@ class StepClock(Callback):
     def _count(self) -> None:
         self.seconds += [self._spent / self._steps] * self._steps
         self._steps, self._spent = 0, 0.0
+
+
+class EntanglementLog(Callback):
+    """Logs how entangled the circuits are at every validation, the mean over circuits."""
+
+    def __init__(self, circuits: Circuits) -> None:
+        self.circuits = circuits
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From the exact states, whatever the backend."""
+        states = amplitudes(self.circuits.ansatz, self.circuits.angles)
+        pl_module.log("circuit/meyer_wallach", meyer_wallach(states).mean())
+        if entropies := bond_entropies(states).mean(0).tolist():
+            pl_module.log("circuit/half_chain_entropy", entropies[len(entropies) // 2])
 
 
 class PlainProgress(Callback):

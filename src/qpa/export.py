@@ -1,6 +1,7 @@
-"""`python -m qpa.export run=DIR [merged=true]`: a run's best checkpoint as a plain PEFT adapter, or merged into the model.
+"""`python -m qpa.export run=DIR [merged=true] [circuits=true]`: a run's best checkpoint as a plain PEFT adapter, and more.
 
-The adapter goes to `DIR/adapter`; the merged model, in fp32 (bf16 would round small updates away), to `DIR/merged`.
+The adapter goes to `DIR/adapter`; the merged model, in fp32 (bf16 would round small updates away), to `DIR/merged`; the trained
+circuits as OpenQASM 3, drawn, and with their probabilities, to `DIR/circuits`.
 """
 
 import shutil
@@ -13,23 +14,33 @@ from qpa.errors import ConfigError, UsageError
 from qpa.files import whole_folder
 from qpa.verbs import named_run
 
-USAGE = "usage: python -m qpa.export run=DIR [merged=true|false]"
+USAGE = "usage: python -m qpa.export run=DIR [merged=true|false] [circuits=true|false]"
 
 
 def main(arguments: list[str]) -> None:
     """Export and print where to."""
-    folder, config, options = named_run(arguments, usage=USAGE, options=("merged",))
-    merged = options.get("merged", "false").lower()
-    if merged not in ("true", "false"):
-        raise UsageError(f"merged={merged}: true or false")
+    folder, config, options = named_run(arguments, usage=USAGE, options=("merged", "circuits"))
+    merged, circuits = (_flag(options, name) for name in ("merged", "circuits"))
     checkpoint = folder / "checkpoints" / "best.ckpt"
     if not checkpoint.is_file():
         raise ConfigError("run", folder, "has no checkpoints/best.ckpt to export")
     export_adapter(config, checkpoint, folder / "adapter")
     print(folder / "adapter")
-    if merged == "true":
+    if merged:
         export_merged(config, folder / "adapter", folder / "merged")
         print(folder / "merged")
+    if circuits:
+        from qpa.export_circuits import export_circuits
+
+        export_circuits(config, folder, folder / "circuits")
+        print(folder / "circuits")
+
+
+def _flag(options: dict[str, str], name: str) -> bool:
+    value = options.get(name, "false").lower()
+    if value not in ("true", "false"):
+        raise UsageError(f"{name}={value}: true or false")
+    return value == "true"
 
 
 def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:

@@ -14,17 +14,20 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from qpa import base_model, baseline, loggers, peft_model, record, source
-from qpa.adaptation import DirectAdaptation
+from qpa.adaptation import DirectAdaptation, GeneratedAdaptation
 from qpa.assembly import Assembly, assemble, load_base, planned_adapter
-from qpa.callbacks import StepClock, progress
+from qpa.callbacks import EntanglementLog, StepClock, progress
 from qpa.config import Config, TrainerConfig
 from qpa.data import Windows
 from qpa.errors import ConfigError
 from qpa.hidden_store import HiddenStore, store_path
+from qpa.latents import Circuits
 from qpa.loaders import held_out_loader, train_loader
 from qpa.preflight import check_layout, known_tensors
 from qpa.quiet import quiet
 from qpa.training import HELD_OUT, FineTuning, Measured
+
+MOST_WATCHED = 1 << 18  # amplitudes of all circuits
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], fold
     clock, checkpoints = StepClock(), _checkpoints(folder)
     result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": precision(config.trainer)}
     with loggers.opened(config, folder, job_type="train") as opened:
-        trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, checkpoints])
+        trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, checkpoints, *_watching(assembly)])
         loggers.summarise(opened, assembly.parameters.metrics())
         record.forget_peak_memory()
         fit(config, trainer, prepared, windows, checkpoints=checkpoints)
@@ -212,6 +215,15 @@ def precision(settings: TrainerConfig) -> str:
     if settings.precision != "auto":
         return settings.precision
     return "bf16-mixed" if base_model.frozen_dtype(settings.accelerator) == torch.bfloat16 else "32-true"
+
+
+def _watching(assembly: Assembly) -> list[Callback]:
+    """Circuits are watched where their states are small enough to be looked at."""
+    adaptation = assembly.adaptation
+    latents = adaptation.generator.latents if isinstance(adaptation, GeneratedAdaptation) else None
+    if not isinstance(latents, Circuits) or len(latents.angles) << latents.angles.shape[-1] > MOST_WATCHED:
+        return []
+    return [EntanglementLog(latents)]
 
 
 def _checkpoints(folder: Path) -> ModelCheckpoint:

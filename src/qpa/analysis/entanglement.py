@@ -40,7 +40,7 @@ def _measured(run: Restored, angles: Tensor) -> dict[str, Any]:
 
 def curves(file: Path) -> dict[str, list[tuple[int, float]]]:
     """By metric, `(step, value)` of every validation."""
-    rows = list(csv.DictReader(file.open())) if file.is_file() else []
+    rows = list(csv.DictReader(file.read_text().splitlines())) if file.is_file() else []
     return {name: [(int(row["step"]), float(row[name])) for row in rows if row.get(name)] for name in CURVES}
 
 

@@ -26,22 +26,26 @@ def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
 
 
 def spectra(folder: Path) -> dict[str, Tensor]:
-    """By module, the `r` singular values of `B A`, largest first.
+    """Of a run's exported adapter.
 
     Raises:
         ConfigError: the folder has no LoRA or DoRA adapter.
     """
     file = folder / "adapter" / "adapter_model.safetensors"
-    tensors = load_file(file) if file.is_file() else {}
-    found = {}
-    for name, down in tensors.items():
-        if not name.endswith("lora_A.weight"):
-            continue
-        up = tensors[name.replace("lora_A", "lora_B")]
-        factors = torch.linalg.qr(up.double()).R @ torch.linalg.qr(down.double().mT).R.mT  # has the same singular values
-        found[name.removesuffix(".lora_A.weight")] = torch.linalg.svdvals(factors)
+    found = spectra_of(load_file(file)) if file.is_file() else {}
     if not found:
         raise ConfigError("run", folder, "has no exported LoRA or DoRA adapter, whose updates are B A")
+    return found
+
+
+def spectra_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """By module, the `r` singular values of `B A`, largest first."""
+    found = {}
+    for name, down in tensors.items():
+        if name.endswith("lora_A.weight"):
+            up = tensors[name.replace("lora_A", "lora_B")]
+            factors = torch.linalg.qr(up.double()).R @ torch.linalg.qr(down.double().mT).R.mT  # has the same singular values
+            found[name.removesuffix(".lora_A.weight")] = torch.linalg.svdvals(factors)
     return found
 
 

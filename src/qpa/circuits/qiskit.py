@@ -21,9 +21,10 @@ from qiskit.quantum_info import Statevector
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel, depolarizing_error
-from qiskit_ibm_runtime import QiskitRuntimeService, SamplerV2
+from qiskit_ibm_runtime import QiskitRuntimeService
 from qiskit_ibm_runtime.accounts import AccountNotFoundError, InvalidAccountError
 from qiskit_ibm_runtime.exceptions import IBMError
+from qiskit_ibm_runtime.executor_sampler import Sampler as SamplerV2  # the primitive that IBM's devices go on with
 from qiskit_ibm_runtime.fake_provider import FakeProviderForBackendV2
 from requests.exceptions import RequestException
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter

@@ -1,0 +1,120 @@
+"""What the analyses say of states, gradients and runs whose answer is known."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from qpa.analysis import __main__ as analysis
+from qpa.analysis import gradient_variance, spectrum
+from qpa.circuits import statevector
+from qpa.circuits.ansatz import RY_CNOT
+from qpa.circuits.entanglement import bond_entropies, meyer_wallach
+from qpa.errors import ConfigError
+from qpa.export import main as export
+from qpa.record import save_config
+from qpa.run import train
+
+ROOT_HALF = math.sqrt(0.5)
+
+
+def states(*rows: dict[int, float], qubits: int = 3) -> torch.Tensor:
+    made = torch.zeros(len(rows), 2**qubits, dtype=torch.float64)
+    for row, amplitudes in zip(made, rows, strict=True):
+        for place, value in amplitudes.items():
+            row[place] = value
+    return made
+
+
+def test_entanglement_of_states_whose_value_is_known() -> None:
+    product, ghz, w = {5: 1.0}, {0: ROOT_HALF, 7: ROOT_HALF}, {place: 3**-0.5 for place in (1, 2, 4)}
+    made = states(product, ghz, w)
+    torch.testing.assert_close(meyer_wallach(made), torch.tensor([0, 1, 8 / 9], dtype=torch.float64))
+    third = -(1 / 3) * math.log2(1 / 3) - (2 / 3) * math.log2(2 / 3)
+    torch.testing.assert_close(bond_entropies(made), torch.tensor([[0, 0], [1, 1], [third, third]], dtype=torch.float64))
+
+
+def test_variance_of_one_qubits_gradient_is_the_integral() -> None:
+    angles = (2 * math.pi * torch.rand(20_000, 1, 1, generator=torch.Generator().manual_seed(0))).requires_grad_()
+    cost = 1 - statevector.simulator(RY_CNOT)(angles)[:, 0]  # sin(t / 2)^2, whose slope sin(t) / 2 has variance 1 / 8
+    assert gradient_variance.variance(cost, angles) == pytest.approx(1 / 8, rel=0.03)
+
+
+def test_gradients_of_the_global_cost_vanish_with_qubits_and_those_of_the_mapper_do_not(tmp_path: Path) -> None:
+    sizes = ["ansaetze=[ry_cnot]", "qubits=[2,8]", "blocks=[8]", "samples=50", f"out={tmp_path}"]
+    analysis.main(["what=gradient_variance", *sizes])
+    few, many = json.loads((tmp_path / "gradient_variance.json").read_text())["ry_cnot"]
+    assert many["global"] < few["global"] / 100
+    assert many["feature"] > few["feature"] / 10
+    assert (tmp_path / "gradient_variance.png").stat().st_size > 10_000
+
+
+def test_an_unknown_ansatz_and_a_missing_run_get_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ansaetze=nothing: .*there are brick"):
+        analysis.main(["what=gradient_variance", "ansaetze=[nothing]", f"out={tmp_path}"])
+    with pytest.raises(ConfigError, match=r"run=None: what=spectrum looks at a finished run"):
+        analysis.main(["what=spectrum"])
+    with pytest.raises(ConfigError, match=r"no run folder"):
+        analysis.main(["what=spectrum", f"run={tmp_path}"])
+
+
+def test_singular_values_are_those_of_the_product() -> None:
+    down, up = torch.randn(4, 30), torch.randn(50, 4)
+    folder_values = spectrum.spectra_of({"m.lora_A.weight": down, "m.lora_B.weight": up})["m"]
+    expected = torch.linalg.svdvals((up @ down).double())[:4]
+    torch.testing.assert_close(folder_values, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("finished") / "run"
+
+
+@pytest.fixture
+def run(finished: Path, make_config: Callable) -> Path:
+    if not finished.exists():
+        config = make_config("circuit.qubits=4", "generator.lr=5e-2", "trainer.max_steps=8", f"run_dir={finished}")
+        train(config)
+        save_config(finished, config)
+    return finished
+
+
+def test_the_contribution_of_a_runs_circuits_is_measured_against_its_own_test_perplexity(run: Path) -> None:
+    analysis.main(["what=contribution", f"run={run}", "draws=2"])
+    found = json.loads((run / "analysis" / "contribution.json").read_text())
+    tested = json.loads((run / "result.json").read_text())["qpa"]["test"]["perplexity"]
+    assert found["perplexity"]["trained"]["mean"] == pytest.approx(tested, rel=1e-5)
+    assert 0 < found["circuit_share_of_variance"] < 1
+    assert len(found["perplexity"]["shuffled"]["draws"]) == 2
+
+
+def test_entanglement_before_and_after_brackets_what_the_run_logged(run: Path) -> None:
+    analysis.main(["what=entanglement", f"run={run}"])
+    found = json.loads((run / "analysis" / "entanglement.json").read_text())
+    logged = [value for _, value in found["over_training"]["circuit/meyer_wallach"]]
+    assert len(logged) == 4  # validated every second of eight steps
+    assert found["before"]["meyer_wallach"] < 0.01
+    assert found["after"]["meyer_wallach"] == pytest.approx(min(logged, key=lambda v: abs(v - found["after"]["meyer_wallach"])), rel=1e-3)
+
+
+def test_the_spectrum_of_a_run_counts_every_module(run: Path) -> None:
+    analysis.main(["what=spectrum", f"run={run}"])
+    (numbers,) = json.loads((run / "analysis" / "spectrum.json").read_text()).values()
+    assert numbers["modules"] == 14
+    assert 1 <= numbers["effective_rank"] <= 8
+
+
+def test_exported_circuits_are_the_trained_ones(run: Path) -> None:
+    export([f"run={run}", "circuits=true"])
+    folder = run / "circuits"
+    probabilities = json.loads((folder / "probabilities.json").read_text())
+    assert len(probabilities["circuits"]) == len(probabilities["after"]) == 14
+    first = probabilities["circuits"][0]
+    assert (folder / f"{first}.qasm").read_text().startswith("OPENQASM 3")
+    uniform = torch.tensor(probabilities["before"])
+    assert (uniform * 16 - 1).abs().max() < 0.2
+    assert probabilities["after"] != probabilities["before"]
+    assert (folder / "probabilities.png").is_file()
