@@ -14,7 +14,7 @@ from qpa.errors import ConfigError
 
 OURS = {"strategy", "num_nodes", "max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
 VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger", "baseline")  # keys that change no result
-SHOWN = ("log_every_n_steps", "enable_progress_bar")  # of `trainer`, likewise
+SHOWN = ("log_every_n_steps", "enable_progress_bar", "checkpoint_every")  # of `trainer`, likewise
 GENERATED_ONLY = ("latents", "circuit", "mapper")  # groups without effect where the adapter itself is trained
 
 
@@ -156,6 +156,7 @@ class TrainerConfig(OpenSection):
     accelerator: Literal["auto", "cpu", "gpu", "cuda"]
     max_steps: int = Field(ge=1)
     val_every: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
     accumulate_grad_batches: int = Field(ge=1)
     gradient_clip_val: float | None = Field(gt=0)
     log_every_n_steps: int = Field(ge=1)

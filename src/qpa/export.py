@@ -35,15 +35,16 @@ def main(arguments: list[str]) -> None:
 def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
     """Generate the adapter's weights from a checkpoint and save them."""
     base_folder = source.folder(config)
-    import torch
-
-    from qpa import peft_model
+    from qpa import checkpoints, peft_model
     from qpa.assembly import assemble
     from qpa.quiet import quiet
 
     quiet()
     assembly = assemble(config, base_folder)
-    assembly.adaptation.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    try:
+        assembly.adaptation.load_state_dict(checkpoints.read(checkpoint)["state_dict"])
+    except (checkpoints.DamagedError, RuntimeError, TypeError, AttributeError) as error:
+        raise ConfigError("run", checkpoint, "damaged, or of another config; ckpt=last trains on from a good one") from error
     assembly.adaptation.write()
     peft_model.save_adapter(assembly.model, target, base_name=source.published_name(config.model))
 

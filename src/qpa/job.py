@@ -1,9 +1,9 @@
 """The heavy part of a run: build, fit, measure, export. Lightning's trainer enters here."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -11,12 +11,12 @@ import transformers
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 
-from qpa import base_model, baseline, loggers, peft_model, record, source
+from qpa import base_model, baseline, checkpoints, loggers, peft_model, record, source
 from qpa.adaptation import DirectAdaptation
 from qpa.assembly import Assembly, assemble, load_base, planned_adapter
 from qpa.callbacks import StepClock, progress
+from qpa.checkpoints import Checkpoints, DamagedError, WholeFiles
 from qpa.config import Config, TrainerConfig
 from qpa.data import Windows
 from qpa.errors import ConfigError
@@ -24,6 +24,7 @@ from qpa.hidden_store import HiddenStore, store_path
 from qpa.loaders import held_out_loader, train_loader
 from qpa.preflight import check_layout, known_tensors
 from qpa.quiet import quiet
+from qpa.signals import Signals
 from qpa.training import HELD_OUT, FineTuning, Measured
 
 
@@ -42,11 +43,11 @@ class Prepared:
     from_step: int
 
 
-def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows], checkpoint: Path | None) -> Prepared:
-    """Build model, adaptation and optimizer, and read the checkpoint to go on from.
+def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows], candidates: Sequence[Path]) -> Prepared:
+    """Build model, adaptation and optimizer, and read the first of the checkpoints that is not damaged.
 
     Raises:
-        ConfigError: the checkpoint does not fit, or a library refuses one of the config's values.
+        ConfigError: the checkpoint does not fit, all are damaged, or a library refuses one of the config's values.
     """
     quiet()
     loggers.check(config)
@@ -70,40 +71,46 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
         torch.compiler.reset()  # what an earlier job of a sweep has compiled counts against the limit
         module.language.compile()
     module.stores = open_stores(config, module, windows, base_folder=base_folder)
-    from_step = _fit_checkpoint(config, assembly, checkpoint) if checkpoint else 0
-    return Prepared(assembly, module, checkpoint, from_step)
+    resume_from, content = _newest_good(config, candidates) if candidates else (None, None)
+    from_step = _fit_checkpoint(config, assembly, resume_from, content) if resume_from and content else 0
+    return Prepared(assembly, module, resume_from, from_step)
 
 
-def _fit_checkpoint(config: Config, assembly: Assembly, checkpoint: Path) -> int:
+def _newest_good(config: Config, candidates: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+    """The first of the checkpoints that is not damaged, and its content; of damaged ones a line is said."""
+    for path in candidates:
+        try:
+            return path, checkpoints.read(path)
+        except DamagedError:
+            print(f"qpa: {path} is damaged and skipped", file=sys.stderr)
+    raise ConfigError("ckpt", config.ckpt, f"{candidates[-1]} is no checkpoint, or damaged; leave ckpt out to start anew")
+
+
+def _fit_checkpoint(config: Config, assembly: Assembly, path: Path, content: dict[str, Any]) -> int:
     """The step of a checkpoint whose weights fit this config."""
     try:
-        content = load_checkpoint(checkpoint)
         assembly.adaptation.load_state_dict(content["state_dict"])
-        step = content["global_step"]
-    except (UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
-        raise ConfigError(
-            "ckpt", checkpoint, "no checkpoint of this config (damaged, or other sizes); leave ckpt out to start anew"
-        ) from error
+        step = int(content["global_step"])
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError("ckpt", path, "no checkpoint of this config (other sizes); leave ckpt out to start anew") from error
     if step > config.trainer.max_steps:
-        raise ConfigError("trainer.max_steps", config.trainer.max_steps, f"{checkpoint} has {step} steps already; give at least {step}")
+        raise ConfigError("trainer.max_steps", config.trainer.max_steps, f"{path} has {step} steps already; give at least {step}")
     return step
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU, read without running any code in it."""
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], folder: Path, result: record.Record) -> None:
     """Train, measure base and adapted model on the held-out windows, export the adapter, fill in the record."""
     assembly, module = prepared.assembly, prepared.module
-    clock, checkpoints = StepClock(), _checkpoints(folder)
+    clock, keeper = (
+        StepClock(),
+        Checkpoints(folder / "checkpoints", every=config.trainer.checkpoint_every, val_every=config.trainer.val_every),
+    )
     result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": precision(config.trainer)}
     with loggers.opened(config, folder, job_type="train") as opened:
-        trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, checkpoints])
+        trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, keeper, Signals(keeper)])
         loggers.summarise(opened, assembly.parameters.metrics())
         record.forget_peak_memory()
-        fit(config, trainer, prepared, windows, checkpoints=checkpoints)
+        fit(config, trainer, prepared, windows, keeper=keeper)
         measure(config, trainer, module, windows)
         peft_model.save_adapter(assembly.model, folder / "adapter", base_name=source.published_name(config.model))
         total = sum(p.numel() for p in assembly.model.parameters())
@@ -144,19 +151,15 @@ def open_stores(config: Config, module: FineTuning, windows: dict[str, Windows],
         raise ConfigError("data.cache_hidden", data.cache_hidden, reason) from error
 
 
-def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str, Windows], *, checkpoints: ModelCheckpoint) -> None:
+def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str, Windows], *, keeper: Checkpoints) -> None:
     """Train to `max_steps`, validate the last step too, and go back to the best step by validation perplexity."""
     held_out = held_out_loader(config, windows["val"])
     train = train_loader(config, windows["train"], from_step=prepared.from_step)
     trainer.fit(prepared.module, train, held_out, ckpt_path=prepared.resume_from, weights_only=True)
-    if trainer.global_step % config.trainer.val_every:
+    if trainer.global_step % config.trainer.val_every or keeper.score is None:
         (last,) = trainer.validate(prepared.module, held_out, verbose=False)
-        if not checkpoints.best_model_path or last["val/perplexity"] < checkpoints.best_model_score:  # pyright: ignore[reportOperatorIssue]
-            checkpoints.best_model_path = str(_path(checkpoints, "best"))
-            checkpoints.best_model_score = torch.tensor(last["val/perplexity"])
-            trainer.save_checkpoint(checkpoints.best_model_path)
-        trainer.save_checkpoint(_path(checkpoints, "last"))
-    prepared.module.load_state_dict(load_checkpoint(Path(checkpoints.best_model_path))["state_dict"])
+        keeper.judge(trainer, last["val/perplexity"])
+    prepared.module.load_state_dict(checkpoints.read(keeper.best)["state_dict"])
 
 
 def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Windows], adapter: Path) -> Measured:
@@ -197,6 +200,7 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
         use_distributed_sampler=False,  # the order of windows is ours
         enable_model_summary=False,
         default_root_dir=folder,
+        plugins=[WholeFiles()],
         logger=loggers,
         callbacks=[*callbacks, *([progress(live=live)] if live or not terminal else [])],
     )
@@ -211,18 +215,3 @@ def precision(settings: TrainerConfig) -> str:
     if settings.precision != "auto":
         return settings.precision
     return "bf16-mixed" if base_model.frozen_dtype(settings.accelerator) == torch.bfloat16 else "32-true"
-
-
-def _checkpoints(folder: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename="best",
-        monitor="val/perplexity",
-        save_last=True,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
-
-
-def _path(checkpoints: ModelCheckpoint, name: str) -> Path:
-    return Path(checkpoints.dirpath or "") / f"{name}.ckpt"

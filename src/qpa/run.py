@@ -33,7 +33,7 @@ def train(config: Config) -> None:
 
 
 def _train(config: Config, folder: Path) -> None:
-    checkpoint = _checkpoint(folder, config)
+    checkpoints = _checkpoints(folder, config)
     preflight.check(config)
     texts = text.read(config.data)
     base_folder = source.folder(config)
@@ -41,8 +41,8 @@ def _train(config: Config, folder: Path) -> None:
     from qpa import data, job  # datasets, torch, transformers and Lightning: seconds
 
     windows = data.windows(config, texts, encoder, source.cache_folder(config))
-    prepared = job.prepare(config, base_folder, windows, checkpoint)
-    _clear(folder, resumed=checkpoint is not None)  # only now: a mistake found so far has cost nothing
+    prepared = job.prepare(config, base_folder, windows, checkpoints)
+    _clear(folder, resumed=prepared.resume_from is not None)  # only now: a mistake found so far has cost nothing
     record.save_config(folder, config)
     with record.writing(folder, config) as result:
         job.run(config, prepared, windows=windows, folder=folder, result=result)
@@ -70,13 +70,16 @@ def _claim(folder: Path, config: Config) -> None:
         raise ConfigError("run_dir", folder, "cannot be written (permission denied)")
 
 
-def _checkpoint(folder: Path, config: Config) -> Path | None:
+def _checkpoints(folder: Path, config: Config) -> list[Path]:
+    """What the run may go on from, newest first; empty to start from the beginning."""
     if config.ckpt is None:
-        return None
-    path = folder / "checkpoints" / "last.ckpt" if config.ckpt == "last" else Path(config.ckpt)
-    if not path.is_file():
-        raise ConfigError("ckpt", config.ckpt, f"there is no {path}; leave ckpt out to start from the beginning")
-    return path
+        return []
+    own = config.ckpt in ("last", "auto")
+    paths = [folder / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt")] if own else [Path(config.ckpt)]
+    found = [path for path in paths if path.is_file()]
+    if not found and config.ckpt != "auto":
+        raise ConfigError("ckpt", config.ckpt, f"there is no {paths[0]}; leave ckpt out to start from the beginning")
+    return found
 
 
 def _clear(folder: Path, *, resumed: bool) -> None:

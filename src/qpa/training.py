@@ -90,7 +90,7 @@ class FineTuning(LightningModule):
         step = self.global_step + 1
         if self._checked(step) and not torch.isfinite(norm):
             since = f" (step {self.last_checked} was the last that was checked)" if step > self.last_checked + 1 else ""
-            kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+            kept = getattr(self.trainer.checkpoint_callback, "newest", None) or "none yet"
             problem = f"loss or gradient is not finite at step {step}{since}; the last good checkpoint is {kept}"
             raise NonFiniteLossError(f"{problem}; lower generator.lr={self.schedule.lr}")
 
@@ -99,7 +99,9 @@ class FineTuning(LightningModule):
     def _checked(self, step: int) -> bool:
         """Whether the program waits for the device at this step: it is logged, or a checkpoint follows, which must be a good one."""
         settings = self.settings
-        return step % settings.log_every_n_steps == 0 or step % settings.val_every == 0 or step == settings.max_steps
+        return step == settings.max_steps or any(
+            step % every == 0 for every in (settings.log_every_n_steps, settings.val_every, settings.checkpoint_every)
+        )
 
     def on_validation_start(self) -> None:
         """Held-out text is read with the adapter as it is now."""
