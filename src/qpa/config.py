@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qpa.errors import ConfigError
 
-OURS = {"strategy", "num_nodes", "max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
+OURS = {"max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
 VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger", "baseline")  # keys that change no result
 SHOWN = ("log_every_n_steps", "enable_progress_bar", "checkpoint_every")  # of `trainer`, likewise
+PLACES = ("strategy", "num_nodes")
 GENERATED_ONLY = ("latents", "circuit", "mapper")  # groups without effect where the adapter itself is trained
 
 
@@ -152,7 +153,9 @@ class DataConfig(Section):
 class TrainerConfig(OpenSection):
     """Group `trainer`: arguments of `pytorch_lightning.Trainer`."""
 
-    devices: int  # several processes would each train their own generator
+    strategy: Literal["single", "ddp"]
+    devices: int = Field(ge=1)
+    num_nodes: int = Field(ge=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda"]
     max_steps: int = Field(ge=1)
     val_every: int = Field(ge=1)
@@ -167,12 +170,18 @@ class TrainerConfig(OpenSection):
     @model_validator(mode="after")
     def _refuse_what_the_run_sets(self) -> "TrainerConfig":
         if ours := OURS.intersection(self.arguments()):
-            raise ValueError(f"{', '.join(sorted(ours))} cannot be set: a run counts steps, on one device")
-        if self.devices != 1:
-            raise ValueError(f"devices={self.devices}: a run trains on one device; several runs at once: -m hydra/launcher=processes")
+            raise ValueError(f"{', '.join(sorted(ours))} cannot be set: a run counts steps")
+        if self.strategy == "single" and self.processes != 1:
+            problem = f"devices={self.devices}: a run trains on one device; on several: trainer=ddp trainer.devices={self.devices}"
+            raise ValueError(f"{problem}; several runs at once: -m hydra/launcher=processes")
         if self.arguments().get("limit_val_batches") == 0:
             raise ValueError("limit_val_batches=0 leaves nothing to choose the best step by; at least 1")
         return self
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return self.devices * self.num_nodes
 
 
 class LoggerConfig(Section):
@@ -230,8 +239,9 @@ class Config(Section):
         """Eight hexadecimal digits that change when a value that the result depends on changes."""
         unused = GENERATED_ONLY if self.generator.kind == "none" else ()
         kept = self.model_dump(by_alias=True, exclude={*VOLATILE, *unused})
-        for key in SHOWN:
+        for key in (*SHOWN, *PLACES):
             kept["trainer"].pop(key)
+        kept["trainer"]["devices"] = self.trainer.processes  # wherever they are: each reads windows of its own
         kept["text"] = [digest for files in self.digests().values() for digest in files]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 

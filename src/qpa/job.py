@@ -10,9 +10,10 @@ import torch
 import transformers
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning import Callback, Trainer
 
-from qpa import base_model, baseline, checkpoints, loggers, peft_model, record, source
+from qpa import base_model, baseline, checkpoints, launch, loggers, peft_model, record, source
 from qpa.adaptation import DirectAdaptation
 from qpa.assembly import Assembly, assemble, load_base, planned_adapter
 from qpa.callbacks import StepClock, progress
@@ -20,11 +21,13 @@ from qpa.checkpoints import Checkpoints, DamagedError, WholeFiles
 from qpa.config import Config, TrainerConfig
 from qpa.data import Windows
 from qpa.errors import ConfigError
+from qpa.exchange import losses_named
 from qpa.hidden_store import HiddenStore, store_path
 from qpa.loaders import held_out_loader, train_loader
 from qpa.preflight import check_layout, known_tensors
 from qpa.quiet import quiet
 from qpa.signals import Signals
+from qpa.strategy import GradientsOnly
 from qpa.training import HELD_OUT, FineTuning, Measured
 
 
@@ -101,21 +104,23 @@ def _fit_checkpoint(config: Config, assembly: Assembly, path: Path, content: dic
 def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], folder: Path, result: record.Record) -> None:
     """Train, measure base and adapted model on the held-out windows, export the adapter, fill in the record."""
     assembly, module = prepared.assembly, prepared.module
-    clock, keeper = (
-        StepClock(),
-        Checkpoints(folder / "checkpoints", every=config.trainer.checkpoint_every, val_every=config.trainer.val_every),
-    )
-    result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": precision(config.trainer)}
-    with loggers.opened(config, folder, job_type="train") as opened:
-        trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, keeper, Signals(keeper)])
+    clock, settings = StepClock(), config.trainer
+    keeper = Checkpoints(folder / "checkpoints", every=settings.checkpoint_every, val_every=settings.val_every)
+    result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": precision(settings), "processes": settings.processes}
+    with loggers.opened(config, folder, job_type="train") as opened, losses_named():
+        trainer = make_trainer(settings, folder, loggers=opened, callbacks=[clock, keeper, Signals(keeper)])
         loggers.summarise(opened, assembly.parameters.metrics())
         record.forget_peak_memory()
         fit(config, trainer, prepared, windows, keeper=keeper)
         measure(config, trainer, module, windows)
+        measured = module.measured()  # the last that all processes have to be there for
+        if not trainer.is_global_zero:
+            return
         peft_model.save_adapter(assembly.model, folder / "adapter", base_name=source.published_name(config.model))
         total = sum(p.numel() for p in assembly.model.parameters())
         counts = assembly.parameters.record()
-        record.fill(result, config, folder, parameters=counts, measured=module.measured(), seconds=clock.seconds, total_params=total)
+        record.fill(result, config, folder, parameters=counts, measured=measured, seconds=clock.seconds, total_params=total)
+        result["qpa"]["bytes_per_step"] = module.exchange.sent / len(clock.seconds) if clock.seconds else None
         baseline.compare(config, result)
         loggers.summarise(opened, record.summary(result))
 
@@ -165,6 +170,8 @@ def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str,
 def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Windows], adapter: Path) -> Measured:
     """Measure a saved adapter on held-out windows."""
     quiet()
+    alone = config.trainer.model_copy(update={"strategy": "single", "devices": 1, "num_nodes": 1})
+    config = config.model_copy(update={"trainer": alone})
     model = peft_model.load_adapter(load_base(config, base_folder), adapter)
     module = FineTuning(config, model, DirectAdaptation({}))
     trainer = make_trainer(config.trainer, adapter.parent, loggers=[], callbacks=[])
@@ -189,8 +196,11 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
     ours = {"_target_": settings.target, "max_steps": settings.max_steps, "accumulate_grad_batches": settings.accumulate_grad_batches}
     ours |= {"gradient_clip_val": settings.gradient_clip_val, "log_every_n_steps": settings.log_every_n_steps}
     terminal = sys.stdout.isatty()
-    live = settings.enable_progress_bar and terminal and not record.in_sweep()
+    speaks = launch.rank() == 0
+    live = settings.enable_progress_bar and terminal and not record.in_sweep() and speaks
     ours |= {"precision": precision(settings), "enable_progress_bar": live}
+    ours |= {"accelerator": settings.accelerator, "devices": settings.devices, "num_nodes": settings.num_nodes}
+    together = settings.strategy == "ddp"
     fixed: dict[str, Any] = dict(
         max_epochs=-1,
         val_check_interval=settings.val_every * settings.accumulate_grad_batches,
@@ -200,9 +210,10 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
         use_distributed_sampler=False,  # the order of windows is ours
         enable_model_summary=False,
         default_root_dir=folder,
-        plugins=[WholeFiles()],
+        plugins=[WholeFiles(), *([TorchElasticEnvironment()] if together else [])],
+        strategy=GradientsOnly() if together else "auto",
         logger=loggers,
-        callbacks=[*callbacks, *([progress(live=live)] if live or not terminal else [])],
+        callbacks=[*callbacks, *([progress(live=live)] if speaks and (live or not terminal) else [])],
     )
     try:
         return instantiate(settings.arguments() | ours, **fixed)

@@ -4,11 +4,12 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from qpa.checkpoints import Checkpoints
+from qpa.training import FineTuning
 
 ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -40,7 +41,8 @@ class Signals(Callback):
         """After a complete optimizer step, save; where a validation follows, that does."""
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
-        self.ending = trainer.strategy.reduce_boolean_decision(bool(self.asked), all=False)  # all processes or none
+        module = cast(FineTuning, pl_module)
+        self.ending = module.exchange.any(bool(self.asked), module.device)  # all processes end, or none
         if self.ending and trainer.global_step % self.checkpoints.val_every:
             self.checkpoints.save(trainer)
 
