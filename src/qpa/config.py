@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -17,6 +18,13 @@ VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logge
 SHOWN = ("log_every_n_steps", "enable_progress_bar", "checkpoint_every")  # of `trainer`, likewise
 PLACES = ("strategy", "num_nodes")
 GENERATED_ONLY = ("latents", "circuit", "mapper")  # groups without effect where the adapter itself is trained
+
+# What a config may have Hydra make, by group: a config can come from elsewhere, with a run's folder, and must not run other code.
+TARGETS = {
+    "peft": (r"peft\.[A-Z]\w*|qpa\.bottleneck\.BottleneckConfig", "a class of peft, as peft.LoraConfig"),
+    "optimizer": (r"\w+\.optim\.[A-Z]\w*", "a class of a package's optim module, as torch.optim.AdamW"),
+    "trainer": (r"pytorch_lightning\.Trainer", "pytorch_lightning.Trainer"),
+}
 
 
 class Section(BaseModel):
@@ -266,7 +274,22 @@ def parse(config: DictConfig | Mapping[str, Any]) -> Config:
         plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
     except OmegaConfBaseException as error:
         raise ConfigError(error.full_key or "config", "?", str(error).splitlines()[0]) from error
-    return checked(Config, plain)
+    found = checked(Config, plain)
+    for group, (pattern, right) in TARGETS.items():
+        section = plain[group]  # pyright: ignore[reportCallIssue, reportArgumentType, reportIndexIssue, reportOptionalSubscript]
+        target = section.get("_target_")
+        if not isinstance(target, str) or not re.fullmatch(pattern, target):
+            raise ConfigError(f"{group}._target_", target, f"should be {right}")
+        if _names_classes(list(section.values())):
+            raise ConfigError(group, "...", "only the group itself may have a _target_, not what is in it")
+    return found
+
+
+def _names_classes(value: object) -> bool:
+    """Whether a `_target_`, which Hydra would call, is anywhere in a value."""
+    if isinstance(value, dict):
+        return "_target_" in value or _names_classes(list(value.values()))
+    return isinstance(value, list) and any(map(_names_classes, value))
 
 
 def checked(section: type[S], plain: object, *, within: str | None = None) -> S:

@@ -73,7 +73,11 @@ def known_tensors(config: Config) -> list[AdapterTensor] | None:
         ConfigError: `peft.target_modules` matches nothing.
     """
     architecture = source.architecture(config.model)
-    modules = linear_modules(architecture, config.model.num_layers) if architecture else None
+    try:
+        modules = linear_modules(architecture, config.model.num_layers) if architecture else None
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError("model.architecture", "...", f"lacks a size, or has one that is no number ({reason})") from error
     if modules is None or "target_modules" not in config.peft or not str(config.peft.get("_target_")).startswith("peft."):
         return None
     chosen = select(modules, config.peft["target_modules"])
