@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -276,7 +276,7 @@ def parse(config: DictConfig | Mapping[str, Any]) -> Config:
         raise ConfigError(error.full_key or "config", "?", str(error).splitlines()[0]) from error
     found = checked(Config, plain)
     for group, (pattern, right) in TARGETS.items():
-        section = plain[group]  # pyright: ignore[reportCallIssue, reportArgumentType, reportIndexIssue, reportOptionalSubscript]
+        section = cast(dict[str, Any], plain)[group]
         target = section.get("_target_")
         if not isinstance(target, str) or not re.fullmatch(pattern, target):
             raise ConfigError(f"{group}._target_", target, f"should be {right}")
