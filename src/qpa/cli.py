@@ -1,6 +1,7 @@
 """The command line's errors: what a user can mend becomes one line.
 
-Exit codes: 0 done, 1 something in the config or the run cannot work, 2 wrong usage. `HYDRA_FULL_ERROR=1` shows tracebacks.
+Exit codes: 0 done, 1 something in the config or the run cannot work, 2 wrong usage, 3 another process of the run is gone.
+`HYDRA_FULL_ERROR=1` shows tracebacks.
 """
 
 import os
@@ -12,13 +13,18 @@ from contextlib import contextmanager
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from qpa.errors import UsageError, UserError
+from qpa.errors import LostProcessError, UsageError, UserError
+from qpa.launch import LOST
 
 OURS = "QPA_RAISES"  # in the environment: not the user but `one_line_errors`, here or in a parent process, has set Hydra's variable
 FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ
 MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 LAUNCHERS = {"joblib": "launchers", "submitit_slurm": "launchers", "submitit_local": "launchers", "ray": "ray"}  # and their extras
+ABSENT = {  # choices that are asked for by name elsewhere, and what to take instead
+    ("trainer", "fsdp"): "is not there, as the frozen model is not split over GPUs; use model.quantization=nf4 (a quarter of the memory), "
+    "model.gradient_checkpointing=true, or trainer=ddp where the model fits one GPU"
+}
 
 
 @contextmanager
@@ -33,7 +39,7 @@ def one_line_errors() -> Iterator[None]:
         if FULL_ERRORS:
             raise
         print(f"qpa: {describe(error)}", file=sys.stderr)
-        sys.exit(2 if isinstance(error, OverrideParseException | UsageError) else 1)
+        sys.exit(2 if isinstance(error, OverrideParseException | UsageError) else LOST if isinstance(error, LostProcessError) else 1)
 
 
 def describe(error: Exception) -> str:
@@ -42,6 +48,8 @@ def describe(error: Exception) -> str:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
         if value in LAUNCHERS:
             return f"{group}={value}: is not installed; pip install 'qpa[{LAUNCHERS[value]}]'"
+        if (group, value) in ABSENT:
+            return f"{group}={value}: {ABSENT[group, value]}"
         choices = sorted(option for option in error.options if not option.startswith("_"))  # the others are parts of choices
         return f"{group}={value}: there is no such choice; there are {', '.join(choices)}"
     if isinstance(error, OSError) and error.filename:

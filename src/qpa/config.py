@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -12,10 +13,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from qpa.errors import ConfigError
 
-OURS = {"strategy", "num_nodes", "max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
+OURS = {"max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
 VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger", "baseline")  # keys that change no result
-SHOWN = ("log_every_n_steps", "enable_progress_bar")  # of `trainer`, likewise
+SHOWN = ("log_every_n_steps", "enable_progress_bar", "checkpoint_every")  # of `trainer`, likewise
+PLACES = ("strategy", "num_nodes")
 GENERATED_ONLY = ("latents", "circuit", "mapper")  # groups without effect where the adapter itself is trained
+
+# What a config may have Hydra make, by group: a config can come from elsewhere, with a run's folder, and must not run other code.
+TARGETS = {
+    "peft": (r"peft\.[A-Z]\w*|qpa\.bottleneck\.BottleneckConfig", "a class of peft, as peft.LoraConfig"),
+    "optimizer": (r"\w+\.optim\.[A-Z]\w*", "a class of a package's optim module, as torch.optim.AdamW"),
+    "trainer": (r"pytorch_lightning\.Trainer", "pytorch_lightning.Trainer"),
+}
 
 
 class Section(BaseModel):
@@ -188,10 +197,13 @@ class DataConfig(Section):
 class TrainerConfig(OpenSection):
     """Group `trainer`: arguments of `pytorch_lightning.Trainer`."""
 
-    devices: int  # several processes would each train their own generator
+    strategy: Literal["single", "ddp"]
+    devices: int = Field(ge=1)
+    num_nodes: int = Field(ge=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda"]
     max_steps: int = Field(ge=1)
     val_every: int = Field(ge=1)
+    checkpoint_every: int = Field(ge=1)
     accumulate_grad_batches: int = Field(ge=1)
     gradient_clip_val: float | None = Field(gt=0)
     log_every_n_steps: int = Field(ge=1)
@@ -202,12 +214,18 @@ class TrainerConfig(OpenSection):
     @model_validator(mode="after")
     def _refuse_what_the_run_sets(self) -> "TrainerConfig":
         if ours := OURS.intersection(self.arguments()):
-            raise ValueError(f"{', '.join(sorted(ours))} cannot be set: a run counts steps, on one device")
-        if self.devices != 1:
-            raise ValueError(f"devices={self.devices}: a run trains on one device; several runs at once: -m hydra/launcher=processes")
+            raise ValueError(f"{', '.join(sorted(ours))} cannot be set: a run counts steps")
+        if self.strategy == "single" and self.processes != 1:
+            problem = f"devices={self.devices}: a run trains on one device; on several: trainer=ddp trainer.devices={self.devices}"
+            raise ValueError(f"{problem}; several runs at once: -m hydra/launcher=processes")
         if self.arguments().get("limit_val_batches") == 0:
             raise ValueError("limit_val_batches=0 leaves nothing to choose the best step by; at least 1")
         return self
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return self.devices * self.num_nodes
 
 
 class LoggerConfig(Section):
@@ -280,8 +298,9 @@ class Config(Section):
         """Eight hexadecimal digits that change when a value that the result depends on changes."""
         unused = GENERATED_ONLY if self.generator.kind == "none" else ()
         kept = self.model_dump(by_alias=True, exclude={*VOLATILE, *unused})
-        for key in SHOWN:
+        for key in (*SHOWN, *PLACES):
             kept["trainer"].pop(key)
+        kept["trainer"]["devices"] = self.trainer.processes  # wherever they are: each reads windows of its own
         kept["text"] = [digest for files in self.digests().values() for digest in files]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
@@ -306,7 +325,22 @@ def parse(config: DictConfig | Mapping[str, Any]) -> Config:
         plain = OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else dict(config)
     except OmegaConfBaseException as error:
         raise ConfigError(error.full_key or "config", "?", str(error).splitlines()[0]) from error
-    return checked(Config, plain)
+    found = checked(Config, plain)
+    for group, (pattern, right) in TARGETS.items():
+        section = cast(dict[str, Any], plain)[group]
+        target = section.get("_target_")
+        if not isinstance(target, str) or not re.fullmatch(pattern, target):
+            raise ConfigError(f"{group}._target_", target, f"should be {right}")
+        if _names_classes(list(section.values())):
+            raise ConfigError(group, "...", "only the group itself may have a _target_, not what is in it")
+    return found
+
+
+def _names_classes(value: object) -> bool:
+    """Whether a `_target_`, which Hydra would call, is anywhere in a value."""
+    if isinstance(value, dict):
+        return "_target_" in value or _names_classes(list(value.values()))
+    return isinstance(value, list) and any(map(_names_classes, value))
 
 
 def checked(section: type[S], plain: object, *, within: str | None = None) -> S:

@@ -22,6 +22,10 @@ class NonFiniteLossError(UserError):
     """The loss or a gradient became infinite or NaN; training stopped, with the last good checkpoint named."""
 
 
+class LostProcessError(UserError):
+    """Another process of the same run is gone; this one cannot go on alone."""
+
+
 class JobFailedError(UserError):
     """A job of a sweep failed; its own words are in the text."""
 

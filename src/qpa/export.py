@@ -46,15 +46,14 @@ def _flag(options: dict[str, str], name: str) -> bool:
 def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
     """Generate the adapter's weights from a checkpoint and save them."""
     base_folder = source.folder(config)
-    import torch
-
     from qpa import peft_model
     from qpa.assembly import assemble
     from qpa.quiet import quiet
+    from qpa.restored import load
 
     quiet()
     assembly = assemble(config, base_folder)
-    assembly.adaptation.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"])
+    load(assembly.adaptation, checkpoint)
     assembly.adaptation.write()
     peft_model.save_adapter(assembly.model, target, base_name=source.published_name(config.model))
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,45 @@ def locked(folder: Path, *, wait: bool) -> Iterator[None]:
         os.close(handle)
 
 
+def write_whole(path: Path, content: bytes | memoryview, *, previous: Path | None = None) -> None:
+    """Write a file so that it is there whole or as it was before, whenever the process or the machine stops.
+
+    Args:
+        path: the file.
+        content: all of it.
+        previous: where the file that was there is kept; None not to keep it.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; `filename` is `path`, which is as it was.
+    """
+    scratch = path.with_name(f".{path.name}.tmp")
+    try:
+        with scratch.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())  # else the rename may reach the disk before the content does
+        if previous is not None and path.exists():
+            os.replace(path, previous)
+        os.replace(scratch, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the folder's names to the disk: a rename is one of them."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_json(path: Path, record: dict[str, Any]) -> None:
-    """Write a JSON file by a rename, so that a reader never sees half of it."""
-    scratch = path.with_suffix(".tmp")
-    scratch.write_text(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
-    os.replace(scratch, path)
+    """Write a JSON file whole: a reader never sees half of it."""
+    write_whole(path, (json.dumps(_finite(record), indent=2, allow_nan=False) + "\n").encode())
 
 
 def _finite(value: Any) -> Any:

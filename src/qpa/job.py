@@ -1,30 +1,34 @@
 """The heavy part of a run: build, fit, measure, export. Lightning's trainer enters here."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import transformers
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.callbacks import ModelCheckpoint
 
-from qpa import base_model, baseline, loggers, peft_model, record, source
+from qpa import base_model, baseline, checkpoints, launch, loggers, peft_model, record, source
 from qpa.adaptation import DirectAdaptation, GeneratedAdaptation
 from qpa.assembly import Assembly, assemble, load_base, planned_adapter
 from qpa.callbacks import EntanglementLog, StepClock, progress
+from qpa.checkpoints import Checkpoints, DamagedError, WholeFiles
 from qpa.config import Config, TrainerConfig
 from qpa.data import Windows
 from qpa.errors import ConfigError
+from qpa.exchange import losses_named
 from qpa.hidden_store import HiddenStore, store_path
 from qpa.latents import Circuits
 from qpa.loaders import held_out_loader, train_loader
 from qpa.preflight import check_layout, known_tensors
 from qpa.quiet import quiet
+from qpa.signals import Signals
+from qpa.strategy import GradientsOnly
 from qpa.training import HELD_OUT, FineTuning, Measured
 
 MOST_WATCHED = 1 << 18  # amplitudes of all circuits
@@ -45,11 +49,11 @@ class Prepared:
     from_step: int
 
 
-def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows], checkpoint: Path | None) -> Prepared:
-    """Build model, adaptation and optimizer, and read the checkpoint to go on from.
+def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows], candidates: Sequence[Path]) -> Prepared:
+    """Build model, adaptation and optimizer, and read the first of the checkpoints that is not damaged.
 
     Raises:
-        ConfigError: the checkpoint does not fit, or a library refuses one of the config's values.
+        ConfigError: the checkpoint does not fit, all are damaged, or a library refuses one of the config's values.
     """
     quiet()
     loggers.check(config)
@@ -73,45 +77,53 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
         torch.compiler.reset()  # what an earlier job of a sweep has compiled counts against the limit
         module.language.compile()
     module.stores = open_stores(config, module, windows, base_folder=base_folder)
-    from_step = _fit_checkpoint(config, assembly, checkpoint) if checkpoint else 0
-    return Prepared(assembly, module, checkpoint, from_step)
+    resume_from, content = _newest_good(config, candidates) if candidates else (None, None)
+    from_step = _fit_checkpoint(config, assembly, resume_from, content) if resume_from and content else 0
+    return Prepared(assembly, module, resume_from, from_step)
 
 
-def _fit_checkpoint(config: Config, assembly: Assembly, checkpoint: Path) -> int:
+def _newest_good(config: Config, candidates: Sequence[Path]) -> tuple[Path, dict[str, Any]]:
+    """The first of the checkpoints that is not damaged, and its content; of damaged ones a line is said."""
+    for path in candidates:
+        try:
+            return path, checkpoints.read(path)
+        except DamagedError:
+            print(f"qpa: {path} is damaged and skipped", file=sys.stderr)
+    raise ConfigError("ckpt", config.ckpt, f"{candidates[-1]} is no checkpoint, or damaged; leave ckpt out to start anew")
+
+
+def _fit_checkpoint(config: Config, assembly: Assembly, path: Path, content: dict[str, Any]) -> int:
     """The step of a checkpoint whose weights fit this config."""
     try:
-        content = load_checkpoint(checkpoint)
         assembly.adaptation.load_state_dict(content["state_dict"])
-        step = content["global_step"]
-    except (UnpicklingError, EOFError, RuntimeError, KeyError, TypeError) as error:
-        raise ConfigError(
-            "ckpt", checkpoint, "no checkpoint of this config (damaged, or other sizes); leave ckpt out to start anew"
-        ) from error
+        step = int(content["global_step"])
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError("ckpt", path, "no checkpoint of this config (other sizes); leave ckpt out to start anew") from error
     if step > config.trainer.max_steps:
-        raise ConfigError("trainer.max_steps", config.trainer.max_steps, f"{checkpoint} has {step} steps already; give at least {step}")
+        raise ConfigError("trainer.max_steps", config.trainer.max_steps, f"{path} has {step} steps already; give at least {step}")
     return step
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU, read without running any code in it."""
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], folder: Path, result: record.Record) -> None:
     """Train, measure base and adapted model on the held-out windows, export the adapter, fill in the record."""
     assembly, module = prepared.assembly, prepared.module
-    clock, checkpoints = StepClock(), _checkpoints(folder)
-    result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": precision(config.trainer)}
-    with loggers.opened(config, folder, job_type="train") as opened:
-        trainer = make_trainer(config.trainer, folder, loggers=opened, callbacks=[clock, checkpoints, *_watching(assembly)])
+    clock, settings = StepClock(), config.trainer
+    keeper = Checkpoints(folder / "checkpoints", every=settings.checkpoint_every, val_every=settings.val_every)
+    result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": precision(settings), "processes": settings.processes}
+    with loggers.opened(config, folder, job_type="train") as opened, losses_named():
+        trainer = make_trainer(settings, folder, loggers=opened, callbacks=[clock, keeper, Signals(keeper), *_watching(assembly)])
         loggers.summarise(opened, assembly.parameters.metrics())
         record.forget_peak_memory()
-        fit(config, trainer, prepared, windows, checkpoints=checkpoints)
+        fit(config, trainer, prepared, windows, keeper=keeper)
         measure(config, trainer, module, windows)
+        measured = module.measured()  # the last that all processes have to be there for
+        if not trainer.is_global_zero:
+            return
         peft_model.save_adapter(assembly.model, folder / "adapter", base_name=source.published_name(config.model))
         total = sum(p.numel() for p in assembly.model.parameters())
         counts = assembly.parameters.record()
-        record.fill(result, config, folder, parameters=counts, measured=module.measured(), seconds=clock.seconds, total_params=total)
+        record.fill(result, config, folder, parameters=counts, measured=measured, seconds=clock.seconds, total_params=total)
+        result["qpa"]["bytes_per_step"] = module.exchange.sent / len(clock.seconds) if clock.seconds else None
         result["qpa"]["usage"] = asdict(assembly.usage) if assembly.usage else None
         baseline.compare(config, result)
         loggers.summarise(opened, record.summary(result))
@@ -148,24 +160,22 @@ def open_stores(config: Config, module: FineTuning, windows: dict[str, Windows],
         raise ConfigError("data.cache_hidden", data.cache_hidden, reason) from error
 
 
-def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str, Windows], *, checkpoints: ModelCheckpoint) -> None:
+def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str, Windows], *, keeper: Checkpoints) -> None:
     """Train to `max_steps`, validate the last step too, and go back to the best step by validation perplexity."""
     held_out = held_out_loader(config, windows["val"])
     train = train_loader(config, windows["train"], from_step=prepared.from_step)
     trainer.fit(prepared.module, train, held_out, ckpt_path=prepared.resume_from, weights_only=True)
-    if trainer.global_step % config.trainer.val_every:
+    if trainer.global_step % config.trainer.val_every or keeper.score is None:
         (last,) = trainer.validate(prepared.module, held_out, verbose=False)
-        if not checkpoints.best_model_path or last["val/perplexity"] < checkpoints.best_model_score:  # pyright: ignore[reportOperatorIssue]
-            checkpoints.best_model_path = str(_path(checkpoints, "best"))
-            checkpoints.best_model_score = torch.tensor(last["val/perplexity"])
-            trainer.save_checkpoint(checkpoints.best_model_path)
-        trainer.save_checkpoint(_path(checkpoints, "last"))
-    prepared.module.load_state_dict(load_checkpoint(Path(checkpoints.best_model_path))["state_dict"])
+        keeper.judge(trainer, last["val/perplexity"])
+    prepared.module.load_state_dict(checkpoints.read(keeper.best)["state_dict"])
 
 
 def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Windows], adapter: Path) -> Measured:
     """Measure a saved adapter on held-out windows."""
     quiet()
+    alone = config.trainer.model_copy(update={"strategy": "single", "devices": 1, "num_nodes": 1})
+    config = config.model_copy(update={"trainer": alone})
     model = peft_model.load_adapter(load_base(config, base_folder), adapter)
     module = FineTuning(config, model, DirectAdaptation({}))
     trainer = make_trainer(config.trainer, adapter.parent, loggers=[], callbacks=[])
@@ -190,8 +200,11 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
     ours = {"_target_": settings.target, "max_steps": settings.max_steps, "accumulate_grad_batches": settings.accumulate_grad_batches}
     ours |= {"gradient_clip_val": settings.gradient_clip_val, "log_every_n_steps": settings.log_every_n_steps}
     terminal = sys.stdout.isatty()
-    live = settings.enable_progress_bar and terminal and not record.in_sweep()
+    speaks = launch.rank() == 0
+    live = settings.enable_progress_bar and terminal and not record.in_sweep() and speaks
     ours |= {"precision": precision(settings), "enable_progress_bar": live}
+    ours |= {"accelerator": settings.accelerator, "devices": settings.devices, "num_nodes": settings.num_nodes}
+    together = settings.strategy == "ddp"
     fixed: dict[str, Any] = dict(
         max_epochs=-1,
         val_check_interval=settings.val_every * settings.accumulate_grad_batches,
@@ -201,8 +214,10 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
         use_distributed_sampler=False,  # the order of windows is ours
         enable_model_summary=False,
         default_root_dir=folder,
+        plugins=[WholeFiles(), *([TorchElasticEnvironment()] if together else [])],
+        strategy=GradientsOnly() if together else "auto",
         logger=loggers,
-        callbacks=[*callbacks, *([progress(live=live)] if live or not terminal else [])],
+        callbacks=[*callbacks, *([progress(live=live)] if speaks and (live or not terminal) else [])],
     )
     try:
         return instantiate(settings.arguments() | ours, **fixed)
@@ -224,18 +239,3 @@ def _watching(assembly: Assembly) -> list[Callback]:
     if not isinstance(latents, Circuits) or len(latents.angles) << latents.angles.shape[-1] > MOST_WATCHED:
         return []
     return [EntanglementLog(latents)]
-
-
-def _checkpoints(folder: Path) -> ModelCheckpoint:
-    return ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename="best",
-        monitor="val/perplexity",
-        save_last=True,
-        save_on_train_epoch_end=False,
-        enable_version_counter=False,
-    )
-
-
-def _path(checkpoints: ModelCheckpoint, name: str) -> Path:
-    return Path(checkpoints.dirpath or "") / f"{name}.ckpt"

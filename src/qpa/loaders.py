@@ -5,21 +5,35 @@ from collections.abc import Iterator
 import torch
 from torch.utils.data import DataLoader, Sampler
 
+from qpa import launch
 from qpa.config import Config
 from qpa.data import Windows
+from qpa.errors import ConfigError
 
 
 def train_loader(config: Config, windows: Windows, *, from_step: int) -> DataLoader:
-    """Exactly the windows that the steps after `from_step` read, each step `batch_size * accumulate_grad_batches` of them."""
-    per_step = config.data.batch_size * config.trainer.accumulate_grad_batches
-    span = {"start": from_step * per_step, "stop": config.trainer.max_steps * per_step}
-    order = ShuffledWindows(len(windows), seed=config.seed, **span)
-    return DataLoader(windows, batch_size=config.data.batch_size, sampler=order)
+    """Exactly the windows that the steps after `from_step` read, each step `batch_size * accumulate_grad_batches` of them.
+
+    Of several processes each reads as many, and together what one would with as many times the batch size.
+    """
+    batch, processes = config.data.batch_size, config.trainer.processes
+    per_step = batch * config.trainer.accumulate_grad_batches * processes
+    whole = ShuffledWindows(len(windows), seed=config.seed, start=from_step * per_step, stop=config.trainer.max_steps * per_step)
+    return DataLoader(windows, batch_size=batch, sampler=Share(whole, batch, rank=launch.rank(), processes=processes))
 
 
 def held_out_loader(config: Config, windows: Windows) -> DataLoader:
-    """All windows once, in the order of the text."""
-    return DataLoader(windows, batch_size=config.data.batch_size)
+    """All windows once, in the order of the text; of several processes each reads every so many-th.
+
+    Raises:
+        ConfigError: there are fewer windows than processes.
+    """
+    processes = config.trainer.processes
+    if len(windows) < processes:
+        problem = f"a held-out text has only {len(windows)} windows, and every process reads one; at most so many"
+        raise ConfigError("trainer.devices", config.trainer.devices, problem)
+    share = range(launch.rank(), len(windows), processes) if processes > 1 else None
+    return DataLoader(windows, batch_size=config.data.batch_size, sampler=share)
 
 
 class ShuffledWindows(Sampler[int]):
@@ -47,3 +61,23 @@ class ShuffledWindows(Sampler[int]):
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + pass_number)
                 order, current = torch.randperm(self.windows, generator=generator).tolist(), pass_number
             yield order[index]
+
+
+class Share(Sampler[int]):
+    """One process's part of a training run's windows: of every `batch * processes` of them its own `batch`.
+
+    Args:
+        whole: the windows of all.
+        batch: windows of a micro-batch of one process.
+        rank: which process, from 0.
+        processes: how many there are.
+    """
+
+    def __init__(self, whole: ShuffledWindows, batch: int, *, rank: int, processes: int) -> None:
+        self.whole, self.batch, self.rank, self.processes = whole, batch, rank, processes
+
+    def __len__(self) -> int:
+        return len(self.whole) // self.processes
+
+    def __iter__(self) -> Iterator[int]:
+        return (window for place, window in enumerate(self.whole) if place // self.batch % self.processes == self.rank)

@@ -11,6 +11,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
+from qpa import launch
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.record import WANDB_ID, sweep_name
@@ -19,6 +20,9 @@ from qpa.record import WANDB_ID, sweep_name
 @contextmanager
 def opened(config: Config, folder: Path, *, job_type: str) -> Iterator[list[Logger]]:
     """The run's loggers, closed at the end as finished or failed (an open W&B run would swallow a multirun's next job)."""
+    if launch.rank() > 0:  # the first process writes for all
+        yield []
+        return
     own: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
     if config.logger.kind == "none":
         yield own
@@ -39,7 +43,7 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: wandb knows no key; its own words are in the text.
     """
-    if config.logger.kind == "none" or config.logger.mode != "online":
+    if launch.rank() > 0 or config.logger.kind == "none" or config.logger.mode != "online":
         return
     import wandb
     from wandb.errors import Error

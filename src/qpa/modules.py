@@ -109,7 +109,7 @@ def lora_tensors(modules: list[Linear], peft: Mapping[str, Any]) -> list[Adapter
     """The tensors LoRA or DoRA puts on `modules`, or None where the config asks for more than this table knows."""
     if peft.get("_target_") != "peft.LoraConfig" or not set(peft) <= COUNTED_LORA_KEYS:
         return None
-    rank, tensors = peft["r"], []
+    rank, tensors = peft.get("r"), []
     if not isinstance(rank, int) or rank < 1:
         raise ConfigError("peft.r", rank, "should be an integer of at least 1")
     for m in modules:

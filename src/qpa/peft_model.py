@@ -6,6 +6,7 @@ Bottleneck adapters, which peft does not have, offer the same few methods (`qpa.
 import json
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import peft
@@ -18,6 +19,7 @@ from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from peft.utils.integrations import dequantize_module_weight
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -141,10 +143,18 @@ def save_adapter(model: AdaptedModel, folder: Path, *, base_name: str | None) ->
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> AdaptedModel:
-    """A saved adapter on its base model, as stock peft reads it."""
-    if json.loads((folder / CONFIG).read_text())["peft_type"] == PEFT_TYPE:
-        return BottleneckModel.from_pretrained(base, str(folder))
-    return PeftModel.from_pretrained(base, str(folder))
+    """A saved adapter on its base model, as stock peft reads it.
+
+    Raises:
+        ConfigError: the adapter is damaged, does not fit the model, or holds more than numbers.
+    """
+    try:
+        if json.loads((folder / CONFIG).read_text())["peft_type"] == PEFT_TYPE:
+            return BottleneckModel.from_pretrained(base, str(folder))
+        return PeftModel.from_pretrained(base, str(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError("run", folder, f"its adapter cannot be read ({reason}); python -m qpa.export run=DIR makes it anew") from error
 
 
 def merge(model: AdaptedModel) -> PreTrainedModel:

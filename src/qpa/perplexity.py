@@ -26,6 +26,11 @@ class Perplexity(Metric):
         """Perplexity as a float64 scalar."""
         return (self.nll / self.tokens).exp()
 
+    def count(self) -> int:
+        """Tokens so far, of all processes."""
+        with self.sync_context():
+            return int(self.tokens)
+
 
 class LegacyPerplexity(Metric):
     """The released code's "perplexity": padding counted as text, batch means averaged, then exponentiated.

@@ -18,6 +18,7 @@ from rich.table import Table
 from qpa import backends, cli, preflight, sizing, source
 from qpa.circuits.cost import SECONDS_PER_SHOT, circuits_per_step
 from qpa.config import Config, PlanConfig, checked, parse
+from qpa.errors import ConfigError
 from qpa.layout import AdapterTensor, Layout
 from qpa.parameters import Parameters, direct
 from qpa.verbs import composed
@@ -153,8 +154,11 @@ def _optimizer_bytes(config: Config) -> int:
     """What the optimizer keeps for every trained number, bytes: one of it takes one step on one number."""
     number = torch.nn.Parameter(torch.zeros(1))
     number.grad = torch.ones(1)
-    optimizer = get_class(config.optimizer.target)([number], lr=config.optimizer.lr, **config.optimizer.arguments())
-    optimizer.step()
+    try:
+        optimizer = get_class(config.optimizer.target)([number], lr=config.optimizer.lr, **config.optimizer.arguments())
+        optimizer.step()
+    except (ImportError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ConfigError("optimizer", config.optimizer.target, f"refuses its arguments: {' '.join(str(error).split())}") from error
     kept = (value for value in optimizer.state[number].values() if isinstance(value, torch.Tensor) and value.shape == number.shape)
     return sum(value.element_size() for value in kept)
 

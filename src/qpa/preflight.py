@@ -74,12 +74,22 @@ def known_tensors(config: Config) -> list[AdapterTensor] | None:
         ConfigError: `peft.target_modules` matches nothing.
     """
     architecture = source.architecture(config.model)
-    modules = linear_modules(architecture, config.model.num_layers) if architecture else None
+    try:
+        modules = linear_modules(architecture, config.model.num_layers) if architecture else None
+        sizes = [size for m in modules or () for size in (m.inputs, m.outputs)]
+        if any(not isinstance(size, int) or size < 1 for size in sizes):
+            raise ValueError("a size should be an integer of at least 1")
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError("model.architecture", "...", f"lacks a size, or has one that is no number ({reason})") from error
     if modules is None or "target_modules" not in config.peft or not str(config.peft.get("_target_")).startswith("peft."):
         return None
     chosen = select(modules, config.peft["target_modules"])
     if set(config.peft) <= UNILORA_KEYS and config.peft["_target_"] == "peft.UniLoraConfig":
-        return [AdapterTensor("unilora_theta_d", (config.peft["theta_d_length"],), "unilora_theta_d")]
+        length = config.peft["theta_d_length"]
+        if not isinstance(length, int) or length < 1:
+            raise ConfigError("peft.theta_d_length", length, "should be an integer of at least 1")
+        return [AdapterTensor("unilora_theta_d", (length,), "unilora_theta_d")]
     return lora_tensors(chosen, config.peft) if chosen else None
 
 

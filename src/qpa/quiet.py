@@ -8,6 +8,9 @@ UNWANTED = (
     r".*does not have many workers.*",  # windows are read from memory-mapped files: workers would only copy them
     r".*is_gradient_checkpointing.*is deprecated.*",
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
+    r".*your dataloader is not resumable.*",  # ours starts at the step that is resumed from (loaders)
+    r".*It is recommended to use `self.log.*sync_dist=True.*",  # metrics are summed over processes already (perplexity)
+    r".*it is recommended to use `Trainer\(devices=1.*",  # every window is read once (loaders)
     r".*Experiment logs directory .* exists and is not empty.*",
     r".*isinstance\(treespec, LeafSpec\).* is deprecated.*",  # Lightning 2.6 against torch 2.13
     r".*tie_word_embeddings=True.*a tied layer is part of the adapter.*",  # untied before merging (peft_model.merge)

@@ -20,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -234,4 +235,10 @@ def load_config(folder: Path) -> Config:
     """
     if not (folder / CONFIG).is_file():
         raise ConfigError("run", folder, f"no run folder: it has no {CONFIG}; give a folder that train.py printed")
-    return parse(OmegaConf.load(folder / CONFIG))  # pyright: ignore[reportArgumentType]
+    try:
+        plain = yaml.safe_load((folder / CONFIG).read_text())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError("run", folder, f"its {CONFIG} cannot be read; give a folder that train.py printed") from error
+    if not isinstance(plain, dict) or "${" in str(plain):  # a folder from elsewhere may not ask for this environment's variables
+        raise ConfigError("run", folder, f"its {CONFIG} is not one that qpa has written")
+    return parse(plain)

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from qpa import source
-from qpa.adaptation import GeneratedAdaptation
+from qpa import checkpoints, source
+from qpa.adaptation import Adaptation, GeneratedAdaptation
 from qpa.assembly import Assembly, assemble
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.generator import Generator
-from qpa.job import load_checkpoint
 from qpa.latents import Circuits
 from qpa.quiet import quiet
 
@@ -49,5 +48,17 @@ def restore(config: Config, folder: Path) -> Restored:
     circuits = adaptation.generator.latents
     assert isinstance(circuits, Circuits)
     before = circuits.angles.detach().clone()
-    adaptation.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+    load(adaptation, checkpoint)
     return Restored(assembly, adaptation.generator, circuits, before)
+
+
+def load(adaptation: Adaptation, checkpoint: Path) -> None:
+    """Give an adaptation a checkpoint's weights.
+
+    Raises:
+        ConfigError: the checkpoint is damaged or does not fit.
+    """
+    try:
+        adaptation.load_state_dict(checkpoints.read(checkpoint)["state_dict"])
+    except (checkpoints.DamagedError, RuntimeError, TypeError, AttributeError) as error:
+        raise ConfigError("run", checkpoint, "damaged, or of another config; ckpt=last trains on from a good one") from error

@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from qpa import baseline, preflight, record, source, table, text, tokenizer
+from qpa import baseline, launch, preflight, record, source, table, text, tokenizer
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.files import locked, write_json
@@ -18,6 +18,13 @@ def train(config: Config) -> None:
     """
     baseline.check(config)
     folder = config.folder
+    if config.trainer.strategy == "ddp" and not launch.started():
+        _start_processes(config)
+        return
+    if launch.rank() > 0:
+        if not record.finished(folder, config) or config.force:
+            _take_part(config, folder, {"qpa": {}})
+        return
     _make(folder)
     with locked(folder, wait=record.in_sweep()):  # two jobs of a sweep may be one run, as LoRA with several mapper widths
         if record.finished(folder, config) and not config.force:
@@ -32,8 +39,28 @@ def train(config: Config) -> None:
         _train(config, folder)
 
 
+def _start_processes(config: Config) -> None:
+    """Find a mistake once, before there are several of us."""
+    if record.in_sweep():
+        problem = (
+            "several processes for each job of a multirun are not started; run each job by itself, or one device per job: trainer=default"
+        )
+        raise ConfigError("trainer.strategy", "ddp", f"{problem} hydra/launcher=processes")
+    if config.trainer.num_nodes > 1:
+        raise ConfigError("trainer.num_nodes", config.trainer.num_nodes, "start it on every machine with torchrun (docs/scaling.md)")
+    preflight.check(config)
+    text.read(config.data)
+    launch.start(config.trainer.devices)
+
+
 def _train(config: Config, folder: Path) -> None:
-    checkpoint = _checkpoint(folder, config)
+    _take_part(config, folder, None)
+    table.show(record.read(folder), folder)
+
+
+def _take_part(config: Config, folder: Path, unwritten: record.Record | None) -> None:
+    """Prepare and train; of several processes only the first, which has no `unwritten` record, touches the folder."""
+    checkpoints = _checkpoints(folder, config)
     preflight.check(config)
     texts = text.read(config.data)
     base_folder = source.folder(config)
@@ -41,12 +68,14 @@ def _train(config: Config, folder: Path) -> None:
     from qpa import data, job  # datasets, torch, transformers and Lightning: seconds
 
     windows = data.windows(config, texts, encoder, source.cache_folder(config))
-    prepared = job.prepare(config, base_folder, windows, checkpoint)
-    _clear(folder, resumed=checkpoint is not None)  # only now: a mistake found so far has cost nothing
+    prepared = job.prepare(config, base_folder, windows, checkpoints)
+    if unwritten is not None:
+        job.run(config, prepared, windows=windows, folder=folder, result=unwritten)
+        return
+    _clear(folder, resumed=prepared.resume_from is not None)  # only now: a mistake found so far has cost nothing
     record.save_config(folder, config)
     with record.writing(folder, config) as result:
         job.run(config, prepared, windows=windows, folder=folder, result=result)
-    table.show(record.read(folder), folder)
 
 
 def _make(folder: Path) -> None:
@@ -70,13 +99,16 @@ def _claim(folder: Path, config: Config) -> None:
         raise ConfigError("run_dir", folder, "cannot be written (permission denied)")
 
 
-def _checkpoint(folder: Path, config: Config) -> Path | None:
+def _checkpoints(folder: Path, config: Config) -> list[Path]:
+    """What the run may go on from, newest first; empty to start from the beginning."""
     if config.ckpt is None:
-        return None
-    path = folder / "checkpoints" / "last.ckpt" if config.ckpt == "last" else Path(config.ckpt)
-    if not path.is_file():
-        raise ConfigError("ckpt", config.ckpt, f"there is no {path}; leave ckpt out to start from the beginning")
-    return path
+        return []
+    own = config.ckpt in ("last", "auto")
+    paths = [folder / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt")] if own else [Path(config.ckpt)]
+    found = [path for path in paths if path.is_file()]
+    if not found and config.ckpt != "auto":
+        raise ConfigError("ckpt", config.ckpt, f"there is no {paths[0]}; leave ckpt out to start from the beginning")
+    return found
 
 
 def _clear(folder: Path, *, resumed: bool) -> None:

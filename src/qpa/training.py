@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from qpa.adaptation import Adaptation
 from qpa.config import Config
 from qpa.errors import ConfigError, NonFiniteLossError
+from qpa.exchange import Exchange
 from qpa.hidden_store import HiddenStore
 from qpa.language_model import LanguageModel
 from qpa.loss import next_token_nll
@@ -42,6 +43,7 @@ class FineTuning(LightningModule):
         self.model: AdaptedModel = model
         self.language = LanguageModel(model)
         self.adaptation = adaptation
+        self.exchange = Exchange()
         self.stores: dict[str, HiddenStore] = {}
         self.schedule = config.optimizer
         self.settings = config.trainer
@@ -75,22 +77,25 @@ class FineTuning(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Mean NLL of one micro-batch, nats per token; the paper's protocol counts padding as text."""
-        torch.manual_seed(self.seed * 1_000_003 + index)  # dropout depends on seed and place alone: a resumed run has the same
+        exchange = self.exchange
+        place = (self.seed * 1_000_003 + index) * exchange.processes + exchange.rank
+        torch.manual_seed(place)  # dropout depends on seed and place alone: a resumed run has the same
         self.adaptation.write()
         nll, tokens = self.nll(self.hidden(batch, "train"), batch["input_ids" if self.paper_protocol else "labels"])
-        loss = nll / tokens
-        self.log("train/loss", loss, prog_bar=True)
-        return loss
+        nll_of_all, tokens_of_all = exchange.losses(nll, tokens)
+        self.log("train/loss", nll_of_all / tokens_of_all, prog_bar=True)
+        return nll / tokens_of_all  # summed over the processes, the gradient is that of all their windows in one batch
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """After the last backward of a step: one vector-Jacobian product, then the finiteness check."""
+        """After the last backward of a step: one vector-Jacobian product, its sum over all processes, then the finiteness check."""
         self.adaptation.collect()
+        self.exchange.gradients(self.adaptation.parameters())
         norm = nn.utils.get_total_norm([p.grad for p in self.adaptation.parameters() if p.grad is not None])
         self.log("train/gradient_norm", norm)
         step = self.global_step + 1
         if self._checked(step) and not torch.isfinite(norm):
             since = f" (step {self.last_checked} was the last that was checked)" if step > self.last_checked + 1 else ""
-            kept = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+            kept = getattr(self.trainer.checkpoint_callback, "newest", None) or "none yet"
             problem = f"loss or gradient is not finite at step {step}{since}; the last good checkpoint is {kept}"
             raise NonFiniteLossError(f"{problem}; lower generator.lr={self.schedule.lr}")
 
@@ -99,7 +104,9 @@ class FineTuning(LightningModule):
     def _checked(self, step: int) -> bool:
         """Whether the program waits for the device at this step: it is logged, or a checkpoint follows, which must be a good one."""
         settings = self.settings
-        return step % settings.log_every_n_steps == 0 or step % settings.val_every == 0 or step == settings.max_steps
+        return step == settings.max_steps or any(
+            step % every == 0 for every in (settings.log_every_n_steps, settings.val_every, settings.checkpoint_every)
+        )
 
     def on_validation_start(self) -> None:
         """Held-out text is read with the adapter as it is now."""
@@ -155,7 +162,7 @@ class FineTuning(LightningModule):
             adapted, base = self._held_out(split, "adapted"), self._held_out(split, "base")
             if not adapted.tokens:
                 continue
-            found[split] = {"perplexity": float(adapted.compute()), "base_perplexity": float(base.compute()), "tokens": int(adapted.tokens)}
+            found[split] = {"perplexity": float(adapted.compute()), "base_perplexity": float(base.compute()), "tokens": adapted.count()}
         if self.paper_protocol:
             adapted, base = self._legacy("adapted"), self._legacy("base")
             found["legacy"] = {"perplexity": float(adapted.compute()), "base_perplexity": float(base.compute())}
