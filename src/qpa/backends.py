@@ -1,7 +1,9 @@
 """From config group `circuit` to a simulator or device, imported only now; and what can be known to be wrong beforehand."""
 
+import logging
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from qpa.circuits.ansatz import Ansatz
@@ -48,10 +50,16 @@ def _device(circuit: CircuitConfig, *, seed: int) -> "Device":
     if circuit.backend != "qiskit":
         exact = _exact(circuit)
         return unsampled(exact) if circuit.shots is None else Sampled(exact, shots=circuit.shots, seed=seed)
-    qiskit, shape, name = import_module("qpa.circuits.qiskit"), ansatz(circuit), circuit.device or "aer"
+    qiskit, shape, name = _qiskit(), ansatz(circuit), circuit.device or "aer"
     if circuit.shots is None:
         return qiskit.exact(shape)
     return qiskit.Sampler(shape, device=name, shots=circuit.shots, noise=circuit.noise, mitigated=circuit.mitigate_readout, seed=seed)
+
+
+def _qiskit() -> ModuleType:
+    for talkative in ("qiskit", "qiskit_ibm_runtime"):  # else a line for every pass and every job, from its import on
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+    return import_module("qpa.circuits.qiskit")
 
 
 def check(circuit: CircuitConfig, *, qubits: int | None) -> None:
@@ -66,6 +74,6 @@ def check(circuit: CircuitConfig, *, qubits: int | None) -> None:
     if circuit.backend == "pennylane":
         import_module("qpa.circuits.pennylane").check(circuit.device or "default.qubit")
     if circuit.backend == "qiskit" and circuit.device not in (None, "aer"):
-        device = import_module("qpa.circuits.qiskit").find(circuit.device, None)
+        device = _qiskit().find(circuit.device, None)
         if qubits is not None and qubits > device.num_qubits:
             raise ConfigError("circuit.device", circuit.device, f"has {device.num_qubits} qubits, the circuits have {qubits}")

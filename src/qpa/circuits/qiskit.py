@@ -6,7 +6,6 @@ read by qiskit-ibm-runtime from its own file and never passes through here. Our 
 reads as the number of a basis state.
 """
 
-import logging
 import time
 import warnings
 from collections.abc import Callable
@@ -35,8 +34,6 @@ from qpa.circuits.cost import Usage
 from qpa.circuits.estimate import Device, drawn
 from qpa.errors import ConfigError
 
-for talkative in ("qiskit", "qiskit_ibm_runtime"):  # a line for every pass and every job
-    logging.getLogger(talkative).setLevel(logging.WARNING)
 T = TypeVar("T")
 LOST = (RequestException, ConnectionError, TimeoutError)  # what trying again can mend
 ATTEMPTS = 6  # waits of 1, 2, 4, ... seconds between them
