@@ -111,3 +111,10 @@ def test_controls_start_from_the_circuits_own_mapper(make_config: object) -> Non
     mappers = [assemble(make_config(f"latents={kind}"), None).adaptation.generator.mapper.state_dict() for kind in KINDS]
     for mapper in mappers[1:]:
         torch.testing.assert_close(mapper, mappers[0], rtol=0, atol=0)
+
+
+def test_numbers_of_sampled_circuits_are_laplaces_estimate() -> None:
+    layout = plan([AdapterTensor("t", (8, 4), "m")], circuits="shared", qubits=3, chunk_size=None)
+    counts = torch.tensor([[5.0, 3, 0, 0, 1, 1, 0, 0]])
+    circuits = Circuits(layout, RY_CNOT, blocks=1, simulate=lambda angles: counts / 10, shots=10)
+    torch.testing.assert_close(circuits.of_states(), 8 * (counts + 1) / (10 + 8) - 1)

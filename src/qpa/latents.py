@@ -52,15 +52,24 @@ class Circuits(Latents):
         ansatz: of every circuit.
         blocks: `L`, of every circuit.
         simulate: angles `[K, A, Q]` to probabilities `[K, S]`.
+        shots: how many samples of every circuit `simulate` draws; None for exact probabilities.
         usage: what `simulate` counts its circuits and shots in; None where it samples nothing.
         trained: whether the angles are.
     """
 
     def __init__(
-        self, layout: Layout, ansatz: Ansatz, *, blocks: int, simulate: Simulator, usage: Usage | None = None, trained: bool = True
+        self,
+        layout: Layout,
+        ansatz: Ansatz,
+        *,
+        blocks: int,
+        simulate: Simulator,
+        shots: int | None = None,
+        usage: Usage | None = None,
+        trained: bool = True,
     ) -> None:
         super().__init__(layout)
-        self.ansatz, self.simulate, self.usage = ansatz, simulate, usage
+        self.ansatz, self.simulate, self.shots, self.usage = ansatz, simulate, shots, usage
         self.angles: Tensor
         shape = (layout.circuits, ansatz.rotation_layers(blocks), layout.qubits)
         if trained:
@@ -71,9 +80,15 @@ class Circuits(Latents):
             self.register_buffer("angles", 2 * math.pi * torch.rand(shape))
 
     def of_states(self) -> Tensor:
-        """`S p - 1` of every basis state, `[K, S]`: zero for a uniform state."""
+        """`S p - 1` of every basis state, `[K, S]`: zero for a uniform state.
+
+        Of `n` samples among `N` in a state, Laplace's estimate `p = (n + 1) / (N + S)`: where there are fewer samples than states,
+        their frequencies are mostly noise, and `S p - 1` would be as large as it.
+        """
         probabilities = self.simulate(self.angles)
-        return probabilities * probabilities.shape[-1] - 1
+        states = probabilities.shape[-1]
+        trust = 1.0 if self.shots is None else self.shots / (self.shots + states)
+        return trust * (probabilities * states - 1)
 
 
 class MatrixProductStates(Latents):

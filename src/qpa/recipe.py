@@ -24,7 +24,9 @@ def make_generator(config: Config, layout: Layout, start: Tensor) -> Generator:
 def make_circuits(config: Config, layout: Layout, *, trained: bool) -> Circuits:
     """The config's circuits."""
     simulate, usage = backends.simulator(config.circuit, seed=config.seed)
-    return Circuits(layout, backends.ansatz(config.circuit), blocks=config.circuit.layers, simulate=simulate, usage=usage, trained=trained)
+    circuit = config.circuit
+    shape = backends.ansatz(circuit)
+    return Circuits(layout, shape, blocks=circuit.layers, simulate=simulate, shots=circuit.shots, usage=usage, trained=trained)
 
 
 def make_control(config: Config, layout: Layout) -> nn.Module:
