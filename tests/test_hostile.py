@@ -132,7 +132,8 @@ def test_any_words_on_the_command_line_are_taken_or_refused_in_one_line(cases: i
         try:
             config = parse(composed("train", [f"{sign}{name}={value}" for sign, name, value in words]))
             preflight.check(config)
-        except cli.MENDABLE as error:
+        except Exception as error:
+            assert cli.mendable(error), repr(error)
             assert "\n" not in cli.describe(error)
 
     check()
