@@ -86,7 +86,7 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def assert_planned_or_one_line(config: dict[str, Any], seen: dict[str, float]) -> None:
-    started = time.monotonic()
+    started = time.process_time()  # not by the clock: other tests run beside it
     try:
         checked = parse(config)
         preflight.check(checked)
@@ -98,7 +98,7 @@ def assert_planned_or_one_line(config: dict[str, Any], seen: dict[str, float]) -
         assert "\n" not in cli.describe(error)
         assert cli.describe(error).strip()
         seen["refused"] = seen.get("refused", 0) + 1
-    taken = time.monotonic() - started
+    taken = time.process_time() - started
     seen["slowest"] = max(seen.get("slowest", 0.0), taken)
     assert taken < SECONDS
 

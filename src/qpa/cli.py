@@ -24,8 +24,8 @@ MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 LAUNCHERS = {"joblib": "launchers", "submitit_slurm": "launchers", "submitit_local": "launchers", "ray": "ray"}  # and their extras
 ABSENT = {  # choices that are asked for by name elsewhere, and what to take instead
-    ("trainer", "fsdp"): "is not there, as the frozen model is not split over GPUs; use model.quantization=nf4 (a quarter of the memory), "
-    "model.gradient_checkpointing=true, or trainer=ddp where the model fits one GPU"
+    ("trainer", "fsdp"): "is not there, as the frozen model is not split over GPUs; use trainer=ddp where it fits one, "
+    "with model.gradient_checkpointing=true or fewer windows a time (data.batch_size, trainer.accumulate_grad_batches)"
 }
 
 
