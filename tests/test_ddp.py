@@ -135,7 +135,7 @@ def child(parent: int, *, rank: int) -> int:
     [
         (["-m", "seed=1,2", "trainer=ddp"], "trainer.strategy=ddp: .*multirun.*trainer=default"),
         (["trainer=ddp", "trainer.num_nodes=2"], "trainer.num_nodes=2: .*torchrun"),
-        (["trainer=fsdp"], "trainer=fsdp: .*use model.quantization=nf4"),
+        (["trainer=fsdp"], "trainer=fsdp: .*use trainer=ddp"),
     ],
 )
 def test_what_several_processes_cannot_do_is_one_line_with_the_way_out(overrides: list[str], words: str, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from qpa.verbs import composed
 ROOT = Path(__file__).parents[1]
 MakeConfig = Callable[..., Config]
 FREE = settings(deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None, phases=[Phase.generate])
-SECONDS = 2  # a case may take
+SECONDS = 2  # of processor time that a refusal may take
 BASES = [
     [],
     ["peft=dora"],
@@ -86,7 +86,7 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def assert_planned_or_one_line(config: dict[str, Any], seen: dict[str, float]) -> None:
-    started = time.monotonic()
+    started = time.process_time()  # not by the clock: other tests run beside it
     try:
         checked = parse(config)
         preflight.check(checked)
@@ -98,9 +98,10 @@ def assert_planned_or_one_line(config: dict[str, Any], seen: dict[str, float]) -
         assert "\n" not in cli.describe(error)
         assert cli.describe(error).strip()
         seen["refused"] = seen.get("refused", 0) + 1
-    taken = time.monotonic() - started
-    seen["slowest"] = max(seen.get("slowest", 0.0), taken)
-    assert taken < SECONDS
+        seen["slowest refusal"] = max(seen.get("slowest refusal", 0.0), time.process_time() - started)
+    seen["slowest"] = max(seen.get("slowest", 0.0), time.process_time() - started)
+    assert seen.get("slowest refusal", 0.0) < SECONDS
+    assert seen["slowest"] < 5 * SECONDS  # a right config of 576 layers, which has 4,032 modules to plan
 
 
 @pytest.mark.parametrize("cases", [200, pytest.param(2500, marks=pytest.mark.slow)])
@@ -118,7 +119,7 @@ def test_any_config_is_planned_or_refused_in_one_line(cases: int, capsys: pytest
     assert min(seen["planned"], seen["refused"]) > cases / 20  # neither is all there is
     with capsys.disabled():
         counts = f"{seen['planned']:.0f} planned, {seen['refused']:.0f} refused"
-        print(f"\n{cases} configs: {counts}, 0 tracebacks, slowest {seen['slowest']:.2f} s")
+        print(f"\n{cases} configs: {counts}, 0 tracebacks, slowest refusal {seen['slowest refusal']:.2f} s, plan {seen['slowest']:.2f} s")
 
 
 @pytest.mark.parametrize("cases", [30, pytest.param(300, marks=pytest.mark.slow)])
@@ -132,7 +133,8 @@ def test_any_words_on_the_command_line_are_taken_or_refused_in_one_line(cases: i
         try:
             config = parse(composed("train", [f"{sign}{name}={value}" for sign, name, value in words]))
             preflight.check(config)
-        except cli.MENDABLE as error:
+        except Exception as error:
+            assert cli.mendable(error), repr(error)
             assert "\n" not in cli.describe(error)
 
     check()

@@ -27,7 +27,13 @@ def check(config: Config) -> None:
     folder = Path(config.baseline)
     if not record.finished(folder):
         raise ConfigError("baseline", folder, "holds no finished run; give the folder that train.py printed last")
-    theirs = record.read(folder)
+    try:
+        _check_same(config, folder, record.read(folder))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ConfigError("baseline", folder, f"has a damaged {record.RESULT}; run it again with force=true") from error
+
+
+def _check_same(config: Config, folder: Path, theirs: Record) -> None:
     if "texts" not in theirs["qpa"]:
         raise ConfigError("baseline", folder, "was made by an older qpa that did not record its text; run it again with force=true")
     digests = {split: found for split, found in config.digests().items() if split != "forgetting"}

@@ -7,8 +7,10 @@ Exit codes: 0 done, 1 something in the config or the run cannot work, 2 wrong us
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
@@ -22,8 +24,8 @@ MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 LAUNCHERS = {"joblib": "launchers", "submitit_slurm": "launchers", "submitit_local": "launchers", "ray": "ray"}  # and their extras
 ABSENT = {  # choices that are asked for by name elsewhere, and what to take instead
-    ("trainer", "fsdp"): "is not there, as the frozen model is not split over GPUs; use model.quantization=nf4 (a quarter of the memory), "
-    "model.gradient_checkpointing=true, or trainer=ddp where the model fits one GPU"
+    ("trainer", "fsdp"): "is not there, as the frozen model is not split over GPUs; use trainer=ddp where it fits one, "
+    "with model.gradient_checkpointing=true or fewer windows a time (data.batch_size, trainer.accumulate_grad_batches)"
 }
 
 
@@ -35,11 +37,17 @@ def one_line_errors() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them its own way
     try:
         yield
-    except MENDABLE as error:
-        if FULL_ERRORS:
+    except Exception as error:
+        if FULL_ERRORS or not mendable(error):
             raise
         print(f"qpa: {describe(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, OverrideParseException | UsageError) else LOST if isinstance(error, LostProcessError) else 1)
+
+
+def mendable(error: Exception) -> bool:
+    """Whether a user can mend it: known kinds, and whatever Hydra itself raises of a command line (a bare ValueError for `~group=1`)."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, MENDABLE) or (isinstance(error, ValueError) and "hydra" in Path(frames[-1].filename).parts)
 
 
 def describe(error: Exception) -> str:

@@ -3,8 +3,8 @@
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from qpa import launch
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.record import WANDB_ID, sweep_name
+
+INIT_SECONDS = 30  # that an online run waits for W&B before it goes on without
 
 
 @contextmanager
@@ -30,11 +32,48 @@ def opened(config: Config, folder: Path, *, job_type: str) -> Iterator[list[Logg
     import wandb
 
     exit_code = 1
+    logger = None
+    with _spared():
+        logger = _wandb(config, folder, job_type)
     try:
-        yield [*own, _wandb(config, folder, job_type)]
+        yield [*own, *([logger] if logger else [])]
         exit_code = 0
     finally:
-        wandb.finish(exit_code=exit_code)
+        with _spared(quiet=logger is None or logger.lost):
+            wandb.finish(exit_code=exit_code)
+        if logger is None or logger.lost:
+            with suppress(Exception):
+                wandb.teardown(exit_code=exit_code)  # else it complains once more when the process ends
+
+
+@contextmanager
+def _spared(*, quiet: bool = False) -> Iterator[None]:
+    """What goes wrong with W&B is said in one line and costs nothing else: its client raises many kinds, of its own and of sockets."""
+    try:
+        yield
+    except Exception as error:
+        if not quiet:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            print(f"qpa: W&B is lost ({reason}); the run goes on, its numbers are in metrics.csv and result.json", file=sys.stderr)
+
+
+class SparedWandbLogger(WandbLogger):
+    """Lightning's logger for as long as W&B is there; what it cannot take afterwards is left out."""
+
+    lost = False
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """A row of the run's history."""
+        self.attempt(lambda: super(SparedWandbLogger, self).log_metrics(metrics, step))
+
+    def attempt(self, action: Callable[[], object]) -> None:
+        """Do it, unless W&B is lost."""
+        if self.lost:
+            return
+        self.lost = True
+        with _spared():
+            action()
+            self.lost = False
 
 
 def check(config: Config) -> None:
@@ -51,14 +90,15 @@ def check(config: Config) -> None:
     try:
         wandb.login()
     except Error as error:
-        raise ConfigError("logger.mode", "online", f"{error} Or choose logger.mode=offline") from error
+        if "Failed to execute API request" not in str(error):  # there is a key, but nobody to show it to: the run goes on without
+            raise ConfigError("logger.mode", "online", f"{error} Or choose logger.mode=offline") from error
 
 
 def summarise(loggers: list[Logger], numbers: Mapping[str, float]) -> None:
     """Put final numbers where W&B's tables and scatter plots look for them (`result.json` holds them anyway)."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.summary.update(dict(numbers))
+        if isinstance(logger, SparedWandbLogger):
+            logger.attempt(lambda run=logger.experiment: run.summary.update(dict(numbers)))
 
 
 def draw(loggers: list[Logger], name: str, figure: Any, numbers: Mapping[str, float]) -> None:
@@ -94,7 +134,7 @@ def _keep_within(folder: Path) -> None:
         os.environ[f"WANDB_{place}_DIR"] = str((folder / "wandb" / place.lower()).resolve())
 
 
-def _wandb(config: Config, folder: Path, job_type: str) -> WandbLogger:
+def _wandb(config: Config, folder: Path, job_type: str) -> SparedWandbLogger:
     import wandb
 
     folder.mkdir(exist_ok=True)
@@ -112,7 +152,7 @@ def _wandb(config: Config, folder: Path, job_type: str) -> WandbLogger:
         group=config.logger.group or sweep_name(),
         job_type=job_type,
         config=config.model_dump(by_alias=True),
-        settings=wandb.Settings(silent=True, console="off"),
+        settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_SECONDS),
     )
     run.define_metric("val/perplexity", summary="min")  # the goal; all else in the summary is written once, at the end
-    return WandbLogger(experiment=run)
+    return SparedWandbLogger(experiment=run)

@@ -84,7 +84,7 @@ def select(modules: list[Linear], target_modules: object) -> list[Linear]:
     Raises:
         ConfigError: nothing matches; the text lists the names there are.
     """
-    if not isinstance(target_modules, str | list) or not target_modules:
+    if not isinstance(target_modules, str | list) or not target_modules or not all(isinstance(name, str) for name in target_modules):
         raise ConfigError("peft.target_modules", target_modules, "should be all-linear, a list of module names, or a regular expression")
     if target_modules == "all-linear":
         return [m for m in modules if m.name != HEAD]

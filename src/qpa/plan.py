@@ -125,7 +125,11 @@ def make_plan(config: Config, tensors: list[AdapterTensor], adapter_bytes: int, 
     """
     plain = sum(t.size for t in tensors)
     layout = preflight.check_layout(config, tensors)
-    parameters = direct(plain) if layout is None else sizing.counted(config, layout)
+    try:
+        parameters = direct(plain) if layout is None else sizing.counted(config, layout)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        problem = "this, mapper or latents have more numbers than can be counted; lower the largest"
+        raise ConfigError("circuit.layers", config.circuit.layers, problem) from error
     run = _circuits_per_step(config, layout) if layout else 0
     return Plan(
         modules=len({t.module for t in tensors}),

@@ -3,7 +3,8 @@
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psutil
@@ -33,7 +34,8 @@ def check(config: Config) -> None:
     architecture = source.architecture(config.model)
     if architecture is None:
         return  # only the hub knows it: the same checks run on the real model later
-    _check_size(config, architecture)
+    with _readable():
+        _check_size(config, architecture)
     tensors = known_tensors(config)
     if tensors is not None:
         check_layout(config, tensors)
@@ -47,6 +49,16 @@ def _check_size(config: Config, architecture: dict[str, Any]) -> None:
     if positions and config.data.context + prompt > positions:
         beside = f", peft.num_virtual_tokens={prompt} of them taken" if prompt else ""
         raise ConfigError("data.context", config.data.context, f"this model reads at most {positions} tokens at once{beside}")
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """An architecture can be anything: it is the user's, or a folder's `config.json`."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError("model.architecture", "...", f"lacks a size, or has one that is no number ({reason})") from error
 
 
 def _check_method(config: Config) -> None:
@@ -74,14 +86,11 @@ def known_tensors(config: Config) -> list[AdapterTensor] | None:
         ConfigError: `peft.target_modules` matches nothing.
     """
     architecture = source.architecture(config.model)
-    try:
+    with _readable():
         modules = linear_modules(architecture, config.model.num_layers) if architecture else None
         sizes = [size for m in modules or () for size in (m.inputs, m.outputs)]
         if any(not isinstance(size, int) or size < 1 for size in sizes):
             raise ValueError("a size should be an integer of at least 1")
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ConfigError("model.architecture", "...", f"lacks a size, or has one that is no number ({reason})") from error
     if modules is None or "target_modules" not in config.peft or not str(config.peft.get("_target_")).startswith("peft."):
         return None
     chosen = select(modules, config.peft["target_modules"])

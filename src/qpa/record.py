@@ -216,7 +216,8 @@ def finished(folder: Path, config: Config | None = None) -> bool:
     """Whether the folder holds a finished run (of this very config, if one is given)."""
     try:
         result = read(folder)
-        same = config is None or result["qpa"]["fingerprint"] == config.fingerprint()
+        fingerprint = result["qpa"]["fingerprint"]
+        same = config is None or fingerprint == config.fingerprint()
         return same and result["train_info"]["status"] == "success"
     except (ConfigError, KeyError, TypeError):  # none, or damaged
         return False

