@@ -102,7 +102,7 @@ def test_run_killed_twenty_times_equals_the_uninterrupted_one(text_file: Path, t
         print(f"\n{kills} kills after steps {reached}: 0 differences")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGUSR1))])
 def test_signal_ends_the_run_after_its_step_with_a_checkpoint(text_file: Path, tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "run"
     endless = ["trainer.max_steps=100000", "trainer.val_every=100000", "trainer.checkpoint_every=100000", "mapper.width=3"]
@@ -194,6 +194,7 @@ def test_ckpt_auto_starts_anew_where_there_is_nothing_to_go_on_from(make_config:
     assert record.read(config.folder)["qpa"]["resumed_from_step"] == 0
 
 
+@pytest.mark.slow
 def test_full_disk_is_one_line_and_leaves_the_last_good_checkpoint(text_file: Path, tmp_path: Path) -> None:
     """The disk's limit is set where `best` still fits and the growing record of the run does not."""
     folder = tmp_path / "run"

@@ -89,6 +89,7 @@ def test_two_processes_equal_one_with_double_batch_and_send_only_the_gradient(
         print(f"\nbytes per step: {ours['bytes_per_step']:.0f} = 4 x {trainable} + {constant}, and {STOP * accumulate} of Lightning's")
 
 
+@pytest.mark.slow
 def test_lost_process_ends_the_run_with_one_line_and_a_good_checkpoint(text_file: Path, tmp_path: Path) -> None:
     """kill -9 of the second of two; then the run goes on from its checkpoint, and a signal to the first command ends both."""
     folder = tmp_path / "run"

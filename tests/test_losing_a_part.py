@@ -41,6 +41,7 @@ def assert_complete_with_one_warning(process: subprocess.Popen, folder: Path) ->
     assert ours[0].startswith("qpa: W&B is lost (")
 
 
+@pytest.mark.slow
 def test_wandb_whose_process_is_killed_is_one_warning(text_file: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     process = start(text_file, folder, "trainer.max_steps=150")

@@ -58,6 +58,7 @@ def statuses(folder: Path) -> list[str]:
     return [json.loads(path.read_text())["status"] for path in jobs]
 
 
+@pytest.mark.slow
 def test_killed_sweep_goes_on_where_it_stopped(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     command = sweep("seed=1,2,3", "trainer.max_steps=150")
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -99,6 +100,7 @@ def test_job_that_fails_leaves_the_others_and_the_exit_code_tells(sweep: Callabl
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_interrupt_ends_the_whole_sweep(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what a shell starts in the background does not hear it
     command = sweep("seed=1,2,3", "trainer.max_steps=1000")
@@ -113,6 +115,7 @@ def test_interrupt_ends_the_whole_sweep(sweep: Callable[..., list[str]], tmp_pat
     assert records(tmp_path)[1]["train_info"]["status"] == "canceled"
 
 
+@pytest.mark.slow
 def test_two_processes_do_not_run_the_same(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     command = sweep("seed=1", "trainer.max_steps=300")
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -131,6 +134,7 @@ def test_command_line_replaces_the_values_of_a_sweep_file(sweep: Callable[..., l
     assert statuses(tmp_path) == ["failed"] * 2  # of the ten in the file
 
 
+@pytest.mark.slow
 def test_jobs_that_are_one_run_wait_for_each_other(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     done = finish(sweep("generator=none", "mapper.width=4,11", "trainer.max_steps=2", "hydra/launcher=processes"), tmp_path)
     assert done.returncode == 0, done.stderr
@@ -274,6 +278,7 @@ def test_launcher_runs_every_job_and_tells_which_failed(sweep: Callable[..., lis
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_terminal_shows_the_jobs_while_they_run(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "160", "LINES": "50"}

@@ -49,6 +49,7 @@ def test_search_without_a_space_or_trials_is_one_line(tmp_path: Path, arguments:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_trial_that_fails_is_named_and_the_search_goes_on(tmp_path: Path, text_file: Path) -> None:
     tiny = [*command_line(text_file, tmp_path), "logger=none", "trainer.max_steps=1"]
     done = tune(tmp_path, *tiny, "circuit.qubits=99,6", "tune.trials=5")

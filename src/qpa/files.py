@@ -86,6 +86,19 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: it is no JSON, or none that ends (brackets within brackets).
+        OSError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text())
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def write_json(path: Path, record: dict[str, Any]) -> None:
     """Write a JSON file whole: a reader never sees half of it."""
     write_whole(path, (json.dumps(_finite(record), indent=2, allow_nan=False) + "\n").encode())

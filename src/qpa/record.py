@@ -5,7 +5,6 @@ not known is null.
 """
 
 import gc
-import json
 import math
 import platform
 import resource
@@ -27,7 +26,7 @@ from omegaconf import OmegaConf
 
 from qpa.config import Config, parse
 from qpa.errors import ConfigError, NonFiniteLossError, UserError
-from qpa.files import write_json
+from qpa.files import read_json, write_json
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
@@ -202,7 +201,7 @@ def read(folder: Path) -> Record:
         ConfigError: the folder is not a run's.
     """
     try:
-        return json.loads((folder / RESULT).read_text())
+        return read_json(folder / RESULT)
     except (OSError, ValueError) as error:
         raise ConfigError("run", folder, f"no run folder: it has no readable {RESULT}") from error
 

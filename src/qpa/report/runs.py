@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass as checked_dataclass
 
 from qpa.config import GENERATED_ONLY, VOLATILE, CircuitConfig
 from qpa.errors import ConfigError
+from qpa.files import read_json
 from qpa.record import JOB, RESULT
 
 UNSHARED = ("seed", *VOLATILE)  # keys in which the runs of one setting may differ
@@ -107,7 +108,7 @@ def read(folders: Iterable[Path]) -> Found:
     finished, unfinished, damaged = [], {}, {}
     for folder in folders:
         try:
-            record = json.loads((folder / RESULT).read_text())
+            record = read_json(folder / RESULT)
             status = record["train_info"]["status"]
             if status == "success":
                 finished.append(_run(folder, record))
@@ -125,7 +126,7 @@ def _never_began(root: Path, runs: set[str]) -> Iterator[tuple[str, str]]:
     """Jobs of sweeps that failed before they had a run's record: their config was refused."""
     for path in sorted(root.rglob(JOB)):
         try:
-            job = json.loads(path.read_text())
+            job = read_json(path)
             if job["status"] == "failed" and Path(job.get("run", "")).name not in runs:
                 yield str(path.parent), f"failed: {job['error']}"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
