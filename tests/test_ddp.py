@@ -75,6 +75,11 @@ def test_two_processes_equal_one_with_double_batch_and_send_only_the_gradient(
     for name in first:
         torch.testing.assert_close(first[name], second[name], atol=1e-4, rtol=1e-3)
 
+    starts = [
+        checkpoints.read(folder / "checkpoints" / "best.ckpt")["state_dict"]["generator.start_sums"] for folder in (two, tmp_path / "one")
+    ]
+    assert torch.equal(*starts)  # the seed's, bit by bit
+
     trainable = ours["params"]["trainable"]
     sent = Counter(json.loads((tmp_path / "sent0").read_text()))
     assert sent == Counter(json.loads((tmp_path / "sent1").read_text()))

@@ -289,10 +289,11 @@ def test_finished_run_of_another_config_is_not_replaced(make_config: MakeConfig)
         run.train(make_config("seed=2"))
 
 
-def test_equal_seeds_give_equal_runs_and_others_do_not(make_config: MakeConfig, tmp_path: Path) -> None:
-    dropout = "peft.lora_dropout=0.2"
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_equal_seeds_give_equal_runs_and_others_do_not(make_config: MakeConfig, tmp_path: Path, deterministic: bool) -> None:
+    fixed = ["peft.lora_dropout=0.2", f"trainer.deterministic={deterministic}"]
     found = [
-        train(make_config(f"run_dir={tmp_path}/{i}", f"seed={seed}", dropout))[1]["qpa"]["test"]["perplexity"]
+        train(make_config(f"run_dir={tmp_path}/{i}", f"seed={seed}", *fixed))[1]["qpa"]["test"]["perplexity"]
         for i, seed in enumerate([1, 1, 2])
     ]
     assert found[0] == found[1] != found[2]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qpa import source, text, tokenizer
 from qpa.config import AnalysisConfig, Config
+from qpa.job import open_stores
 from qpa.latents import Fixed
 from qpa.perplexity import Perplexity
 from qpa.record import load_config
@@ -68,10 +69,11 @@ class Reader:
     def __init__(self, config: Config, run: Restored) -> None:
         from qpa import data
 
-        encoder = tokenizer.load(source.folder(config))
-        windows = data.windows(config, text.read(config.data), encoder, source.cache_folder(config))
+        base_folder = source.folder(config)
+        windows = data.windows(config, text.read(config.data), tokenizer.load(base_folder), source.cache_folder(config))
         self.config, self.run, self.windows = config, run, windows["test"]
         self.module = FineTuning(config, run.assembly.model, run.assembly.adaptation)
+        self.module.stores = open_stores(config, self.module, windows, base_folder=base_folder)  # where the head alone is adapted
 
     def perplexity(self, numbers: Tensor) -> float:
         """Of the test windows, read as stock PEFT reads them."""
