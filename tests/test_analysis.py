@@ -87,7 +87,7 @@ def test_the_contribution_of_a_runs_circuits_is_measured_against_its_own_test_pe
     found = json.loads((run / "analysis" / "contribution.json").read_text())
     tested = json.loads((run / "result.json").read_text())["qpa"]["test"]["perplexity"]
     assert found["perplexity"]["trained"]["mean"] == pytest.approx(tested, rel=1e-5)
-    assert 0 < found["circuit_share_of_variance"] < 1
+    assert 0 < found["circuit_share"] < 1
     assert len(found["perplexity"]["shuffled"]["draws"]) == 2
 
 
@@ -118,3 +118,35 @@ def test_exported_circuits_are_the_trained_ones(run: Path) -> None:
     assert (uniform * 16 - 1).abs().max() < 0.2
     assert probabilities["after"] != probabilities["before"]
     assert (folder / "probabilities.png").is_file()
+
+
+def test_a_sampled_runs_checkpoint_exports_the_adapter_that_was_tested(make_config: Callable, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    config = make_config("circuit.qubits=4", "circuit.shots=50", f"run_dir={tmp_path}/sampled")
+    train(config)
+    file = tmp_path / "sampled" / "adapter" / "adapter_model.safetensors"
+    tested = load_file(file)
+    export([f"run={tmp_path}/sampled"])
+    exported = load_file(file)
+    assert all(torch.equal(tested[name], exported[name]) for name in tested)
+
+
+def test_circuit_angles_that_are_not_finite_are_one_line(make_config: Callable) -> None:
+    from qpa.assembly import assemble
+    from qpa.errors import NonFiniteLossError
+
+    latents = assemble(make_config("circuit.qubits=4", "circuit.shots=50"), None).adaptation.generator.latents
+    latents.angles.data.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match=r"lower generator\.lr"):
+        latents()
+
+
+def test_controls_do_not_need_the_circuits_backend(make_config: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    from qpa.assembly import assemble
+
+    monkeypatch.setitem(sys.modules, "qpa.circuits.qiskit", None)
+    config = make_config("circuit.qubits=4", "latents=zeros", "circuit.backend=qiskit", "circuit.shots=50")
+    assert assemble(config, None).parameters.trainable > 0

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 
@@ -16,6 +17,8 @@ from qpa.errors import ConfigError
 
 pytest.importorskip("qiskit_ibm_runtime")
 from conftest import ROOT, command_line
+from qiskit_ibm_runtime.api.exceptions import RequestsApiError
+from qiskit_ibm_runtime.exceptions import RuntimeJobFailureError
 from test_circuits import SHIPPED, angles_of, random_angles, settings, shipped
 
 from qpa.circuits import qiskit as qiskit_backend
@@ -60,8 +63,7 @@ def test_a_fake_device_runs_its_own_gates_and_is_noisy() -> None:
 
 
 def test_readout_mitigation_brings_samples_nearer_to_the_exact_probabilities() -> None:
-    angles = torch.zeros(1, 1, 5, dtype=torch.float64)
-    angles += math.pi  # the all-ones state turns into one basis state, which readout errors spread
+    angles = math.pi * torch.tensor([[[1, 0, 0, 1, 1]]], dtype=torch.float64)  # one basis state, 11101, which readout errors spread
     exact = statevector.simulator(RY_CNOT)(angles)
     plain, mitigated = (distance(sampler("fake_manila", mitigated=way)(angles, training=False), exact) for way in (False, True))
     assert mitigated < 0.6 * plain
@@ -80,6 +82,76 @@ def test_the_exported_program_read_back_by_qiskit_gives_the_same_probabilities(n
         torch.testing.assert_close(read, statevector.simulator(shipped(name))(angles)[0], atol=1e-12, rtol=0)
 
 
+def test_a_local_device_draws_the_same_samples_for_the_same_seed_outside_training() -> None:
+    angles = random_angles(2, 2, 3)
+    first, second, other = (sampler("aer", seed=seed)(angles, training=False) for seed in (1, 1, 2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, other)
+
+
+def test_packed_bits_of_more_than_eight_qubits_are_counted_by_their_basis_state() -> None:
+    bits = numpy.array([[[1, 3], [1, 3], [0, 7]]], dtype=numpy.uint8)
+    (found,) = qiskit_backend.frequencies(bits, 9)
+    assert {place: found[place] for place in found.nonzero()[0].tolist()} == {259: pytest.approx(2 / 3), 7: pytest.approx(1 / 3)}
+
+
+def test_more_executions_than_a_device_takes_at_once_are_several_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qiskit_backend, "MOST_EXECUTIONS", 250)
+    device = sampler("aer", shots=100)
+    assert device(random_angles(5, 1, 2), training=False).shape == (5, 4)
+    assert (device.usage.jobs, device.usage.circuits) == (3, 5)
+
+
+class Service:
+    """What a real device's backend has: its service, which knows jobs by their number. Runs on Aer."""
+
+    def __init__(self, lost: int) -> None:
+        self.kept: object = None
+        self.left, self.asked = lost, 0
+
+    def job(self, number: str) -> object:
+        self.asked += 1
+        if self.left:
+            self.left -= 1
+            raise RequestsApiError(f"token={TOKEN}", status_code=-1)
+        return self.kept
+
+
+def test_a_job_whose_connection_was_lost_is_looked_up_and_charged_as_the_service_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
+    device, angles = sampler("aer", shots=200), random_angles(1, 1, 2)
+    submitted = []
+    original = qiskit_backend.SamplerV2.run
+
+    def run(self: object, *given: object, **named: object) -> object:
+        job = original(self, *given, **named)
+        submitted.append(job)
+        monkeypatch.setattr(type(job), "usage", lambda _: 1.5, raising=False)
+        device.backend.service.kept = job
+        return job
+
+    monkeypatch.setattr(qiskit_backend.SamplerV2, "run", run)
+    device.backend.service = Service(lost=3)
+    torch.testing.assert_close(device(angles, training=False).sum(1), torch.ones(1, dtype=torch.float64))
+    assert len(submitted) == 1
+    assert device.usage.seconds == 1.5
+    assert device.backend.service.asked == 5  # three times lost, then the result, then the charge
+    del device.backend.service
+
+
+def test_a_job_that_failed_is_one_line_and_not_tried_again() -> None:
+    calls = []
+
+    def fail() -> None:
+        calls.append(1)
+        raise RuntimeJobFailureError(f"token={TOKEN}")
+
+    with pytest.raises(ConfigError, match="RuntimeJobFailureError") as raised:
+        qiskit_backend.retried(fail)
+    assert len(calls) == 1
+    assert TOKEN not in str(raised.value)
+
+
 class Flaky:
     """A call that loses its connection some times before it answers."""
 
@@ -89,14 +161,14 @@ class Flaky:
     def __call__(self) -> str:
         if self.left:
             self.left -= 1
-            raise ConnectionError(f"token={TOKEN}")
+            raise RequestsApiError(f"token={TOKEN}", status_code=503)  # as IBM's client has it
         return "answer"
 
 
 def test_a_lost_connection_is_tried_again_and_then_reported_without_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
     assert qiskit_backend.retried(Flaky(qiskit_backend.ATTEMPTS - 1)) == "answer"
-    with pytest.raises(ConfigError, match=r"ConnectionError.*ckpt=last") as raised:
+    with pytest.raises(ConfigError, match=r"RequestsApiError.*ckpt=last") as raised:
         qiskit_backend.retried(Flaky(qiskit_backend.ATTEMPTS))
     assert TOKEN not in str(raised.value)
 
@@ -118,6 +190,12 @@ def test_a_device_that_cannot_run_gets_one_line(
         backends.check(circuit, qubits=qubits)
     assert all(word in str(raised.value) for word in words)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("device", ["default.qutrit", "null.qubit", "default.nothing"])
+def test_a_device_of_pennylanes_that_cannot_run_the_circuits_gets_one_line(device: str) -> None:
+    with pytest.raises(ConfigError, match=rf"circuit.device={device}: .*default.qubit"):
+        backends.check(settings("ry_cnot", backend="pennylane", device=device), qubits=4)
 
 
 @pytest.mark.parametrize("package", ["pennylane", "qiskit"])

@@ -38,6 +38,12 @@ def simulator(circuit: CircuitConfig, *, seed: int) -> "tuple[Simulator, Usage |
     return RULES[circuit.rule](device), getattr(device, "usage", None)
 
 
+def exactly(circuit: CircuitConfig) -> CircuitConfig:
+    """The same circuits, simulated exactly by what is always there."""
+    here = {"backend": "statevector", "device": None, "shots": None, "gradient": None, "noise": None, "mitigate_readout": False}
+    return circuit.model_copy(update=here)
+
+
 def _exact(circuit: CircuitConfig) -> "Simulator":
     module = import_module(f"qpa.circuits.{circuit.backend}")
     device = [circuit.device or "default.qubit"] if circuit.backend == "pennylane" else []

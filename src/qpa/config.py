@@ -258,7 +258,7 @@ class AnalysisConfig(Section):
     baseline: str | None
     out: str | None
     ansaetze: list[str] = Field(min_length=1)
-    qubits: list[Annotated[int, Field(ge=1, le=20)]] = Field(min_length=1)
+    qubits: list[Annotated[int, Field(ge=1, le=14)]] = Field(min_length=1)
     blocks: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
     samples: int = Field(ge=2)
     draws: int = Field(ge=1)

@@ -46,6 +46,8 @@ def _flag(options: dict[str, str], name: str) -> bool:
 def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
     """Generate the adapter's weights from a checkpoint and save them."""
     base_folder = source.folder(config)
+    import torch
+
     from qpa import peft_model
     from qpa.assembly import assemble
     from qpa.quiet import quiet
@@ -54,7 +56,8 @@ def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
     quiet()
     assembly = assemble(config, base_folder)
     load(assembly.adaptation, checkpoint)
-    assembly.adaptation.write()
+    with torch.no_grad():  # not a training step: the samples that the run was tested with
+        assembly.adaptation.write()
     peft_model.save_adapter(assembly.model, target, base_name=source.published_name(config.model))
 
 

@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy
 import torch
 from plotly.graph_objects import Figure
 from plotly.subplots import make_subplots
@@ -23,7 +24,7 @@ def export_circuits(config: Config, run_folder: Path, target: Path) -> None:
 
     A circuit's name is its number and the module it generates weights for. Drawings need the extra `qiskit`.
     """
-    run = restore(config, run_folder)
+    run = restore(config, run_folder, exact=True)
     ansatz, trained = run.circuits.ansatz, run.circuits.angles.detach().double()
     exact = statevector.simulator(ansatz)
     probabilities = {"before": exact(run.initial_angles.double()), "after": exact(trained)}
@@ -66,7 +67,7 @@ def figure(probabilities: dict[str, Tensor]) -> Figure:
         drawn.update_yaxes(title="S p").update_xaxes(title="basis state", row=circuits, col=1)
         return drawn.update_layout(template="plotly_white", height=240 + 160 * circuits)
     drawn = make_subplots(1, 2, subplot_titles=[f"{when} training" for when in relative], shared_yaxes=True)
-    most = float(torch.stack(list(relative.values())).sub(1).abs().quantile(0.999))
+    most = float(numpy.quantile((torch.stack(list(relative.values())) - 1).abs().numpy(), 0.999))
     for column, values in enumerate(relative.values(), 1):
         drawn.add_heatmap(z=values.tolist(), zmid=1, zmin=1 - most, zmax=1 + most, colorscale="RdBu", row=1, col=column)
     drawn.update_xaxes(title="basis state").update_yaxes(title="circuit", autorange="reversed", col=1)

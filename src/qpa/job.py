@@ -114,8 +114,11 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], fold
         trainer = make_trainer(settings, folder, loggers=opened, callbacks=[clock, keeper, Signals(keeper), *_watching(assembly)])
         loggers.summarise(opened, assembly.parameters.metrics())
         record.forget_peak_memory()
-        fit(config, trainer, prepared, windows, keeper=keeper)
-        measure(config, trainer, module, windows)
+        try:
+            fit(config, trainer, prepared, windows, keeper=keeper)
+            measure(config, trainer, module, windows)
+        finally:  # what was run on a device is paid for, whatever came of it
+            result["qpa"]["usage"] = asdict(assembly.usage) if assembly.usage else None
         measured = module.measured()  # the last that all processes have to be there for
         if not trainer.is_global_zero:
             return
@@ -124,7 +127,6 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], fold
         counts = assembly.parameters.record()
         record.fill(result, config, folder, parameters=counts, measured=measured, seconds=clock.seconds, total_params=total)
         result["qpa"]["bytes_per_step"] = module.exchange.sent / len(clock.seconds) if clock.seconds else None
-        result["qpa"]["usage"] = asdict(assembly.usage) if assembly.usage else None
         baseline.compare(config, result)
         loggers.summarise(opened, record.summary(result))
 

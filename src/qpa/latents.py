@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from qpa.circuits.ansatz import Ansatz
 from qpa.circuits.cost import Usage
 from qpa.circuits.states import Simulator, basis_bits
+from qpa.errors import NonFiniteLossError
 from qpa.layout import Layout
 
 SPREAD = 0.01  # of what is trained around the uniform state; at 0.1 eight blocks have already scattered it (docs/log.md)
@@ -85,6 +86,8 @@ class Circuits(Latents):
         Of `n` samples among `N` in a state, Laplace's estimate `p = (n + 1) / (N + S)`: where there are fewer samples than states,
         their frequencies are mostly noise, and `S p - 1` would be as large as it.
         """
+        if self.shots is not None and not torch.isfinite(self.angles).all():
+            raise NonFiniteLossError("circuit angles are not finite, and cannot be sampled; lower generator.lr")
         probabilities = self.simulate(self.angles)
         states = probabilities.shape[-1]
         trust = 1.0 if self.shots is None else self.shots / (self.shots + states)

@@ -148,10 +148,11 @@ def make_plan(config: Config, tensors: list[AdapterTensor], adapter_bytes: int, 
 
 
 def _circuits_per_step(config: Config, layout: Layout) -> int:
-    if config.latents.kind != "circuit":
+    if config.latents.kind not in ("circuit", "frozen_circuit"):
         return 0
     angles = backends.ansatz(config.circuit).rotation_layers(config.circuit.layers) * layout.qubits
-    return layout.circuits * circuits_per_step(config.circuit.rule, angles)
+    rule = config.circuit.rule if config.latents.kind == "circuit" else "exact"  # no gradient of what is frozen
+    return layout.circuits * circuits_per_step(rule, angles)
 
 
 def _optimizer_bytes(config: Config) -> int:

@@ -75,6 +75,9 @@ def _check_method(config: Config) -> None:
             True,
             "prefixes are a key-value cache, which recomputing drops; set it to false, or use another peft",
         )
+    if config.trainer.processes > 1 and config.generator.kind == "qpa" and config.circuit.samples:
+        problem = "every process would sample circuits of its own, and train another adapter; leave trainer=ddp, or shots, out"
+        raise ConfigError("trainer.strategy", config.trainer.strategy, problem)
     if config.peft.get("use_dora") and HEAD in str(config.peft.get("target_modules")):
         print(f"qpa: DoRA on {HEAD} multiplies out the whole head at every step: slow, and large in memory", file=sys.stderr)
 
@@ -136,8 +139,14 @@ def check_memory(config: Config, *, circuits: int, qubits: int) -> None:
         most = max(1, (room // per_state).bit_length() - 1)
         size = f"{needed / 2**30:,.0f} GiB" if qubits < 64 else f"2**{needed.bit_length() - 31} GiB"
         raise ConfigError(
-            "circuit.qubits", qubits, f"{circuits} circuit(s) of {qubits} qubits need {size} of memory; at most {most} qubits fit here"
+            "circuit.qubits",
+            qubits,
+            f"{circuits} circuit(s) of {qubits} qubits{_shifted(config)} need {size} of memory; at most {most} qubits fit here",
         )
+
+
+def _shifted(config: Config) -> str:
+    return ", those of circuit.gradient=parameter_shift with them," if config.circuit.rule == "parameter_shift" else ""
 
 
 def _state_bytes(config: Config, *, circuits: int, qubits: int) -> int:

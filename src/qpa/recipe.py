@@ -15,9 +15,10 @@ def make_generator(config: Config, layout: Layout, start: Tensor) -> Generator:
     """The config's latents and mapper, their initial weights drawn from the seed, on top of the PEFT method's own start."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        circuits = make_circuits(config, layout, trained=True)  # drawn for controls too: so all start from the same mapper
-        mapper = make_mapper(config, layout)
-        latents = circuits if config.latents.kind == "circuit" else make_control(config, layout)
+        runs = config.latents.kind == "circuit"
+        circuits = make_circuits(config if runs else _exactly(config), layout, trained=True)  # drawn for controls too: then all
+        mapper = make_mapper(config, layout)  # start from the same mapper
+        latents = circuits if runs else make_control(config, layout)
     return Generator(layout, latents=latents, mapper=mapper, start=start if config.generator.start == "peft" else None)
 
 
@@ -27,6 +28,10 @@ def make_circuits(config: Config, layout: Layout, *, trained: bool) -> Circuits:
     circuit = config.circuit
     shape = backends.ansatz(circuit)
     return Circuits(layout, shape, blocks=circuit.layers, simulate=simulate, shots=circuit.shots, usage=usage, trained=trained)
+
+
+def _exactly(config: Config) -> Config:
+    return config.model_copy(update={"circuit": backends.exactly(config.circuit)})
 
 
 def make_control(config: Config, layout: Layout) -> nn.Module:

@@ -32,7 +32,8 @@ RESULT = "result.json"
 CONFIG = "config.yaml"
 JOB = "job.json"  # of a sweep, in the sweep's own folder
 WANDB_ID = "wandb-id.txt"
-PACKAGES = ("qpa", "torch", "transformers", "peft", "pytorch-lightning", "datasets", "tokenizers", "torchquantum")
+PACKAGES = ("qpa", "torch", "transformers", "peft", "pytorch-lightning", "datasets", "tokenizers")
+SIMULATORS = ("torchquantum", "pennylane", "qiskit", "qiskit-aer", "qiskit-ibm-runtime")
 
 Record = dict[str, Any]
 
@@ -78,7 +79,7 @@ def _blank(config: Config) -> Record:
             "metrics": [],
         },
         "meta_info": {
-            "package_info": {f"{name}-version": _version(name) for name in PACKAGES},
+            "package_info": {f"{name}-version": _version(name) for name in (*PACKAGES, *SIMULATORS)},
             "system_info": {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},
             "revision": _revision(),
         },

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from qpa import checkpoints, source
+from qpa import backends, checkpoints, source
 from qpa.adaptation import Adaptation, GeneratedAdaptation
 from qpa.assembly import Assembly, assemble
 from qpa.config import Config
@@ -30,8 +30,13 @@ class Restored:
     initial_angles: Tensor
 
 
-def restore(config: Config, folder: Path) -> Restored:
+def restore(config: Config, folder: Path, *, exact: bool = False) -> Restored:
     """Build a run's objects from its config and load the best checkpoint.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        exact: simulate the circuits exactly, whatever has run them: enough where only their angles are looked at.
 
     Raises:
         ConfigError: the run has no checkpoint, or no trained circuits.
@@ -41,6 +46,8 @@ def restore(config: Config, folder: Path) -> Restored:
         raise ConfigError("run", folder, "has no checkpoints/best.ckpt")
     if config.generator.kind != "qpa" or config.latents.kind != "circuit":
         raise ConfigError("run", folder, "has no trained circuits; choose one with generator=qpa and latents=circuit")
+    if exact:
+        config = config.model_copy(update={"circuit": backends.exactly(config.circuit)})
     quiet()
     assembly = assemble(config, source.folder(config))
     adaptation = assembly.adaptation

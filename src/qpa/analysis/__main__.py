@@ -1,10 +1,12 @@
 """`python -m qpa.analysis what=gradient_variance|contribution|spectrum|entanglement [run=DIR] [KEY=VALUE ...]`.
 
-Writes `WHAT.json` and `WHAT.png` into `RUN/analysis` and into the run's W&B run; every key and default is in `conf/analysis.yaml`.
+Writes `WHAT.json` and `WHAT.png` into `RUN/analysis`, and into a W&B run of its own where the run has one. Every key and default
+is in `conf/analysis.yaml`.
 """
 
 import json
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,23 +37,29 @@ def main(arguments: list[str]) -> None:
 
 
 def _folder(settings: AnalysisConfig) -> Path:
-    if settings.what == "gradient_variance":
-        return Path(settings.out or "outputs/analysis")
-    if settings.run is None:
+    if settings.run is not None:
+        load_config(Path(settings.run))
+    elif settings.what != "gradient_variance":
         raise ConfigError("run", None, f"what={settings.what} looks at a finished run: run=DIR, a folder that train.py printed")
-    load_config(Path(settings.run))
-    return Path(settings.out) if settings.out else Path(settings.run) / "analysis"
+    return Path(settings.out or (Path(settings.run) / "analysis" if settings.run else "outputs/analysis"))
 
 
 def _log(settings: AnalysisConfig, found: dict[str, Any], figure: Figure) -> None:
-    """Numbers and figure into W&B, as a run of their own in the run's group."""
+    """Numbers and figure into W&B, as a run of their own beside the run's."""
     from qpa import loggers
 
     run = Path(settings.run or "")
-    with loggers.opened(load_config(run), run / "analysis", job_type=f"analysis-{settings.what}") as opened:
-        loggers.draw(
-            opened, f"analysis/{settings.what}", figure, {f"analysis/{key}": v for key, v in found.items() if isinstance(v, float)}
-        )
+    with loggers.opened(load_config(run), run / "analysis" / settings.what, job_type="analysis") as opened:
+        loggers.draw(opened, f"analysis/{settings.what}", figure, dict(_flat(found, "analysis")))
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, float]]:
+    """Every single number, under the names that lead to it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}/{key}")
+    elif isinstance(value, int | float):
+        yield name, value
 
 
 if __name__ == "__main__":

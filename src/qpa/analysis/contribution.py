@@ -24,12 +24,13 @@ from qpa.training import FineTuning
 
 
 def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
-    """Test perplexity by what stands in the circuits' place, and the share of the weights' variance that depends on them."""
+    """Test perplexity by what stands in the circuits' place, and the share of what is generated that is theirs."""
     folder = Path(settings.run or "")
-    config = load_config(folder)
+    config = _here(load_config(folder))
     run = restore(config, folder)
     reader = Reader(config, run)
-    trained = run.generator.latents().detach()
+    with torch.no_grad():
+        trained = run.generator.latents()
     random = torch.Generator().manual_seed(settings.seed)
     places = {
         "trained": [trained],
@@ -39,7 +40,7 @@ def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
     }
     share = circuit_share(run, trained)
     perplexity = {place: [reader.perplexity(numbers) for numbers in draws] for place, draws in places.items()}
-    found: dict[str, Any] = {"circuit_share_of_variance": share, "mean_absolute_feature": float(trained.abs().mean())}
+    found: dict[str, Any] = {"circuit_share": share, "mean_absolute_feature": float(trained.abs().mean())}
     found["perplexity"] = {place: {"mean": fmean(values), "draws": values} for place, values in perplexity.items()}
     return found, figure(perplexity)
 
@@ -55,12 +56,19 @@ def shuffled(features: Tensor, run: Restored, random: torch.Generator) -> Tensor
 
 
 def circuit_share(run: Restored, trained: Tensor) -> float:
-    """`|W(f) - W(0)|^2 / |W(f) - start|^2`: of what was generated, the share that is gone with uniform probabilities."""
+    """`|D|^2 / (|D|^2 + |W(0)|^2)`, with `D = W(f) - W(0)`: how much of what is generated is there by the circuits alone."""
     mapper = run.generator.mapper
     with torch.no_grad():
-        generated, uniform = mapper(trained), mapper(torch.zeros_like(trained))
-    whole = generated.square().sum()
-    return float((generated - uniform).square().sum() / whole) if whole else 0.0
+        uniform = mapper(torch.zeros_like(trained))
+        by_circuits = (mapper(trained) - uniform).square().sum()
+    whole = by_circuits + uniform.square().sum()
+    return float(by_circuits / whole) if whole else 0.0
+
+
+def _here(config: Config) -> Config:
+    """One process on the CPU, whatever the run was trained on."""
+    alone = {"strategy": "single", "devices": 1, "num_nodes": 1, "accelerator": "cpu"}
+    return config.model_copy(update={"trainer": config.trainer.model_copy(update=alone)})
 
 
 class Reader:

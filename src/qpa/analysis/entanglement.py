@@ -24,11 +24,11 @@ CURVES = {"circuit/meyer_wallach": "Meyer-Wallach", "circuit/half_chain_entropy"
 def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], Figure]:
     """Means over circuits, before and after training; by step what `metrics.csv` holds."""
     folder = Path(settings.run or "")
-    run = restore(load_config(folder), folder)
+    run = restore(load_config(folder), folder, exact=True)
     found: dict[str, Any] = {
         "before": _measured(run, run.initial_angles),
         "after": _measured(run, run.circuits.angles.detach()),
-        "over_training": curves(folder / "metrics.csv"),
+        "over_training": curves(folder),
     }
     return found, figure(found)
 
@@ -38,10 +38,10 @@ def _measured(run: Restored, angles: Tensor) -> dict[str, Any]:
     return {"meyer_wallach": float(meyer_wallach(states).mean()), "bond_entropies": bond_entropies(states).mean(0).tolist()}
 
 
-def curves(file: Path) -> dict[str, list[tuple[int, float]]]:
-    """By metric, `(step, value)` of every validation."""
-    rows = list(csv.DictReader(file.read_text().splitlines())) if file.is_file() else []
-    return {name: [(int(row["step"]), float(row[name])) for row in rows if row.get(name)] for name in CURVES}
+def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """By metric, `(step, value)` of every validation, those before a resume too."""
+    rows = [row for file in folder.glob("metrics*.csv") for row in csv.DictReader(file.read_text().splitlines())]
+    return {name: sorted({(int(row["step"]), float(row[name])) for row in rows if row.get(name)}) for name in CURVES}
 
 
 def figure(found: dict[str, Any]) -> Figure:

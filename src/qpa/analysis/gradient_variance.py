@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
@@ -18,9 +17,9 @@ from qpa import backends
 from qpa.circuits import statevector
 from qpa.circuits.ansatz import Ansatz
 from qpa.circuits.states import basis_bits
-from qpa.config import AnalysisConfig, CircuitConfig
+from qpa.config import AnalysisConfig, CircuitConfig, checked
 from qpa.errors import ConfigError
-from qpa.verbs import CONF
+from qpa.verbs import CONF, composed
 
 COSTS = {"global": "global cost: 1 - p(0...0)", "local": "local cost: mean probability of a 1", "feature": "what the mapper reads: S p - 1"}
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f7f7f")  # Okabe and Ito's
@@ -41,10 +40,7 @@ def shipped(name: str) -> Ansatz:
     names = sorted(file.stem for file in (CONF / "circuit").glob("[!_]*.yaml"))
     if name not in names:
         raise ConfigError("ansaetze", name, f"there is no such ansatz; there are {', '.join(names)}")
-    files = [OmegaConf.load(CONF / "circuit" / f"{file}.yaml") for file in ("_measured", name)]
-    merged: Any = OmegaConf.to_container(OmegaConf.merge(*files))
-    merged.pop("defaults")
-    return backends.ansatz(CircuitConfig(**merged))
+    return backends.ansatz(checked(CircuitConfig, composed("train", [f"circuit={name}"])["circuit"], within="circuit"))
 
 
 def _point(ansatz: Ansatz, qubits: int, blocks: int, settings: AnalysisConfig) -> dict[str, float]:

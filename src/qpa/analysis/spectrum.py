@@ -1,4 +1,7 @@
-"""Singular values of a run's weight updates `B A`, beside those of plain LoRA. Reads the exported adapters alone."""
+"""Singular values of a run's weight updates `alpha / r B A`, beside those of plain LoRA (of DoRA without its magnitudes).
+
+Reads the exported adapters alone.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +13,13 @@ from torch import Tensor
 
 from qpa.config import AnalysisConfig
 from qpa.errors import ConfigError
+from qpa.files import read_json
 
 
 def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
     """By run, the mean singular values of all modules' updates, and their effective rank `exp(entropy)` (Roy and Vetterli 2007)."""
     folders = [folder for folder in (settings.run, settings.baseline) if folder]
-    found = {Path(folder).name: summary(spectra(Path(folder))) for folder in folders}
+    found = {folder: summary(spectra(Path(folder))) for folder in folders}
     drawn = go.Figure()
     for name, numbers in found.items():
         values = numbers["singular_values"]
@@ -26,16 +30,17 @@ def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
 
 
 def spectra(folder: Path) -> dict[str, Tensor]:
-    """Of a run's exported adapter.
+    """Of a run's exported adapter, in the size that it is added in.
 
     Raises:
-        ConfigError: the folder has no LoRA or DoRA adapter.
+        ConfigError: the folder has no LoRA adapter, or one that changes nothing.
     """
     file = folder / "adapter" / "adapter_model.safetensors"
     found = spectra_of(load_file(file)) if file.is_file() else {}
-    if not found:
-        raise ConfigError("run", folder, "has no exported LoRA or DoRA adapter, whose updates are B A")
-    return found
+    if not any(values.any() for values in found.values()):
+        raise ConfigError("run", folder, "has no exported LoRA or DoRA adapter that changes something")
+    settings = read_json(file.parent / "adapter_config.json")
+    return {name: values * settings["lora_alpha"] / settings["r"] for name, values in found.items()}
 
 
 def spectra_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -50,8 +55,8 @@ def spectra_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def summary(modules: dict[str, Tensor]) -> dict[str, Any]:
-    """Over modules with the same rank: mean share of each singular value, mean norm, mean effective rank."""
-    values = torch.stack(list(modules.values()))
+    """Over modules: mean share of each singular value, mean norm, mean effective rank."""
+    values = torch.nn.utils.rnn.pad_sequence(list(modules.values()), batch_first=True)
     norms = values.norm(dim=1)
     values, norms = values[norms > 0], norms[norms > 0]
     shares = values / values.sum(1, keepdim=True)

@@ -11,6 +11,7 @@ import torch
 from pennylane.exceptions import DeviceError
 from torch import Tensor
 
+from qpa.circuits import statevector
 from qpa.circuits.ansatz import Ansatz
 from qpa.circuits.states import Simulator
 from qpa.errors import ConfigError
@@ -30,16 +31,22 @@ def simulator(ansatz: Ansatz, device: str) -> Simulator:
 
 
 def check(device: str) -> None:
-    """Whether there is such a device.
+    """Whether there is such a device, and one small circuit comes out right on it.
 
     Raises:
         ConfigError: none; the text lists those there are.
     """
+    trial = Ansatz(("RX", "RY", "RZ"))
+    angles = torch.tensor([[[0.3, 0.1], [0.7, 1.1], [0.2, 0.4]]])
     try:
-        pennylane.device(device, wires=1)
-    except (DeviceError, ImportError) as error:
+        right = torch.allclose(simulator(trial, device)(angles), statevector.probabilities(trial, angles), atol=1e-4)
+    except (DeviceError, ImportError, NotImplementedError, ValueError):
+        right = False
+    if not right:
         known = ", ".join(sorted(pennylane.plugin_devices))
-        raise ConfigError("circuit.device", device, f"PennyLane has no such device here; there are {known}") from error
+        raise ConfigError(
+            "circuit.device", device, f"PennyLane has no such device here, or it cannot run these circuits; there are {known}"
+        )
 
 
 @cache

@@ -9,24 +9,25 @@ reads as the number of a basis state.
 import time
 import warnings
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, TypeVar
 
 import numpy
 import torch
 from qiskit import QuantumCircuit
 from qiskit.circuit import ParameterVector
+from qiskit.exceptions import QiskitError
 from qiskit.quantum_info import Statevector
 from qiskit.transpiler import generate_preset_pass_manager
 from qiskit_aer import AerSimulator
 from qiskit_aer.noise import NoiseModel, depolarizing_error
 from qiskit_ibm_runtime import QiskitRuntimeService
 from qiskit_ibm_runtime.accounts import AccountNotFoundError, InvalidAccountError
-from qiskit_ibm_runtime.exceptions import IBMError
+from qiskit_ibm_runtime.api.exceptions import RequestsApiError
 from qiskit_ibm_runtime.executor_sampler import Sampler as SamplerV2  # the primitive that IBM's devices go on with
 from qiskit_ibm_runtime.fake_provider import FakeProviderForBackendV2
 from requests.exceptions import RequestException
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 from torch import Tensor
 
 from qpa.circuits.ansatz import Ansatz
@@ -35,9 +36,10 @@ from qpa.circuits.estimate import Device, drawn
 from qpa.errors import ConfigError
 
 T = TypeVar("T")
-LOST = (RequestException, ConnectionError, TimeoutError)  # what trying again can mend
+LOST = (RequestException, ConnectionError, TimeoutError)
 ATTEMPTS = 6  # waits of 1, 2, 4, ... seconds between them
 CALIBRATION_SHOTS = 8192
+MOST_EXECUTIONS = 10_000_000  # circuits times shots of one job, IBM's limit
 
 
 def parametrised(ansatz: Ansatz, layers: int, qubits: int) -> QuantumCircuit:
@@ -88,27 +90,30 @@ class Sampler:
         return find(self.name, self.noise)
 
     def __call__(self, angles: Tensor, *, training: bool) -> Tensor:
-        """Relative frequencies, `[N, 2**Q]`; one job."""
+        """Relative frequencies, `[N, 2**Q]`; one job, or as many as a device's limit asks for."""
         _, layers, qubits = angles.shape
         circuit = self._transpiled(layers, qubits)
         correct = self._correction(layers, qubits) if self.mitigated else None  # a job of its own, once
-        sampler = SamplerV2(mode=self.backend)
-        local = not hasattr(self.backend, "service") or self.backend.service is None
-        if local:
-            sampler.options.simulator.seed_simulator = drawn(self.seed, training=training)  # pyright: ignore[reportAttributeAccessIssue]
         rows = angles.detach().flatten(1).double().cpu().numpy()
+        most = max(1, MOST_EXECUTIONS // self.shots)
+        found = []
+        for first in range(0, len(rows), most):
+            measured = self._run(circuit, rows[first : first + most], seed=drawn(self.seed, training=training))
+            found.append(correct(measured) if correct else frequencies(measured.array, qubits))
+        return torch.from_numpy(numpy.concatenate(found)).to(angles)
+
+    def _run(self, circuit: QuantumCircuit, rows: numpy.ndarray, *, seed: int) -> Any:
+        """The bits that one job has measured. After a lost connection it is looked up by its number, not run again."""
+        service = getattr(self.backend, "service", None)  # of a real device
+        sampler = SamplerV2(mode=self.backend)
+        if service is None:
+            sampler.options.simulator.seed_simulator = seed  # pyright: ignore[reportAttributeAccessIssue]
         started = time.perf_counter()
         job = retried(lambda: sampler.run([(circuit, rows)], shots=self.shots))  # pyright: ignore[reportArgumentType]
-        measured = self._result(job, local=local)[0].data.meas
-        seconds = time.perf_counter() - started if local else float(job.metrics().get("usage", {}).get("quantum_seconds", 0))
-        self.usage.add(len(angles), self.shots, seconds)
-        found = correct(measured) if correct else frequencies(measured.array, qubits)
-        return torch.from_numpy(found).to(angles)
-
-    def _result(self, job: Any, *, local: bool) -> Any:
-        """A job's result; after a lost connection the job is looked up by its number, not run again."""
         number = job.job_id()
-        return retried(lambda: job.result() if local else self.backend.service.job(number).result())
+        result = retried(lambda: (service.job(number) if service else job).result())
+        self.usage.add(len(rows), self.shots, time.perf_counter() - started if service is None else _charged(service, number))
+        return result[0].data.meas  # pyright: ignore[reportAttributeAccessIssue]
 
     def _transpiled(self, layers: int, qubits: int) -> QuantumCircuit:
         if (layers, qubits) not in self._circuits:
@@ -143,10 +148,16 @@ class Sampler:
 
 def frequencies(bits: numpy.ndarray, qubits: int) -> numpy.ndarray:
     """Packed bit strings `[N, shots, bytes]`, most significant first, as relative frequencies `[N, 2**Q]`."""
-    circuits, shots, width = bits.shape
-    states = (bits.astype(numpy.int64) << (8 * numpy.arange(width)[::-1])).sum(-1)
-    counts = numpy.bincount((states + (numpy.arange(circuits) << qubits)[:, None]).ravel(), minlength=circuits << qubits)
-    return counts.reshape(circuits, -1) / shots
+    place = 256 ** numpy.arange(bits.shape[2])[::-1]
+    return numpy.stack([numpy.bincount(row @ place, minlength=2**qubits) for row in bits]) / bits.shape[1]
+
+
+def _charged(service: Any, number: str) -> float:
+    """Seconds that a real device counts for a job, 0 where it does not say: the samples are there and are not to be lost for it."""
+    try:
+        return float(retried(lambda: service.job(number).usage()) or 0)
+    except ConfigError:
+        return 0.0
 
 
 def retried(call: Callable[[], T]) -> T:
@@ -156,15 +167,22 @@ def retried(call: Callable[[], T]) -> T:
         ConfigError: it stayed lost, or the service refused; without its words, which may hold an account's name.
     """
     try:
-        return Retrying(
-            retry=retry_if_exception_type(LOST), stop=stop_after_attempt(ATTEMPTS), wait=wait_exponential_jitter(), reraise=True
-        )(call)
-    except (*LOST, IBMError) as error:
+        return Retrying(retry=retry_if_exception(_lost), stop=stop_after_attempt(ATTEMPTS), wait=wait_exponential_jitter(), reraise=True)(
+            call
+        )
+    except (*LOST, QiskitError) as error:
         raise ConfigError(
             "circuit.device", "...", f"the job did not come back ({type(error).__name__}); ckpt=last goes on from the last checkpoint"
         ) from None
 
 
+def _lost(error: BaseException) -> bool:
+    """Whether trying again can mend it: no connection, or the service's own fault or load."""
+    code = error.status_code if isinstance(error, RequestsApiError) else None
+    return isinstance(error, LOST) or code == -1 or code == 429 or (code is not None and code >= 500)
+
+
+@cache
 def find(device: str, noise: float | None) -> Any:
     """The device of a name.
 
@@ -193,14 +211,14 @@ def _real(device: str) -> Any:
     try:
         service = QiskitRuntimeService()
         there = [str(backend.name) for backend in service.backends()]
-    except (AccountNotFoundError, InvalidAccountError):
+    except (AccountNotFoundError, InvalidAccountError, ValueError):  # the last where the account's file is damaged
         raise ConfigError(
             "circuit.device",
             device,
             "is not aer or fake_NAME, and a real device needs a saved account, of which there is none that can be used; once, in Python: "
             "qiskit_ibm_runtime.QiskitRuntimeService.save_account(token=...)",
         ) from None
-    except (*LOST, IBMError) as error:
+    except (*LOST, QiskitError) as error:
         raise ConfigError("circuit.device", device, f"the saved account does not reach IBM's service ({type(error).__name__})") from None
     if device not in there:
         raise ConfigError("circuit.device", device, f"the saved account has no such device; it has {', '.join(sorted(there)) or 'none'}")

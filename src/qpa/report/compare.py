@@ -12,8 +12,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from qpa.config import GENERATED_ONLY
-from qpa.report.runs import CIRCUIT_ONLY, UNSHARED, Run
+from qpa.report.runs import UNSHARED, Run, without_effect
 
 CONFIDENCE = 0.95
 TOLD = (*UNSHARED, "generator.kind", "latents.kind", "peft._target_", "peft.r", "peft.use_dora", "peft.target_modules", "optimizer.lr")
@@ -178,7 +177,7 @@ def _grouped(settings: Iterable[Setting], by: Callable[[Run], str]) -> list[list
 def told(setting: Setting, keys: Iterable[str]) -> tuple[tuple[str, object], ...]:
     """These of the setting's keys that have an effect on it, with their values."""
     run = setting.first
-    unused = GENERATED_ONLY if run.generator == "none" else () if run.generator.endswith("circuit") else CIRCUIT_ONLY
+    unused = without_effect(run.generator)
     return tuple((key, run.config[key]) for key in keys if key in run.config and not {key, key.partition(".")[0]} & {*unused})
 
 

@@ -19,10 +19,9 @@ from qpa.record import JOB, RESULT
 
 UNSHARED = ("seed", *VOLATILE)  # keys in which the runs of one setting may differ
 RATE = ("generator.lr", "optimizer.lr")
-# Without effect where another thing stands in the circuit's place.
-CIRCUIT_ONLY = tuple(
-    f"circuit.{key}" for key in CircuitConfig.model_fields if key != "qubits"
-)  # without effect where another thing stands in the circuit's place
+# Without effect where another thing stands in the circuit's place; small networks and states take their size from the first three.
+SIZES = ("circuit.layers", "circuit.rotations", "circuit.final_rotations")
+CIRCUIT_ONLY = (*SIZES, *(f"circuit.{key}" for key in CircuitConfig.model_fields if f"circuit.{key}" not in (*SIZES, "circuit.qubits")))
 Latents = Literal["none", "circuit", "frozen_circuit", "table", "mlp", "mps", "zeros", "random"]
 
 
@@ -137,7 +136,7 @@ def _run(folder: Path, record: dict[str, Any]) -> Run:
     config, ours = record["run_info"]["train_config"], record["qpa"]
     kind = "none" if config["generator"]["kind"] == "none" else config["latents"]["kind"]
     flat = dict(_flat(config))
-    unused = GENERATED_ONLY if kind == "none" else () if kind.endswith("circuit") else CIRCUIT_ONLY
+    unused = without_effect(kind)
     task, task_name = _task(config, ours)
     return Run(
         folder=str(folder),
@@ -177,6 +176,13 @@ def _curve(folder: Path, steps: int) -> tuple[tuple[int, float], ...]:
     except (OSError, ValueError, KeyError, TypeError, csv.Error):
         return ()
     return tuple(point for point in points if math.isfinite(point[1]))
+
+
+def without_effect(kind: str) -> tuple[str, ...]:
+    """Keys and groups that change nothing in runs with this in the circuit's place."""
+    if kind == "none" or kind.endswith("circuit"):
+        return GENERATED_ONLY if kind == "none" else ()
+    return CIRCUIT_ONLY[len(SIZES) :] if kind in ("mlp", "mps") else CIRCUIT_ONLY
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
