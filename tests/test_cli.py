@@ -119,6 +119,7 @@ def test_command_line_of_the_mission_composes_for_gemma2_dora(tmp_path: Path, te
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_online_run_without_an_account_is_one_line_and_leaves_the_folder_empty(tmp_path: Path, text_file: Path) -> None:
     text = ["data=text", f"data.train_files=[{text_file}]", "data.context=32", f"cache_dir={tmp_path}/cache"]
     shape = ["model.weights=random", "model.num_layers=1", "model.architecture.vocab_size=300"]

@@ -245,6 +245,7 @@ def test_non_finite_loss_stops_before_harm_and_keeps_the_last_checkpoint(
     assert record.read(config.folder)["train_info"]["status"] == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "tolerance"),
     [

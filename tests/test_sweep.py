@@ -239,6 +239,7 @@ def offline(log: Path) -> dict[str, dict]:
     return found
 
 
+@pytest.mark.slow
 def test_wandb_has_every_job_of_a_sweep_and_a_table_of_them(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     finish(sweep("logger=wandb", "seed=1,2", "generator.lr=0.01,1e30", "trainer.max_steps=3"), tmp_path)
     jobs = [offline(log) for log in tmp_path.glob("outputs/tiny-*/wandb/offline-run-*/*.wandb")]
@@ -268,7 +269,7 @@ LAUNCHERS = {
 }
 
 
-@pytest.mark.parametrize("launcher", ["processes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ray", "submitit"))])
+@pytest.mark.parametrize("launcher", [pytest.param(name, marks=pytest.mark.slow) for name in ("processes", "ray", "submitit")])
 def test_launcher_runs_every_job_and_tells_which_failed(sweep: Callable[..., list[str]], tmp_path: Path, launcher: str) -> None:
     done = finish(sweep("circuit.qubits=6,99", "trainer.max_steps=2", "mapper.chunk_size=64", *LAUNCHERS[launcher]), tmp_path)
     assert done.returncode == 1

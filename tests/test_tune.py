@@ -18,6 +18,7 @@ def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "qpa.tune", *arguments], cwd=folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_search_names_the_trial_with_the_best_validation_and_goes_on(tmp_path: Path, text_file: Path) -> None:
     tiny = [*command_line(text_file, tmp_path), "logger=none"]
     for trials, more in ((2, 2), (3, 1)):

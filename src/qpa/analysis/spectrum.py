@@ -24,9 +24,9 @@ def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
     for name, numbers in found.items():
         values = numbers["singular_values"]
         drawn.add_scatter(x=list(range(1, len(values) + 1)), y=values, name=name, mode="lines+markers")
-    drawn.update_xaxes(title="number of the singular value")
-    drawn.update_yaxes(title="share of the Frobenius norm, mean over modules", type="log", exponentformat="power")
-    return found, drawn.update_layout(template="plotly_white", height=420, showlegend=True)
+    drawn.update_xaxes(title="number of the singular value", dtick=1)
+    drawn.update_yaxes(title="share of the norm, mean over modules", type="log", exponentformat="power", dtick=1)
+    return found, drawn.update_layout(template="plotly_white", height=420, showlegend=True, margin_t=30)
 
 
 def spectra(folder: Path) -> dict[str, Tensor]:
