@@ -101,7 +101,7 @@ def assert_planned_or_one_line(config: dict[str, Any], seen: dict[str, float]) -
         seen["slowest refusal"] = max(seen.get("slowest refusal", 0.0), time.process_time() - started)
     seen["slowest"] = max(seen.get("slowest", 0.0), time.process_time() - started)
     assert seen.get("slowest refusal", 0.0) < SECONDS
-    assert seen["slowest"] < 5 * SECONDS  # a right config of 576 layers, which has 4,032 modules to plan
+    assert seen["slowest"] < SECONDS
 
 
 @pytest.mark.parametrize("cases", [200, pytest.param(2500, marks=pytest.mark.slow)])

@@ -86,3 +86,8 @@ def test_impossible_pair_names_what_would_fit() -> None:
 def test_chunk_larger_than_everything_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"mapper.chunk_size=1001: .*at most 1000"):
         plan(tensors([(10, 100)]), circuits="shared", qubits=None, chunk_size=1001)
+
+
+def test_a_row_that_makes_too_many_pieces_is_refused_before_any_is_made() -> None:
+    with pytest.raises(ConfigError, match="chunks, at most"):
+        plan([AdapterTensor("vector", (2**60,), "m")], circuits="shared", qubits=None, chunk_size=None)

@@ -139,7 +139,6 @@ def plan(tensors: Sequence[AdapterTensor], *, circuits: str, qubits: int | None,
     modules = {t.module: None for t in tensors} if circuits == "per_module" else {None: None}
     groups = [[t for t in tensors if m is None or t.module == m] for m in modules]
     if qubits is None and chunk_size is None:
-        _check_count(sum(t.rows for t in tensors), chunk_size)
         return _in_rows(groups)
     largest = max(sum(t.size for t in group) for group in groups)
     if chunk_size is None:
@@ -177,6 +176,7 @@ def _in_rows(groups: list[list[AdapterTensor]]) -> Layout:
     """One chunk per row; rows longer than `LONGEST_ROW` in pieces as long as the commonest other row."""
     usual = Counter(t.row for group in groups for t in group if t.row <= LONGEST_ROW)
     piece = usual.most_common(1)[0][0] if usual else LONGEST_ROW
+    _check_count(sum(t.rows * math.ceil(t.row / _chunk_length(t, piece)) for group in groups for t in group), None)
     chunks = [chunk for circuit, group in enumerate(groups) for chunk in _row_chunks(circuit, group, piece)]
     qubits = _qubits(max(Counter(chunk.circuit for chunk in chunks).values()))
     order = list(dict.fromkeys(chunk.length for chunk in chunks))
