@@ -147,7 +147,7 @@ def test_a_job_that_failed_is_one_line_and_not_tried_again() -> None:
         raise RuntimeJobFailureError(f"token={TOKEN}")
 
     with pytest.raises(ConfigError, match="RuntimeJobFailureError") as raised:
-        qiskit_backend.retried(fail)
+        qiskit_backend.retried(fail, "ibm_x")
     assert len(calls) == 1
     assert TOKEN not in str(raised.value)
 
@@ -167,9 +167,9 @@ class Flaky:
 
 def test_a_lost_connection_is_tried_again_and_then_reported_without_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tenacity.nap.time.sleep", lambda _: None)
-    assert qiskit_backend.retried(Flaky(qiskit_backend.ATTEMPTS - 1)) == "answer"
-    with pytest.raises(ConfigError, match=r"RequestsApiError.*ckpt=last") as raised:
-        qiskit_backend.retried(Flaky(qiskit_backend.ATTEMPTS))
+    assert qiskit_backend.retried(Flaky(qiskit_backend.ATTEMPTS - 1), "ibm_x") == "answer"
+    with pytest.raises(ConfigError, match=r"circuit.device=ibm_x: .*RequestsApiError.*ckpt=last") as raised:
+        qiskit_backend.retried(Flaky(qiskit_backend.ATTEMPTS), "ibm_x")
     assert TOKEN not in str(raised.value)
 
 

@@ -104,10 +104,10 @@ def summarise(loggers: list[Logger], numbers: Mapping[str, float]) -> None:
 def draw(loggers: list[Logger], name: str, figure: Any, numbers: Mapping[str, float]) -> None:
     """Put a plotly figure and its numbers into W&B."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
+        if isinstance(logger, SparedWandbLogger):
             import wandb
 
-            logger.experiment.log({name: wandb.Plotly(figure)})
+            logger.attempt(lambda run=logger.experiment: run.log({name: wandb.Plotly(figure)}))
     summarise(loggers, numbers)
 
 

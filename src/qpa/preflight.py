@@ -75,11 +75,15 @@ def _check_method(config: Config) -> None:
             True,
             "prefixes are a key-value cache, which recomputing drops; set it to false, or use another peft",
         )
-    if config.trainer.processes > 1 and config.generator.kind == "qpa" and config.circuit.samples:
+    if config.trainer.processes > 1 and _runs_circuits(config) and config.circuit.samples:
         problem = "every process would sample circuits of its own, and train another adapter; leave trainer=ddp, or shots, out"
         raise ConfigError("trainer.strategy", config.trainer.strategy, problem)
     if config.peft.get("use_dora") and HEAD in str(config.peft.get("target_modules")):
         print(f"qpa: DoRA on {HEAD} multiplies out the whole head at every step: slow, and large in memory", file=sys.stderr)
+
+
+def _runs_circuits(config: Config) -> bool:
+    return config.generator.kind == "qpa" and config.latents.kind in ("circuit", "frozen_circuit")
 
 
 def known_tensors(config: Config) -> list[AdapterTensor] | None:
@@ -115,7 +119,7 @@ def check_layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout | N
         return None
     layout = make_layout(config, tensors)
     check_memory(config, circuits=layout.circuits, qubits=layout.qubits)
-    if config.latents.kind in ("circuit", "frozen_circuit"):
+    if _runs_circuits(config):
         backends.check(config.circuit, qubits=layout.qubits)
     return layout
 

@@ -9,7 +9,6 @@ import importlib.util
 import json
 import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from qpa.config import Config, ModelConfig
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
 
-PAUSES = (1, 4)  # seconds between tries of a download
+TRIES = 3  # of a download, a few seconds apart
 HUB_FILES = ["*.json", "*.safetensors", "*.model"]
 
 
@@ -97,19 +96,26 @@ def config_folder(model: ModelConfig) -> Path | None:
 
 def _from_hub(model: ModelConfig, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+
+    def fetch() -> Path:
+        return Path(snapshot_download(model.hub or "", allow_patterns=files))  # what is there already is not fetched again
+
+    retry, stop = retry_if_exception(_worth_asking_again), stop_after_attempt(TRIES)
+    try:
+        return Retrying(retry=retry, stop=stop, wait=wait_exponential_jitter(), reraise=True)(fetch)
+    except Exception as error:  # the hub's client raises many kinds: network, gated, missing; all have the same way out
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        way_out = "give model.path=DIR with a saved copy, or model.weights=random"
+        raise ConfigError("model.hub", model.hub, f"cannot be fetched ({reason}); {way_out}") from error
+
+
+def _worth_asking_again(error: BaseException) -> bool:
+    """Not where nobody is to be asked, nor after a clear no."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
-    for pause in (*PAUSES, None):
-        try:
-            return Path(snapshot_download(model.hub or "", allow_patterns=files))  # what is there already is not fetched again
-        except Exception as error:  # the hub's client raises many kinds: network, gated, missing; all have the same way out
-            answer = getattr(getattr(error, "response", None), "status_code", 500)
-            if pause is None or HF_HUB_OFFLINE or answer < 500:  # the last try, nobody to ask, or a clear no
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-                way_out = "give model.path=DIR with a saved copy, or model.weights=random"
-                raise ConfigError("model.hub", model.hub, f"cannot be fetched ({reason}); {way_out}") from error
-            time.sleep(pause)
-    raise AssertionError("the last try returns or raises")
+    answer = getattr(getattr(error, "response", None), "status_code", 500)
+    return not HF_HUB_OFFLINE and answer >= 500
 
 
 def _from_package(config: Config) -> Path:

@@ -7,7 +7,7 @@ SECONDS_PER_SHOT = 300e-6  # a superconducting device's usual delay between shot
 
 @dataclass
 class Usage:
-    """What was run so far; `seconds` as the device counts them, of the wall where it does not."""
+    """What was run so far; `seconds` of a real device as it counts them, of a local one by the clock, 0 for drawn samples."""
 
     jobs: int = 0
     circuits: int = 0

@@ -6,6 +6,7 @@ read by qiskit-ibm-runtime from its own file and never passes through here. Our 
 reads as the number of a basis state.
 """
 
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -33,6 +34,7 @@ from torch import Tensor
 from qpa.circuits.ansatz import Ansatz
 from qpa.circuits.cost import Usage
 from qpa.circuits.estimate import Device, drawn
+from qpa.circuits.qasm import GATES
 from qpa.errors import ConfigError
 
 T = TypeVar("T")
@@ -46,11 +48,10 @@ def parametrised(ansatz: Ansatz, layers: int, qubits: int) -> QuantumCircuit:
     """The circuit with `A Q` parameters in the order of angles `[A, Q]`, without measurements."""
     angles = ParameterVector("angle", layers * qubits)
     circuit = QuantumCircuit(qubits)
-    names = {"CNOT": "cx"}
     for gate, wires, layer in ansatz.operations(layers, qubits):
         ours = [qubits - 1 - wire for wire in wires]
         turned = [] if layer is None else [angles[layer * qubits + wires[0]]]
-        getattr(circuit, names.get(gate, gate.lower()))(*turned, *ours)
+        getattr(circuit, GATES[gate])(*turned, *ours)
     return circuit
 
 
@@ -109,11 +110,19 @@ class Sampler:
         if service is None:
             sampler.options.simulator.seed_simulator = seed  # pyright: ignore[reportAttributeAccessIssue]
         started = time.perf_counter()
-        job = retried(lambda: sampler.run([(circuit, rows)], shots=self.shots))  # pyright: ignore[reportArgumentType]
+        job = retried(lambda: sampler.run([(circuit, rows)], shots=self.shots), self.name)  # pyright: ignore[reportArgumentType]
         number = job.job_id()
-        result = retried(lambda: (service.job(number) if service else job).result())
-        self.usage.add(len(rows), self.shots, time.perf_counter() - started if service is None else _charged(service, number))
+        result = retried(lambda: (service.job(number) if service else job).result(), self.name)
+        self.usage.add(len(rows), self.shots, time.perf_counter() - started if service is None else self._charged(service, number))
         return result[0].data.meas  # pyright: ignore[reportAttributeAccessIssue]
+
+    def _charged(self, service: Any, number: str) -> float:
+        """Seconds that a real device counts for a job; 0, and a line, where its service does not tell: the samples are there."""
+        try:
+            return float(retried(lambda: service.job(number).usage(), self.name) or 0)
+        except ConfigError:
+            print(f"qpa: {self.name} does not say what job {number} cost; it is not in the record's seconds", file=sys.stderr)
+            return 0.0
 
     def _transpiled(self, layers: int, qubits: int) -> QuantumCircuit:
         if (layers, qubits) not in self._circuits:
@@ -152,28 +161,18 @@ def frequencies(bits: numpy.ndarray, qubits: int) -> numpy.ndarray:
     return numpy.stack([numpy.bincount(row @ place, minlength=2**qubits) for row in bits]) / bits.shape[1]
 
 
-def _charged(service: Any, number: str) -> float:
-    """Seconds that a real device counts for a job, 0 where it does not say: the samples are there and are not to be lost for it."""
-    try:
-        return float(retried(lambda: service.job(number).usage()) or 0)
-    except ConfigError:
-        return 0.0
-
-
-def retried(call: Callable[[], T]) -> T:
-    """What a call returns, after some more tries where the connection was lost.
+def retried(call: Callable[[], T], device: str) -> T:
+    """What a call returns, after some more tries where the connection to a device was lost.
 
     Raises:
         ConfigError: it stayed lost, or the service refused; without its words, which may hold an account's name.
     """
+    again = Retrying(retry=retry_if_exception(_lost), stop=stop_after_attempt(ATTEMPTS), wait=wait_exponential_jitter(), reraise=True)
     try:
-        return Retrying(retry=retry_if_exception(_lost), stop=stop_after_attempt(ATTEMPTS), wait=wait_exponential_jitter(), reraise=True)(
-            call
-        )
+        return again(call)
     except (*LOST, QiskitError) as error:
-        raise ConfigError(
-            "circuit.device", "...", f"the job did not come back ({type(error).__name__}); ckpt=last goes on from the last checkpoint"
-        ) from None
+        problem = f"a job did not come back ({type(error).__name__}); ckpt=last goes on from the last checkpoint"
+        raise ConfigError("circuit.device", device, problem) from None
 
 
 def _lost(error: BaseException) -> bool:
