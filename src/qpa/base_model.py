@@ -2,10 +2,11 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from qpa.config import ModelConfig
 from qpa.errors import ConfigError
@@ -34,19 +35,32 @@ def load(model: ModelConfig, folder: Path | None, *, dtype: torch.dtype, meta: b
 
 def _load(model: ModelConfig, folder: Path | None, dtype: torch.dtype, meta: bool) -> PreTrainedModel:
     settings = _architecture(model, folder)
-    kwargs = {"dtype": dtype} | ({"attn_implementation": model.attention} if model.attention else {})
+    kwargs: dict[str, Any] = {"dtype": dtype} | ({"attn_implementation": model.attention} if model.attention else {})
     with torch.device("meta" if meta else "cpu"):
         if folder is None or meta:
             loaded = AutoModelForCausalLM.from_config(settings, **kwargs)
         else:
-            loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, **kwargs)
+            rounded = {"quantization_config": _nf4(dtype), "device_map": {"": "cpu"}} if model.quantization else {}
+            loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, **kwargs, **rounded)
+    for layer in loaded.modules() if model.quantization else ():
+        vars(layer)["support_avx512bf16_for_cpu"] = False  # else evaluating on a CPU rearranges the weights, and DoRA misreads them
     return loaded.requires_grad_(False)
+
+
+def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """QLoRA's 4-bit NormalFloat (Dettmers et al. 2023), its scales quantised as well; all linear layers but the head."""
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
 
 
 def sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
     """A copy with modules of its own, which an adapter may be put on, and the same frozen weights in the same memory."""
-    weights = {id(weight): torch.nn.Parameter(weight.data, requires_grad=False) for weight in model.parameters()}
+    weights = {id(weight): _again(weight) for weight in model.parameters()}
     return copy.deepcopy(model, weights)  # pyright: ignore[reportArgumentType]
+
+
+def _again(weight: torch.nn.Parameter) -> torch.nn.Parameter:
+    """Quantised weights, which nothing trains, are shared themselves: their scales are kept beside their numbers."""
+    return torch.nn.Parameter(weight.data, requires_grad=False) if weight.is_floating_point() else weight
 
 
 def on_gpu(accelerator: str) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qpa import record
 from qpa.config import Config
+from qpa.earlier import completed
 from qpa.errors import ConfigError
 from qpa.record import Record
 
@@ -39,7 +40,7 @@ def _check_same(config: Config, folder: Path, theirs: Record) -> None:
     digests = {split: found for split, found in config.digests().items() if split != "forgetting"}
     if any(theirs["qpa"]["texts"].get(split) != found for split, found in digests.items()):
         raise ConfigError("baseline", folder, "was trained or tested on other text; give a run on the same")
-    mine, other = _conditions(config.model_dump(by_alias=True)), _conditions(theirs["run_info"]["train_config"])
+    mine, other = _conditions(config.model_dump(by_alias=True)), _conditions(completed(theirs["run_info"]["train_config"]))
     for key, value in mine.items():
         if value != other.get(key):
             raise ConfigError("baseline", folder, f"is a run with {key}={other.get(key)}, this one has {value}; give a run with the same")

@@ -68,6 +68,7 @@ class ModelConfig(Section):
     num_layers: int | None = Field(ge=1)
     attention: str | None
     gradient_checkpointing: bool
+    quantization: Literal["nf4"] | None
     architecture: dict[str, Any] | None
 
 

@@ -62,7 +62,8 @@ def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
 
 
 def export_merged(config: Config, adapter: Path, target: Path) -> None:
-    """Fold a saved adapter into the base model and save the whole, with its tokenizer."""
+    """Fold a saved adapter into the base model, as it was before it was quantised, and save the whole, with its tokenizer."""
+    config = config.model_copy(update={"model": config.model.model_copy(update={"quantization": None})})
     base_folder = source.folder(config)
     from qpa import peft_model
     from qpa.assembly import load_base

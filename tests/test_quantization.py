@@ -1,0 +1,77 @@
+"""`model.quantization=nf4`: a frozen base of 4 bits a weight, on the CPU here."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from bitsandbytes.nn import Linear4bit
+
+from qpa import base_model, export, peft_model, preflight, record, run
+from qpa.assembly import assemble, load_base
+from qpa.config import Config
+from qpa.errors import ConfigError
+
+MakeConfig = Callable[..., Config]
+IDS = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
+WIDEST_GAP = (1 - 0.6961928) / 2  # half of it, between the last two of NF4's 16 values (Dettmers et al. 2023, appendix E)
+
+
+@pytest.fixture
+def saved(make_config: MakeConfig, saved_base: Callable[[str], Path]) -> Callable[..., Config]:
+    """The tiny model's config, read from a folder."""
+    folder = saved_base("smollm2")
+    return lambda *overrides: make_config(f"model.path={folder}", "model.weights=published", *overrides)
+
+
+def test_every_linear_weight_takes_four_bits_and_lies_within_nf4s_rounding(saved: Callable[..., Config]) -> None:
+    config = saved("model.quantization=nf4")
+    folder = Path(config.model.path or "")
+    exact = base_model.load(saved().model, folder, dtype=torch.float32)
+    rounded = load_base(config, folder)
+    packed = {name: module for name, module in rounded.named_modules() if isinstance(module, Linear4bit)}
+    assert len(packed) == 14, "7 linear modules in each of 2 layers, and not the head"
+    for name, module in packed.items():
+        weight = exact.get_submodule(name).weight
+        found = peft_model.dequantize_module_weight(module).float()
+        blocks = weight.numel() // 64 if weight.numel() % 64 == 0 else 1
+        largest = weight.reshape(blocks, -1).abs().amax(1, keepdim=True)
+        assert module.weight.nbytes * 2 == weight.numel()
+        assert ((found - weight).reshape(blocks, -1).abs() <= 1.05 * WIDEST_GAP * largest).all(), name
+        assert not torch.equal(found, weight)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_adapted_model_starts_as_the_quantised_base_in_training_and_after_evaluating(method: str, saved: Callable[..., Config]) -> None:
+    config = saved("model.quantization=nf4", f"peft={method}")
+    folder = Path(config.model.path or "")
+    base, adapted = load_base(config, folder), assemble(config, folder)
+    adapted.adaptation.write()
+    with torch.no_grad():
+        expected = base(input_ids=IDS).logits
+        adapted.model.eval()
+        first = adapted.model(input_ids=IDS).logits
+        adapted.model.train()
+        second = adapted.model(input_ids=IDS).logits
+    torch.testing.assert_close(first, expected, atol=2e-2, rtol=0)
+    torch.testing.assert_close(second, expected, atol=2e-2, rtol=0)
+
+
+def test_run_on_a_quantised_base_learns_and_is_merged_into_the_whole_weights(saved: Callable[..., Config]) -> None:
+    config = saved("model.quantization=nf4", "trainer.max_steps=8", "trainer.val_every=8")
+    folder = run.run(config)
+    found = record.read(folder)["qpa"]
+    assert found["test"]["perplexity"] < found["test"]["base_perplexity"]
+    export.export_merged(config, folder / "adapter", folder / "merged")
+    merged = base_model.load(saved(f"model.path={folder / 'merged'}").model, folder / "merged", dtype=torch.float32)
+    assert not any(isinstance(module, Linear4bit) for module in merged.modules())
+
+
+def test_what_cannot_be_quantised_is_one_line(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"model\.quantization=nf4: .*leave it out with model\.weights=random"):
+        preflight.check(make_config("model.quantization=nf4"))
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else there(name))
+    with pytest.raises(ConfigError, match=r"pip install 'qpa\[nf4\]'"):
+        preflight.check(make_config("model.quantization=nf4", "model.weights=published"))
