@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from qpa.config import ModelConfig
 from qpa.errors import ConfigError
 from qpa.modules import depth_key
 from qpa.source import architecture
+
+NF4_BLOCK = 64  # weights that share a scale
 
 
 def load(model: ModelConfig, folder: Path | None, *, dtype: torch.dtype, meta: bool = False) -> PreTrainedModel:
@@ -50,6 +53,18 @@ def _load(model: ModelConfig, folder: Path | None, dtype: torch.dtype, meta: boo
 def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
     """QLoRA's 4-bit NormalFloat (Dettmers et al. 2023), its scales quantised as well; all linear layers but the head."""
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+
+
+def check_quantised_on_cpu(model: PreTrainedModel) -> None:
+    """Refuse widths that bitsandbytes (0.50) reads wrongly on CPUs: it takes a block of weights to lie within one row.
+
+    Raises:
+        ConfigError: such a module, with the way out.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and hasattr(module, "quant_state") and module.in_features % NF4_BLOCK:
+            problem = f"{name} has {module.in_features} columns, no multiple of {NF4_BLOCK}, which bitsandbytes needs on a CPU; use a GPU"
+            raise ConfigError("model.quantization", "nf4", f"{problem}, or leave it out")
 
 
 def sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
