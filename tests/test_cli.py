@@ -51,6 +51,8 @@ def command(*arguments: str, module: str | None = None, **environment: str) -> s
         (["+trainer.max_epochs=2"], 1, ["trainer", "max_epochs cannot be set"]),
         (["+trainer.limit_val_batches=0"], 1, ["trainer", "limit_val_batches=0"]),
         (["run_dir=conf"], 1, ["run_dir=conf", "neither empty nor a run's folder"]),
+        (["run_dir=/sys/qpa"], 1, ["run_dir=/sys/qpa", "cannot be written"]),
+        (["cache_dir=/sys/qpa", "model.weights=random"], 1, ["cache_dir=/sys/qpa", "cannot be written", "choose another"]),
         (["peft=prompt", "peft.num_virtual_tokens=abc"], 1, ["peft.num_virtual_tokens=abc", "at least 1"]),
         (["peft=prefix", "model.gradient_checkpointing=true"], 1, ["model.gradient_checkpointing=True", "prefixes"]),
         (["latents=mps", "latents.bond_dimension=0"], 1, ["latents.bond_dimension=0", "greater than or equal to 1"]),

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import command_line
@@ -117,6 +118,20 @@ def test_lost_process_ends_the_run_with_one_line_and_a_good_checkpoint(text_file
     assert "SIGTERM: stopped after step" in stderr
 
 
+@pytest.mark.slow
+def test_killed_parent_leaves_no_process_behind_and_a_good_checkpoint(text_file: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    running = begin(text_file, folder, "trainer.max_steps=100000", "trainer.checkpoint_every=1000")
+    children = [child(running.pid, rank=rank) for rank in (0, 1)]
+    running.kill()
+    ends = time.monotonic() + 60
+    while any(map(alive, children)) and time.monotonic() < ends:
+        time.sleep(0.1)
+    running.communicate()
+    assert not any(map(alive, children))
+    assert checkpoints.read(folder / "checkpoints" / "last.ckpt")["global_step"] > 5
+
+
 def begin(text_file: Path, folder: Path, *overrides: str) -> subprocess.Popen:
     """Two processes that have trained for some steps."""
     (folder / "metrics.csv").unlink(missing_ok=True)
@@ -126,6 +141,10 @@ def begin(text_file: Path, folder: Path, *overrides: str) -> subprocess.Popen:
     while running.poll() is None and time.monotonic() < ends and not ((folder / "metrics.csv").exists() and len(losses(folder)) > 5):
         time.sleep(0.05)
     return running
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
 def child(parent: int, *, rank: int) -> int:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from qpa.errors import UserError
 
 GRACE = 15  # seconds that the others have to end by themselves when one has ended badly
 PATIENCE = 0.1  # seconds between two looks
+PARENT = "QPA_PARENT"  # in the environment: the process that has started this one
 LOST = 3  # exit code of a process that ends because another one has
 
 
@@ -29,6 +31,18 @@ def started() -> bool:
 def rank() -> int:
     """Which of them it is, 0 where it is alone: the one that writes files and speaks."""
     return int(os.environ["RANK"]) if started() else 0
+
+
+def end_with_parent() -> None:
+    """From now on end as on SIGTERM, with a checkpoint, once the process that `start` ran in is gone: nobody else would end this one."""
+
+    def watch(parent: int) -> None:
+        while os.getppid() == parent:
+            time.sleep(PATIENCE)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if parent := os.environ.get(PARENT):
+        threading.Thread(target=watch, args=(int(parent),), daemon=True).start()
 
 
 def start(processes: int) -> None:
@@ -58,7 +72,7 @@ def _start_all(processes: int, errors: list[Path]) -> list[subprocess.Popen[byte
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "qpa"}
-    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), PARENT: str(os.getpid())}
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
     command = [sys.executable, *sys.orig_argv[1:]]
     running = []

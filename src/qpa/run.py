@@ -21,6 +21,7 @@ def train(config: Config) -> None:
     if config.trainer.strategy == "ddp" and not launch.started():
         _start_processes(config)
         return
+    launch.end_with_parent()
     if launch.rank() > 0:
         if not record.finished(folder, config) or config.force:
             _take_part(config, folder, {"qpa": {}})

@@ -21,10 +21,19 @@ HUB_FILES = ["*.json", "*.safetensors", "*.model"]
 
 
 def cache_folder(config: Config) -> Path:
-    """The folder of converted models and tokenised text: `cache_dir`, or the user's own cache."""
+    """The folder of converted models and tokenised text: `cache_dir`, or the user's own cache.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
     from platformdirs import user_cache_path
 
-    return Path(config.cache_dir) if config.cache_dir else user_cache_path("qpa")
+    folder = Path(config.cache_dir) if config.cache_dir else user_cache_path("qpa")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("cache_dir", folder, f"cannot be written ({error.strerror}); choose another") from error
+    return folder
 
 
 def architecture(model: ModelConfig) -> dict[str, Any] | None:
