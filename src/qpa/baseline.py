@@ -53,9 +53,14 @@ def compare(config: Config, result: Record) -> None:
     theirs = record.read(Path(config.baseline))
     for split in ("test", "val"):
         ours, other = result["qpa"][split], theirs["qpa"][split]
-        gain = math.log(other["base_perplexity"] / other["perplexity"])
-        ours["gain_kept"] = math.log(ours["base_perplexity"] / ours["perplexity"]) / gain if gain > 0 else None
+        ours["gain_kept"] = gain_kept(*((found["base_perplexity"], found["perplexity"]) for found in (ours, other)))
     result["qpa"]["baseline"] = {"name": theirs["run_info"]["experiment_name"], "fingerprint": theirs["qpa"]["fingerprint"]}
+
+
+def gain_kept(ours: tuple[float, float], theirs: tuple[float, float]) -> float | None:
+    """Of two pairs of base and adapted perplexity, our gain as a share of theirs; None where theirs is none."""
+    mine, other = (math.log(base / adapted) for base, adapted in (ours, theirs))
+    return mine / other if other > 0 else None
 
 
 def _conditions(config: Record) -> dict[str, object]:

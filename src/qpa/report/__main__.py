@@ -48,7 +48,7 @@ def as_json(found: Found, comparisons: list[Comparison]) -> dict[str, Any]:
                 "name": c.name,
                 "settings": [_setting(s) for s in c.settings],
                 "baseline": c.baseline and c.baseline.first.setting,
-                "against_baseline": [_difference(d) for d in c.against_baseline],
+                "against_baseline": [_difference(d) | {"gain_kept": d.gain_kept and asdict(d.gain_kept)} for d in c.against_baseline],
                 "against_controls": [_difference(d) for d in c.against_controls],
                 "front": [s.first.setting for s in c.front],
                 "verdict": sentences(c),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from qpa.baseline import gain_kept
 from qpa.report.runs import UNSHARED, Run, without_effect
 
 CONFIDENCE = 0.95
@@ -57,6 +58,14 @@ class Difference:
     against: Setting
     difference: Estimate
     p: float | None
+
+    @property
+    def gain_kept(self) -> Estimate | None:
+        """The share that is kept of the other's gain over the base model (NLL, by seed); None where it has gained nothing."""
+        theirs = {run.seed: (run.base_perplexity, run.perplexity) for run in self.against.runs}
+        ours = {run.seed: (run.base_perplexity, run.perplexity) for run in self.setting.runs if run.seed in theirs}
+        shares = [gain_kept(pair, theirs[seed]) for seed, pair in ours.items()]
+        return None if None in shares else estimate([share for share in shares if share is not None])
 
     @property
     def significant(self) -> bool:

@@ -92,7 +92,14 @@ def _listed(names: list[str]) -> str:
 def _against_baseline(difference: Difference, comparison: Comparison) -> str:
     share = difference.setting.first.trainable / difference.against.first.trainable
     name = label(difference.setting, comparison)
-    return f"At {share:.2%} of its numbers, {name}: perplexity {_estimate(difference.setting)}, {_signed(difference)}."
+    return f"At {share:.2%} of its numbers, {name}: perplexity {_estimate(difference.setting)}, {_signed(difference)}{_gain(difference)}."
+
+
+def _gain(difference: Difference) -> str:
+    kept = difference.gain_kept
+    if kept is None:
+        return ""
+    return f"; {kept.mean:.1%}" + (f" ± {100 * kept.half_width:.2g}" if kept.half_width is not None else "") + " of its gain is kept"
 
 
 def _signed(difference: Difference) -> str:
