@@ -245,6 +245,6 @@ def test_folder_without_runs_and_wrong_arguments_are_one_line(tmp_path: Path) ->
 
 def test_committed_report_is_what_the_committed_records_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    found = find(Path("docs/results/runs"))
+    found = find(Path("docs/results"))
     told = json.loads(json.dumps(as_json(found, compare(found.finished))))
     assert told == json.loads(Path("docs/results/report.json").read_text())
