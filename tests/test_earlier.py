@@ -1,18 +1,20 @@
 """Runs that were recorded before a key existed."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import ROOT
 from omegaconf import DictConfig, OmegaConf
 
-from qpa import record
-from qpa.config import parse
+from qpa import evaluate, record, run
+from qpa.config import Config, parse
 from qpa.earlier import ADDED, completed
 from qpa.errors import ConfigError
 
-ROOT = Path(__file__).parents[1]
+RECORDS = sorted((ROOT / "docs" / "results").rglob("result.json"))
 
 
 def without(plain: dict, path: str) -> dict:
@@ -22,12 +24,13 @@ def without(plain: dict, path: str) -> dict:
 
 
 @pytest.mark.parametrize("path", sorted(ADDED))
-def test_config_without_a_later_key_is_that_of_todays_default(path: str, compose_config: Callable[..., DictConfig]) -> None:
+def test_key_that_a_config_lacks_is_as_it_was_before_there_was_one(path: str, compose_config: Callable[..., DictConfig]) -> None:
     plain = OmegaConf.to_container(compose_config(), resolve=True)
-    earlier = without(plain, path)
-    assert parse(completed(earlier)) == parse(plain)
+    whole = parse(completed(without(plain, path))).model_dump(by_alias=True)
+    group, _, key = path.rpartition(".")
+    assert (whole[group] if group else whole)[key] == ADDED[path]
     with pytest.raises(ConfigError, match=path):
-        parse(earlier)
+        parse(without(plain, path))
 
 
 def test_config_that_lacks_any_other_key_is_refused(compose_config: Callable[..., DictConfig]) -> None:
@@ -36,10 +39,20 @@ def test_config_that_lacks_any_other_key_is_refused(compose_config: Callable[...
         parse(completed(without(plain, "trainer.max_steps")))
 
 
-def test_configs_of_all_committed_runs_can_be_read(tmp_path: Path) -> None:
-    records = sorted((ROOT / "docs" / "results").rglob("result.json"))
-    assert records
-    for path in records:
-        plain = record.read(path.parent)["run_info"]["train_config"]
-        (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
-        assert record.load_config(tmp_path).seed == plain["seed"]
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
+def test_committed_run_has_the_same_fingerprint_today(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(path.read_text())
+    monkeypatch.setattr(Config, "digests", lambda _: found["qpa"]["texts"])
+    assert parse(completed(found["run_info"]["train_config"])).fingerprint() == found["qpa"]["fingerprint"]
+
+
+def test_run_of_before_can_be_evaluated(compose_config: Callable[..., DictConfig], capsys: pytest.CaptureFixture) -> None:
+    config = parse(compose_config("trainer.max_steps=2"))
+    run.train(config)
+    file = config.folder / record.CONFIG
+    plain = yaml.safe_load(file.read_text())
+    for path in ADDED:
+        plain = without(plain, path)
+    file.write_text(yaml.safe_dump(plain))
+    evaluate.main([f"run={config.folder}"])
+    assert "perplexity" in capsys.readouterr().out

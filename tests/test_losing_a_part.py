@@ -14,7 +14,7 @@ import psutil
 import pytest
 from conftest import command_line
 
-from qpa import record, run
+from qpa import record, run, source
 from qpa.config import Config
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +90,19 @@ class Broken(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def test_ctrl_c_while_the_hub_is_asked_ends_it(monkeypatch: pytest.MonkeyPatch, make_config: MakeConfig) -> None:
+    calls = []
+
+    def fetch(*_: object, **__: object) -> None:
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    with pytest.raises(KeyboardInterrupt):
+        source.folder(make_config("model.weights=published", model="gpt2"))
+    assert len(calls) == 1
 
 
 def test_hub_that_breaks_off_is_asked_again_and_then_one_line(tmp_path: Path) -> None:

@@ -218,6 +218,27 @@ def test_run_without_a_step_of_its_own_or_a_curve_is_still_a_run(tmp_path: Path)
     assert len(comparison.settings) == 2
 
 
+def test_gain_kept_is_the_share_of_the_baselines_nll_gain_by_seed(tmp_path: Path) -> None:
+    base = json.loads(TEMPLATE)["qpa"]["test"]["base_perplexity"]
+    seeds(tmp_path, [base / 2.0, base / 3.0], kind="none")
+    seeds(tmp_path, [base / 1.5, base / 2.5, base / 1.1])  # the third has no baseline of its seed
+    (comparison,) = compare(find(tmp_path).finished)
+    (difference,) = comparison.against_baseline
+    shares = [math.log(1.5) / math.log(2), math.log(2.5) / math.log(3)]
+    assert difference.gain_kept is not None
+    assert difference.gain_kept.mean == pytest.approx(sum(shares) / 2)
+    assert any(f"{sum(shares) / 2:.1%}" in sentence and "of its gain is kept" in sentence for sentence in sentences(comparison))
+
+
+def test_nothing_is_said_of_the_gain_of_a_baseline_that_gained_none(tmp_path: Path) -> None:
+    base = json.loads(TEMPLATE)["qpa"]["test"]["base_perplexity"]
+    seeds(tmp_path, [base / 2.0, base * 1.1], kind="none")
+    seeds(tmp_path, [base / 1.5, base / 2.5])
+    (comparison,) = compare(find(tmp_path).finished)
+    assert comparison.against_baseline[0].gain_kept is None
+    assert not any("gain" in sentence for sentence in sentences(comparison))
+
+
 def test_report_names_what_failed_and_what_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     seeds(tmp_path / "runs", [20.0, 21.0])
     write_run(tmp_path / "runs", seed=3, perplexity=1.0, status="failed", error="circuit.qubits=99: too many")

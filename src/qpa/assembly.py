@@ -65,17 +65,10 @@ def planned_adapter(config: Config, folder: Path | None) -> tuple[list[AdapterTe
 
 
 def load_base(config: Config, folder: Path | None) -> PreTrainedModel:
-    """The frozen model; random weights are drawn from the seed.
-
-    Raises:
-        ConfigError: it cannot be built, or not be quantised on a CPU.
-    """
+    """The frozen model; random weights are drawn from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        base = base_model.load(config.model, folder, dtype=base_model.frozen_dtype(config.trainer.accelerator))
-    if config.model.quantization and not base_model.on_gpu(config.trainer.accelerator):
-        base_model.check_quantised_on_cpu(base)
-    return base
+        return base_model.load(config.model, folder, dtype=base_model.frozen_dtype(config.trainer.accelerator))
 
 
 def _shared_base(config: Config, folder: Path | None) -> PreTrainedModel:

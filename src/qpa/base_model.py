@@ -6,15 +6,13 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from qpa import quantization
 from qpa.config import ModelConfig
 from qpa.errors import ConfigError
 from qpa.modules import depth_key
 from qpa.source import architecture
-
-NF4_BLOCK = 64  # weights that share a scale
 
 
 def load(model: ModelConfig, folder: Path | None, *, dtype: torch.dtype, meta: bool = False) -> PreTrainedModel:
@@ -27,7 +25,7 @@ def load(model: ModelConfig, folder: Path | None, *, dtype: torch.dtype, meta: b
         meta: build it on the meta device instead: shapes without weights.
 
     Raises:
-        ConfigError: transformers cannot build it; its own words are in the text.
+        ConfigError: transformers cannot build it, its own words are in the text; or its widths cannot be quantised.
     """
     try:
         return _load(model, folder, dtype, meta)
@@ -41,41 +39,19 @@ def _load(model: ModelConfig, folder: Path | None, dtype: torch.dtype, meta: boo
     kwargs: dict[str, Any] = {"dtype": dtype} | ({"attn_implementation": model.attention} if model.attention else {})
     with torch.device("meta" if meta else "cpu"):
         if folder is None or meta:
-            loaded = AutoModelForCausalLM.from_config(settings, **kwargs)
-        else:
-            rounded = {"quantization_config": _nf4(dtype), "device_map": {"": "cpu"}} if model.quantization else {}
-            loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, **kwargs, **rounded)
-    for layer in loaded.modules() if model.quantization else ():
-        vars(layer)["support_avx512bf16_for_cpu"] = False  # else evaluating on a CPU rearranges the weights, and DoRA misreads them
+            return AutoModelForCausalLM.from_config(settings, **kwargs).requires_grad_(False)
+    if model.quantization:
+        kwargs |= quantization.settings(dtype)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, **kwargs)
+    if model.quantization:
+        quantization.make_safe(loaded)
     return loaded.requires_grad_(False)
-
-
-def _nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
-    """QLoRA's 4-bit NormalFloat (Dettmers et al. 2023), its scales quantised as well; all linear layers but the head."""
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-
-
-def check_quantised_on_cpu(model: PreTrainedModel) -> None:
-    """Refuse widths that bitsandbytes (0.50) reads wrongly on CPUs: it takes a block of weights to lie within one row.
-
-    Raises:
-        ConfigError: such a module, with the way out.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and hasattr(module, "quant_state") and module.in_features % NF4_BLOCK:
-            problem = f"{name} has {module.in_features} columns, no multiple of {NF4_BLOCK}, which bitsandbytes needs on a CPU; use a GPU"
-            raise ConfigError("model.quantization", "nf4", f"{problem}, or leave it out")
 
 
 def sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
     """A copy with modules of its own, which an adapter may be put on, and the same frozen weights in the same memory."""
-    weights = {id(weight): _again(weight) for weight in model.parameters()}
+    weights = {id(weight): quantization.shared(weight) for weight in model.parameters()}
     return copy.deepcopy(model, weights)  # pyright: ignore[reportArgumentType]
-
-
-def _again(weight: torch.nn.Parameter) -> torch.nn.Parameter:
-    """Quantised weights, which nothing trains, are shared themselves: their scales are kept beside their numbers."""
-    return torch.nn.Parameter(weight.data, requires_grad=False) if weight.is_floating_point() else weight
 
 
 def on_gpu(accelerator: str) -> bool:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from qpa.earlier import ADDED
 from qpa.errors import ConfigError
 
 OURS = {"max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
@@ -301,6 +302,11 @@ class Config(Section):
         kept = self.model_dump(by_alias=True, exclude={*VOLATILE, *unused})
         for key in (*SHOWN, *PLACES):
             kept["trainer"].pop(key)
+        for path, value in ADDED.items():  # what was run before a key existed is the same with it
+            group, _, key = path.rpartition(".")
+            section = kept.get(group, {}) if group else kept
+            if section.get(key, ...) == value:
+                section.pop(key)
         kept["trainer"]["devices"] = self.trainer.processes  # wherever they are: each reads windows of its own
         kept["text"] = [digest for files in self.digests().values() for digest in files]
         return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]

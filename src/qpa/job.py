@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning import Callback, Trainer
 
-from qpa import base_model, baseline, checkpoints, launch, loggers, peft_model, record, source
+from qpa import base_model, baseline, checkpoints, launch, loggers, peft_model, quantization, record, source
 from qpa.adaptation import DirectAdaptation, GeneratedAdaptation
 from qpa.assembly import Assembly, assemble, load_base, planned_adapter
 from qpa.callbacks import EntanglementLog, StepClock, progress
@@ -123,7 +123,7 @@ def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], fold
         if not trainer.is_global_zero:
             return
         peft_model.save_adapter(assembly.model, folder / "adapter", base_name=source.published_name(config.model))
-        total = sum(p.numel() for p in assembly.model.parameters())
+        total = quantization.count(assembly.model)
         counts = assembly.parameters.record()
         record.fill(result, config, folder, parameters=counts, measured=measured, seconds=clock.seconds, total_params=total)
         result["qpa"]["bytes_per_step"] = module.exchange.sent / len(clock.seconds) if clock.seconds else None

@@ -18,6 +18,7 @@ from qpa.modules import HEAD, depth_key, linear_modules, lora_tensors, position_
 
 REAL_STATES = 56  # float32, that `circuits.statevector` takes with all it needs, however many blocks (measured, 18 to 23 qubits)
 UNILORA_KEYS = {"_target_", "task_type", "target_modules", "r", "theta_d_length"}  # one vector, whatever it is spread over
+PLAIN_WEIGHTS_ONLY = {"peft.UniLoraConfig", "peft.TinyLoraConfig", "peft.LoKrConfig"}  # quantised ones they misread, or cannot shape
 COMPLEX_STATES = 2  # that torchquantum keeps for every qubit of every block: one per gate
 
 
@@ -75,6 +76,9 @@ def _check_method(config: Config) -> None:
             True,
             "prefixes are a key-value cache, which recomputing drops; set it to false, or use another peft",
         )
+    if config.model.quantization and method in PLAIN_WEIGHTS_ONLY:
+        problem = f"{str(method).removeprefix('peft.')} reads the base's numbers themselves; choose another peft, or leave it out"
+        raise ConfigError("model.quantization", config.model.quantization, problem)
     if config.trainer.processes > 1 and _runs_circuits(config) and config.circuit.samples:
         problem = "every process would sample circuits of its own, and train another adapter; leave trainer=ddp, or shots, out"
         raise ConfigError("trainer.strategy", config.trainer.strategy, problem)

@@ -50,6 +50,7 @@ def _start_processes(config: Config) -> None:
     if config.trainer.num_nodes > 1:
         raise ConfigError("trainer.num_nodes", config.trainer.num_nodes, "start it on every machine with torchrun (docs/scaling.md)")
     preflight.check(config)
+    source.cache_folder(config)
     text.read(config.data)
     launch.start(config.trainer.devices)
 
@@ -63,6 +64,7 @@ def _take_part(config: Config, folder: Path, unwritten: record.Record | None) ->
     """Prepare and train; of several processes only the first, which has no `unwritten` record, touches the folder."""
     checkpoints = _checkpoints(folder, config)
     preflight.check(config)
+    source.cache_folder(config)
     texts = text.read(config.data)
     base_folder = source.folder(config)
     encoder = tokenizer.load(base_folder)

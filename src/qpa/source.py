@@ -7,6 +7,7 @@ transformers unless a conversion is due.
 import hashlib
 import importlib.util
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -33,6 +34,8 @@ def cache_folder(config: Config) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError("cache_dir", folder, f"cannot be written ({error.strerror}); choose another") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError("cache_dir", folder, "cannot be written (permission denied); choose another")
     return folder
 
 
@@ -129,11 +132,11 @@ def _from_hub(model: ModelConfig, files: list[str]) -> Path:
 
 
 def _worth_asking_again(error: BaseException) -> bool:
-    """Not where nobody is to be asked, nor after a clear no."""
+    """Not on Ctrl-C, nor where nobody is to be asked, nor after a clear no."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     answer = getattr(getattr(error, "response", None), "status_code", 500)
-    return not HF_HUB_OFFLINE and answer >= 500
+    return isinstance(error, Exception) and not HF_HUB_OFFLINE and answer >= 500
 
 
 def _from_package(config: Config) -> Path:

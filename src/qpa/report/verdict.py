@@ -99,7 +99,7 @@ def _gain(difference: Difference) -> str:
     kept = difference.gain_kept
     if kept is None:
         return ""
-    return f"; {kept.mean:.1%}" + (f" ± {100 * kept.half_width:.2g}" if kept.half_width is not None else "") + " of its gain is kept"
+    return f"; {kept.mean:.1%}" + (f" ± {100 * kept.half_width:.2g} points" if kept.half_width is not None else "") + " of its gain is kept"
 
 
 def _signed(difference: Difference) -> str:
