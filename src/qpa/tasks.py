@@ -41,7 +41,8 @@ def evaluate(model: AdaptedModel, encoder: TextEncoder, tasks: list[str], *, bat
         try:
             found = harness(model=wrapped, tasks=list(tasks), task_manager=manager, log_samples=False, bootstrap_iters=0)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError("tasks", ",".join(tasks), " ".join(str(error).split())) from error
+            unreached = "; without the hub only tasks on files of your own run" if isinstance(error, OSError) else ""
+            raise ConfigError("tasks", ",".join(tasks), " ".join(str(error).split()) + unreached) from error
         return {task: _numbers(metrics) for task, metrics in found["results"].items()}
 
     adapted = measured()
