@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from qpa.circuits.states import basis_bits
-from qpa.layout import Chunk, Layout
+from qpa.layout import Layout
 
 ACTIVATIONS = {"tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "none": nn.Identity}
 REGISTERS = ("kind", "layer", "row", "segment")  # what a basis state's number says of its chunk
@@ -167,22 +167,22 @@ class TiedMapper(nn.Module):
 
 def _banks(layout: Layout, width: int) -> tuple[list[tuple[int, int]], list[int]]:
     """For every chunk, which row of which bank it takes, and how many rows its tensor has."""
-    families: dict[tuple[str, int], list[Chunk]] = {}
-    for chunk in layout.chunks:
-        families.setdefault((chunk.kind, chunk.length), []).append(chunk)
-    taken: dict[Chunk, tuple[int, int]] = {}
-    rows_of_tensor: dict[Chunk, int] = {}
-    for number, family in enumerate(families.values()):
+    families: dict[tuple[str, int], list[int]] = {}
+    for i, chunk in enumerate(layout.chunks):
+        families.setdefault((chunk.kind, chunk.length), []).append(i)
+    taken, rows_of_tensor = [(0, 0)] * len(layout.chunks), [0] * len(layout.chunks)
+    for number, members in enumerate(families.values()):
+        family = [layout.chunks[i] for i in members]
         rows = _ranks(chunk.row for chunk in family)
         places = _ranks((chunk.layer, chunk.segment) for chunk in family)
         bank = min(width, len(rows) * len(places))
         groups = min(len(rows), max(math.isqrt(bank), math.ceil(bank / len(places))))
-        for chunk in family:
+        for i, chunk in zip(members, family, strict=True):
             group = rows[chunk.row] * groups // len(rows)
             first, end = bank * group // groups, bank * (group + 1) // groups
-            taken[chunk] = number, first + places[chunk.layer, chunk.segment] * (end - first) // len(places)
-            rows_of_tensor[chunk] = len(rows)
-    return [taken[chunk] for chunk in layout.chunks], [rows_of_tensor[chunk] for chunk in layout.chunks]
+            taken[i] = number, first + places[chunk.layer, chunk.segment] * (end - first) // len(places)
+            rows_of_tensor[i] = len(rows)
+    return taken, rows_of_tensor
 
 
 def _ranks(values: Iterable[Any]) -> dict[Any, int]:

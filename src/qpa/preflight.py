@@ -18,7 +18,9 @@ from qpa.modules import HEAD, depth_key, linear_modules, lora_tensors, position_
 
 REAL_STATES = 56  # float32, that `circuits.statevector` takes with all it needs, however many blocks (measured, 18 to 23 qubits)
 UNILORA_KEYS = {"_target_", "task_type", "target_modules", "r", "theta_d_length"}  # one vector, whatever it is spread over
+UNILORA_LENGTH = 256  # peft's default
 PLAIN_WEIGHTS_ONLY = {"peft.UniLoraConfig", "peft.TinyLoraConfig", "peft.LoKrConfig"}  # quantised ones they misread, or cannot shape
+MOST_LAYERS = 1_000  # the deepest transformer published (DeepNet, arXiv 2203.00555)
 COMPLEX_STATES = 2  # that torchquantum keeps for every qubit of every block: one per gate
 
 
@@ -46,6 +48,10 @@ def _check_size(config: Config, architecture: dict[str, Any]) -> None:
     layers, positions = (architecture.get(key) for key in (depth_key(architecture), position_key(architecture)))
     if config.model.num_layers and layers and config.model.num_layers > layers:
         raise ConfigError("model.num_layers", config.model.num_layers, f"this model has {layers} layers; at most {layers}")
+    depth = config.model.num_layers or layers
+    if depth and depth > MOST_LAYERS:
+        key = f"model.architecture.{depth_key(architecture)}"
+        raise ConfigError(key, depth, f"at most {MOST_LAYERS:,}; or give a smaller model.num_layers")
     prompt = config.peft.get("num_virtual_tokens", 0)
     if positions and config.data.context + prompt > positions:
         beside = f", peft.num_virtual_tokens={prompt} of them taken" if prompt else ""
@@ -106,7 +112,7 @@ def known_tensors(config: Config) -> list[AdapterTensor] | None:
         return None
     chosen = select(modules, config.peft["target_modules"])
     if set(config.peft) <= UNILORA_KEYS and config.peft["_target_"] == "peft.UniLoraConfig":
-        length = config.peft["theta_d_length"]
+        length = config.peft.get("theta_d_length", UNILORA_LENGTH)
         if not isinstance(length, int) or length < 1:
             raise ConfigError("peft.theta_d_length", length, "should be an integer of at least 1")
         return [AdapterTensor("unilora_theta_d", (length,), "unilora_theta_d")]

@@ -14,7 +14,7 @@ import torch
 
 from qpa.config import Config, RowsMapperConfig
 from qpa.errors import ConfigError
-from qpa.layout import LONGEST_ROW, AdapterTensor, Layout
+from qpa.layout import LONGEST_ROW, MOST_CHUNKS, AdapterTensor, Layout
 from qpa.parameters import Parameters, count
 from qpa.preflight import make_layout
 from qpa.recipe import make_generator
@@ -68,7 +68,9 @@ def _candidates(config: Config, tensors: list[AdapterTensor]) -> Iterator[Config
     """In the order of preference: whole rows before parts of them, circuits per module before one for all."""
     row = Counter(t.row for t in tensors if t.row <= LONGEST_ROW).most_common(1)
     fixed = config.circuit.qubits or config.mapper.chunk_size or not row
-    parts = [config.mapper.chunk_size] if fixed else [None, *(-(-row[0][0] // part) for part in PARTS[1:])]
+    smaller = [] if fixed else [-(-row[0][0] // part) for part in PARTS[1:]]
+    plain = sum(t.size for t in tensors)
+    parts = [config.mapper.chunk_size, *(size for size in smaller if plain <= size * MOST_CHUNKS)]
     circuits = ["per_module", "shared"] if config.generator.circuits == "per_module" else ["shared"]
     for chunk_size, kind in product(dict.fromkeys(parts), circuits):
         mapper = config.mapper.model_copy(update={"chunk_size": chunk_size})

