@@ -23,6 +23,7 @@ TINY = {
     "gemma3_270m": LLAMA | {"query_pre_attn_scalar": 8},
 }
 FITTING = {"peft=fourierft": ["peft.n_frequency=50"], "peft=vblora": ["peft.vector_length=8", "peft.num_vectors=16"]}  # tiny widths
+FITTING |= {f"experiment=all_linear/{name}_5": FITTING[f"peft={name}"] for name in ("fourierft", "vblora")}
 
 
 def command_line(text_file: Path, folder: Path) -> list[str]:

@@ -58,6 +58,7 @@ def test_baseline_of_another_experiment_is_refused(trained: Callable, tmp_path: 
     other.write_text(text_file.read_text()[:9000])
     trained("plain", "generator=none")
     for overrides, problem in (
+        (["trainer=ddp", "trainer.devices=2"], "trainer.devices=1, this one has 2"),
         ([f"data.train_files=[{other}]"], "other text"),
         (["data.context=16"], "data.context=32, this one has 16"),
         (["trainer.max_steps=11"], "trainer.max_steps=12, this one has 11"),

@@ -51,7 +51,9 @@ def command(*arguments: str, module: str | None = None, **environment: str) -> s
         (["data.train_files=[README.md]"], 1, ["data.train_files=['README.md']", "data=text"]),
         (["trainer.devices=2"], 1, ["devices=2", "a run trains on one device", "hydra/launcher=processes"]),
         (["+trainer.max_epochs=2"], 1, ["trainer", "max_epochs cannot be set"]),
-        (["+trainer.limit_val_batches=0"], 1, ["trainer", "limit_val_batches=0"]),
+        (["+trainer.limit_val_batches=0"], 1, ["trainer", "limit_val_batches", "max_held_out_windows"]),
+        (["generator.start=null"], 1, ["generator", "start=null", "'peft' or 'paper'"]),
+        (["generator.circuits=null"], 1, ["generator", "circuits=null", "'per_module' or 'shared'"]),
         (["run_dir=conf"], 1, ["run_dir=conf", "neither empty nor a run's folder"]),
         (["run_dir=/sys/qpa"], 1, ["run_dir=/sys/qpa", "cannot be written"]),
         (["cache_dir=/sys/qpa", "model.weights=random"], 1, ["cache_dir=/sys/qpa", "cannot be written", "choose another"]),
@@ -92,6 +94,8 @@ def test_full_error_shows_the_traceback_when_asked_for() -> None:
 def test_verbs_name_their_usage_and_refuse_what_is_no_run(module: str, tmp_path: Path) -> None:
     usage = command(module=module)
     assert (usage.returncode, "usage:" in usage.stderr, usage.stderr.count("\n")) == (2, True, 1)
+    bare = command(f"run={tmp_path}", {"qpa.evaluate": "tasks", "qpa.export": "merged"}[module], module=module)
+    assert (bare.returncode, "usage:" in bare.stderr) == (2, True)
     wrong = command(f"run={tmp_path}", module=module)
     assert (wrong.returncode, "no run folder" in wrong.stderr, wrong.stderr.count("\n")) == (1, True, 1)
 

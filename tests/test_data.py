@@ -20,6 +20,14 @@ SPLITS = ("train", "val", "test")
 PROSE = "Zwölf Boxkämpfer jagen Viktor\nquer über den großen Sylter Deich. " * 9
 
 
+@pytest.mark.parametrize("content", ['{"bos_token": "<b', "[]", '{"bos_token": {"no": "content"}}', "[" * 10**5])
+def test_damaged_settings_of_a_tokenizer_are_one_line(tmp_path: Path, content: str) -> None:
+    byte_encoder().tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"model.path=.*damaged"):
+        tokenizer.load(tmp_path)
+
+
 @pytest.fixture
 def packed(make_config: MakeConfig, tmp_path: Path) -> dict:
     return windows(make_config(), Texts(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)

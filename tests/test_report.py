@@ -174,6 +174,18 @@ def test_labels_are_short_and_no_two_alike(tmp_path: Path) -> None:
     }
 
 
+def test_tokens_of_all_processes_count_and_what_is_only_shown_does_not(tmp_path: Path) -> None:
+    paths = [write_run(tmp_path, seed=seed, perplexity=20.0, trainable=40 + seed) for seed in (1, 2, 3)]
+    for path, key, value in ((paths[1], "checkpoint_every", 50), (paths[2], "devices", 2)):
+        record = json.loads((path / "result.json").read_text())
+        record["run_info"]["train_config"]["trainer"][key] = value
+        record["run_info"]["train_config"]["optimizer"]["lr"] = 0.5
+        (path / "result.json").write_text(json.dumps(record))
+    one, shown, two = sorted(find(tmp_path).finished, key=lambda run: run.seed)
+    assert (one.task == shown.task, one.tuned == shown.tuned, one.learning_rate == shown.learning_rate) == (True, True, False)
+    assert (one.task == two.task, shown.learning_rate) == (False, 0.5)
+
+
 def test_other_texts_are_other_tasks(tmp_path: Path) -> None:
     seeds(tmp_path, [20.0, 21.0], kind="none")
     seeds(tmp_path, [10.0, 11.0], text="another", train_files=["another.txt"])

@@ -13,11 +13,13 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM
 
-from qpa import evaluate, export, peft_model, record, run
+from qpa import evaluate, export, job, peft_model, record, run
 from qpa.adaptation import GeneratedAdaptation
 from qpa.assembly import load_base
 from qpa.config import Config
+from qpa.data import windows
 from qpa.errors import ConfigError, NonFiniteLossError, UsageError
+from qpa.text import Texts
 from qpa.tokenizer import TextEncoder, byte_encoder
 from qpa.verbs import named_run
 
@@ -165,6 +167,46 @@ def test_checkpoint_of_another_config_is_refused_and_stays(make_config: MakeConf
     with pytest.raises(ConfigError, match=r"ckpt=|trainer.max_steps=3"):
         run.train(make_config("ckpt=last", *overrides))
     assert (config.folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_run_goes_on_with_its_own_text_and_seed_alone(make_config: MakeConfig, tmp_path: Path, text_file: Path) -> None:
+    here, plain = f"run_dir={tmp_path}/run", "generator=none"  # whose checkpoint would fit any text and seed
+    train(make_config(here, plain))
+    kept = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
+    other = tmp_path / "other.txt"
+    other.write_text(text_file.read_text()[::-1])
+    for change, named in ((f"data.train_files=[{other}]", "data"), ("seed=5", "seed"), ("peft.lora_alpha=3", "peft")):
+        with pytest.raises(ConfigError, match=rf"ckpt=.*of a run with another {named};"):
+            run.train(make_config(here, plain, "ckpt=auto", change))
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == kept
+    _, longer = train(make_config(here, plain, "ckpt=auto", "trainer.max_steps=5", "generator.lr=1e-3"))
+    assert longer["qpa"]["resumed_from_step"] == 4
+
+
+def test_best_step_of_a_replaced_run_is_not_taken_for_the_new_ones(make_config: MakeConfig, tmp_path: Path) -> None:
+    good, bad = f"run_dir={tmp_path}/good", f"run_dir={tmp_path}/bad"
+    fixed = ["trainer.max_steps=3", "trainer.val_every=3"]
+    train(make_config(good, *fixed))
+    train(make_config(bad, "seed=2", *fixed))  # whose best.ckpt lies in the way
+    train(make_config(bad, "force=true", f"ckpt={tmp_path}/good/checkpoints/last.ckpt", "generator.lr=1e-9", *fixed))
+    ours, theirs = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("bad", "good"))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_too_few_windows_for_the_processes_are_found_before_training(make_config: MakeConfig, tmp_path: Path) -> None:
+    config = make_config()
+    several = config.model_copy(update={"trainer": config.trainer.model_copy(update={"devices": 2})})
+    texts = {split: "text " * 40 for split in ("train", "val", "test")} | {"forgetting": "x" * 31}
+    found = windows(config, Texts(**texts), byte_encoder(), tmp_path)
+    with pytest.raises(ConfigError, match=r"devices=2: .*only 1 windows"):
+        job.prepare(several, None, found, [])
+
+
+def test_names_are_shown_as_they_are(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    train(make_config(f"run_dir='{tmp_path}/a[1]'", "name='[/b]'"))
+    shown = capsys.readouterr().out
+    assert "[/b]" in shown
+    assert f"{tmp_path}/a[1]" in shown
 
 
 def test_damaged_checkpoint_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:

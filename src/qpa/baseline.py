@@ -66,6 +66,7 @@ def gain_kept(ours: tuple[float, float], theirs: tuple[float, float]) -> float |
 def _conditions(config: Record) -> dict[str, object]:
     """What must be equal for gains to be compared: model, text and its windows, steps; by config key."""
     trainer = {key: config["trainer"][key] for key in ("max_steps", "accumulate_grad_batches")}
+    trainer["devices"] = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
     data = {key: value for key, value in config["data"].items() if key not in (*PATHS, *CACHES)}
     groups = {"model": config["model"], "data": data, "trainer": trainer}
     return {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}

@@ -14,10 +14,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from qpa.earlier import ADDED
 from qpa.errors import ConfigError
 
-OURS = {"max_epochs", "min_epochs", "val_check_interval", "inference_mode", "logger", "callbacks"}
+OURS = {
+    *("max_epochs", "min_epochs", "max_time", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps", "inference_mode"),
+    *("fast_dev_run", "overfit_batches", "limit_train_batches", "limit_val_batches", "limit_test_batches", "use_distributed_sampler"),
+    *("logger", "callbacks", "plugins", "enable_model_summary", "default_root_dir", "reload_dataloaders_every_n_epochs"),
+}
 VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger", "baseline")  # keys that change no result
 SHOWN = ("log_every_n_steps", "enable_progress_bar", "checkpoint_every")  # of `trainer`, likewise
 PLACES = ("strategy", "num_nodes")
+ANSATZ = ("rotations", "entangler", "gate", "final_rotations", "qubits", "layers")  # of `circuit`: which states there are
 GENERATED_ONLY = ("latents", "circuit", "mapper")  # groups without effect where the adapter itself is trained
 
 # What a config may have Hydra make, by group: a config can come from elsewhere, with a run's folder, and must not run other code.
@@ -80,6 +85,14 @@ class GeneratorConfig(Section):
     circuits: Literal["per_module", "shared"] | None
     start: Literal["peft", "paper"] | None
     lr: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _refuse_half_a_generator(self) -> "GeneratorConfig":
+        if self.kind == "qpa" and self.circuits is None:
+            raise ValueError("circuits=null: should be 'per_module' or 'shared'")
+        if self.kind == "qpa" and self.start is None:
+            raise ValueError("start=null: should be 'peft' or 'paper'")
+        return self
 
 
 class CircuitConfig(Section):
@@ -216,12 +229,10 @@ class TrainerConfig(OpenSection):
     @model_validator(mode="after")
     def _refuse_what_the_run_sets(self) -> "TrainerConfig":
         if ours := OURS.intersection(self.arguments()):
-            raise ValueError(f"{', '.join(sorted(ours))} cannot be set: a run counts steps")
+            raise ValueError(f"{', '.join(sorted(ours))} cannot be set: a run counts steps, and reads data.max_held_out_windows")
         if self.strategy == "single" and self.processes != 1:
             problem = f"devices={self.devices}: a run trains on one device; on several: trainer=ddp trainer.devices={self.devices}"
             raise ValueError(f"{problem}; several runs at once: -m hydra/launcher=processes")
-        if self.arguments().get("limit_val_batches") == 0:
-            raise ValueError("limit_val_batches=0 leaves nothing to choose the best step by; at least 1")
         return self
 
     @property
@@ -309,13 +320,35 @@ class Config(Section):
                 section.pop(key)
         kept["trainer"]["devices"] = self.trainer.processes  # wherever they are: each reads windows of its own
         kept["text"] = [digest for files in self.digests().values() for digest in files]
-        return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+        return _hash(kept)
+
+    def lineage(self) -> dict[str, str]:
+        """By part, a hash of what a run and one that goes on from its checkpoint share: not steps, rates, or what runs the circuits."""
+        kept = self.model_dump(by_alias=True)
+        parts = {key: kept[key] for key in ("peft", "seed")}
+        parts["model"] = [
+            Path(self.model.path or "").name,
+            *(kept["model"][key] for key in ("hub", "weights", "num_layers", "architecture")),
+        ]
+        parts["data"] = [
+            self.digests(),
+            *(kept["data"][key] for key in ("source", "hub", "hub_config", "val_fraction", "protocol", "context")),
+        ]
+        if self.generator.kind == "qpa":
+            parts |= {key: kept[key] for key in ("latents", "mapper")}
+            parts["circuit"] = [kept["circuit"][key] for key in ANSATZ]
+        parts["generator"] = [kept["generator"][key] for key in ("kind", "circuits", "start")]
+        return {key: _hash(value) for key, value in parts.items()}
 
     def digests(self) -> dict[str, list[str | None]]:
         """SHA-256 of every text file by split; None of one that is not there."""
         data = self.data
         files = {"train": data.train_files, "val": data.val_files, "test": data.test_files, "forgetting": data.forgetting_files}
         return {split: [_digest(Path(file)) for file in given] for split, given in files.items()}
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _digest(file: Path) -> str | None:

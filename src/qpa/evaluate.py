@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from qpa import cli, preflight, source, text, tokenizer
@@ -36,7 +37,7 @@ def show_perplexity(config: Config, folder: Path) -> None:
     preflight.check(config)
     found = evaluate(config, folder / "adapter")
     write_json(folder / "evaluation.json", {"data": config.data.model_dump(), **found})
-    table = Table("", "base model", "adapted", "tokens", title=str(folder), title_justify="left")
+    table = Table("", "base model", "adapted", "tokens", title=escape(str(folder)), title_justify="left")
     for split, numbers in found.items():
         tokens = f"{numbers['tokens']:,}" if "tokens" in numbers else "padding too"
         table.add_row(f"{split} perplexity", f"{numbers['base_perplexity']:.3f}", f"{numbers['perplexity']:.3f}", tokens)
@@ -65,7 +66,7 @@ def show_tasks(config: Config, folder: Path, names: list[str]) -> None:
     model = peft_model.load_adapter(assembly.load_base(config, base_folder), folder / "adapter")
     found = tasks.evaluate(model, encoder, names, batch_size=config.data.batch_size)
     write_json(folder / "tasks.json", found)
-    table = Table("task", "metric", "base model", "adapted", title=str(folder), title_justify="left")
+    table = Table("task", "metric", "base model", "adapted", title=escape(str(folder)), title_justify="left")
     for task, metrics in found["adapted"].items():
         for metric, value in metrics.items():
             table.add_row(task, metric, f"{found['base'][task][metric]:.4g}", f"{value:.4g}")

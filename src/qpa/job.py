@@ -27,6 +27,7 @@ from qpa.latents import Circuits
 from qpa.loaders import held_out_loader, train_loader
 from qpa.preflight import check_layout, known_tensors
 from qpa.quiet import quiet
+from qpa.recipe import check_numbers
 from qpa.signals import Signals
 from qpa.strategy import GradientsOnly
 from qpa.training import HELD_OUT, FineTuning, Measured
@@ -58,8 +59,9 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
     quiet()
     loggers.check(config)
     make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
-    if known_tensors(config) is None:  # else preflight has done it; what cannot work is refused before any weight is loaded
-        check_layout(config, planned_adapter(config, base_folder)[0])
+    layout = check_layout(config, known_tensors(config) or planned_adapter(config, base_folder)[0])
+    if layout is not None:  # what cannot work is refused before any weight is loaded
+        check_numbers(config, layout)
     assembly = assemble(config, base_folder)
     counts = assembly.parameters
     if counts.ratio > 1:
@@ -72,6 +74,9 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
     except (RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError("peft", config.peft["_target_"], f"the adapted model does not run: {reason}") from error
+    for split in HELD_OUT:
+        if split in windows:
+            held_out_loader(config, windows[split])  # refuses fewer windows than processes
     module.configure_optimizers()
     if config.trainer.compile:
         torch.compiler.reset()  # what an earlier job of a sweep has compiled counts against the limit
@@ -93,7 +98,11 @@ def _newest_good(config: Config, candidates: Sequence[Path]) -> tuple[Path, dict
 
 
 def _fit_checkpoint(config: Config, assembly: Assembly, path: Path, content: dict[str, Any]) -> int:
-    """The step of a checkpoint whose weights fit this config."""
+    """The step of a checkpoint of a run as this one, but for steps and rates."""
+    mine, theirs = config.lineage(), content.get("lineage")
+    if theirs is not None and theirs != mine:  # older ones do not say
+        other = ", ".join(key for key in mine if not isinstance(theirs, dict) or theirs.get(key) != mine[key])
+        raise ConfigError("ckpt", path, f"is of a run with another {other}; leave ckpt out to start anew")
     try:
         assembly.adaptation.load_state_dict(content["state_dict"])
         step = int(content["global_step"])

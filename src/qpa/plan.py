@@ -21,6 +21,7 @@ from qpa.config import Config, PlanConfig, checked, parse
 from qpa.errors import ConfigError
 from qpa.layout import AdapterTensor, Layout
 from qpa.parameters import Parameters, direct
+from qpa.recipe import counted
 from qpa.verbs import composed
 
 WEIGHT_BYTES = 4  # generated and exported weights are fp32
@@ -125,11 +126,7 @@ def make_plan(config: Config, tensors: list[AdapterTensor], adapter_bytes: int, 
     """
     plain = sum(t.size for t in tensors)
     layout = preflight.check_layout(config, tensors)
-    try:
-        parameters = direct(plain) if layout is None else sizing.counted(config, layout)
-    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
-        problem = "this, mapper or latents have more numbers than can be counted; lower the largest"
-        raise ConfigError("circuit.layers", config.circuit.layers, problem) from error
+    parameters = direct(plain) if layout is None else counted(config, layout)
     run = _circuits_per_step(config, layout) if layout else 0
     return Plan(
         modules=len({t.module for t in tensors}),

@@ -1,14 +1,19 @@
 """From config to generator: latents, mapper, start."""
 
+import psutil
 import torch
 from torch import Tensor, nn
 
 from qpa import backends
 from qpa.config import Config, MLPLatentsConfig, MPSLatentsConfig, RowsMapperConfig
+from qpa.errors import ConfigError
 from qpa.generator import Generator
 from qpa.latents import Circuits, MatrixProductStates, SmallMLPs, Table, random, zeros
 from qpa.layout import Layout
 from qpa.mapper import CodeMapper, Mapper, MLPMapper, TiedMapper
+from qpa.parameters import Parameters, count
+
+TRAINED_BYTES = 16  # of a number, its gradient, and Adam's two averages
 
 
 def make_generator(config: Config, layout: Layout, start: Tensor) -> Generator:
@@ -54,3 +59,31 @@ def make_mapper(config: Config, layout: Layout) -> Mapper:
         kind = TiedMapper if settings.kind == "tied" else CodeMapper
         return kind(layout, width=settings.width, from_zero=from_zero)
     return MLPMapper(layout, hidden=settings.hidden, activation=settings.activation, from_zero=from_zero)
+
+
+def counted(config: Config, layout: Layout) -> Parameters:
+    """What a run of this layout would train: its generator, built without memory.
+
+    Raises:
+        ConfigError: there are too many numbers to count.
+    """
+    try:
+        with torch.device("meta"):
+            return count(make_generator(config, layout, torch.zeros(layout.size)), layout.generated)
+    except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
+        problem = "this, mapper or latents have more numbers than can be counted; lower the largest"
+        raise ConfigError("circuit.layers", config.circuit.layers, problem) from error
+
+
+def check_numbers(config: Config, layout: Layout) -> None:
+    """Refuse a generator that does not fit half of this machine's memory.
+
+    Raises:
+        ConfigError: which part of it is the larger.
+    """
+    parts = counted(config, layout)
+    needed, room = parts.trainable * TRAINED_BYTES, psutil.virtual_memory().total // 2
+    if needed > room:
+        features = ("circuit.layers", config.circuit.layers) if config.latents.kind == "circuit" else ("latents", config.latents.kind)
+        key, value = features if parts.circuit > parts.mapper else ("mapper", config.mapper.kind)
+        raise ConfigError(key, value, f"{parts.trainable:,} numbers would be trained, and need {needed / 2**30:,.0f} GiB; make it smaller")

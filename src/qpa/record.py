@@ -114,7 +114,7 @@ def fill(
         "peak_memory_bytes": peak_memory(),
     }
     if not math.isfinite(measured["test"]["perplexity"]):
-        raise NonFiniteLossError(f"test perplexity is not finite; lower generator.lr={config.generator.lr}")
+        raise NonFiniteLossError(f"test perplexity is not finite; lower optimizer.lr={config.optimizer.lr}")
 
 
 def _forgetting(measured: dict[str, float] | None) -> dict[str, float] | None:

@@ -75,7 +75,10 @@ def _take_part(config: Config, folder: Path, unwritten: record.Record | None) ->
     if unwritten is not None:
         job.run(config, prepared, windows=windows, folder=folder, result=unwritten)
         return
-    _clear(folder, resumed=prepared.resume_from is not None)  # only now: a mistake found so far has cost nothing
+    own = folder / "checkpoints"
+    _clear(
+        folder, resumed=prepared.resume_from is not None and prepared.resume_from.parent.resolve() == own.resolve()
+    )  # only now: a mistake found so far has cost nothing
     record.save_config(folder, config)
     with record.writing(folder, config) as result:
         job.run(config, prepared, windows=windows, folder=folder, result=result)

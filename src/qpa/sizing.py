@@ -10,14 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 
-import torch
-
 from qpa.config import Config, RowsMapperConfig
 from qpa.errors import ConfigError
 from qpa.layout import LONGEST_ROW, MOST_CHUNKS, AdapterTensor, Layout
-from qpa.parameters import Parameters, count
 from qpa.preflight import make_layout
-from qpa.recipe import make_generator
+from qpa.recipe import counted
 
 NARROWEST = {"tied": 2, "codes": 4, "mlp": 4}  # tied: one row makes all layers alike; else halved chunks are better
 ANGLES_SHARE = 0.1  # of the budget, for circuits
@@ -76,12 +73,6 @@ def _candidates(config: Config, tensors: list[AdapterTensor]) -> Iterator[Config
         mapper = config.mapper.model_copy(update={"chunk_size": chunk_size})
         generator = config.generator.model_copy(update={"circuits": kind})
         yield config.model_copy(update={"mapper": mapper, "generator": generator})
-
-
-def counted(config: Config, layout: Layout) -> Parameters:
-    """What a run of this layout would train: its generator, built without memory."""
-    with torch.device("meta"):
-        return count(make_generator(config, layout, torch.zeros(layout.size)), layout.generated)
 
 
 def _widest(config: Config, layout: Layout, budget: int) -> int:

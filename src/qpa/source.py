@@ -15,7 +15,7 @@ from typing import Any
 
 from qpa.config import Config, ModelConfig
 from qpa.errors import ConfigError
-from qpa.files import whole_folder
+from qpa.files import read_json, whole_folder
 
 TRIES = 3  # of a download, a few seconds apart
 HUB_FILES = ["*.json", "*.safetensors", "*.model"]
@@ -44,7 +44,10 @@ def architecture(model: ModelConfig) -> dict[str, Any] | None:
     if not model.path:
         return model.architecture
     try:
-        return json.loads((Path(model.path) / "config.json").read_text())
+        found = read_json(Path(model.path) / "config.json")
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return found
     except (OSError, ValueError) as error:
         raise ConfigError("model.path", model.path, "no model folder: it has no readable config.json") from error
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from qpa.record import Record
@@ -21,7 +22,7 @@ def build(result: Record) -> Table:
     params, test, val = ours["params"], ours["test"], ours["val"]
     latents = result["run_info"]["train_config"]["latents"]["kind"]
     features = "circuit angles" if latents == "circuit" else f"{latents} in the circuit's place"
-    table = Table(title=result["run_info"]["experiment_name"], show_header=False, title_justify="left", pad_edge=False)
+    table = Table(title=escape(result["run_info"]["experiment_name"]), show_header=False, title_justify="left", pad_edge=False)
     table.add_column(style="dim")
     table.add_column(justify="right")
     table.add_row("test perplexity, base model", f"{test['base_perplexity']:.3f}")
@@ -29,7 +30,7 @@ def build(result: Record) -> Table:
     table.add_row("validation, base -> adapted", f"{val['base_perplexity']:.3f} -> {val['perplexity']:.3f}")
     if "gain_kept" in test:
         kept = "-" if test["gain_kept"] is None else f"[bold]{test['gain_kept']:.1%}[/bold]"
-        table.add_row(f"gain kept of {ours['baseline']['name']}", kept)
+        table.add_row(escape(f"gain kept of {ours['baseline']['name']}"), kept)
     if other := ours.get("forgetting"):
         table.add_row("another text, base -> adapted", f"{other['base_perplexity']:.3f} -> {other['perplexity']:.3f}")
     table.add_row("test tokens", f"{test['tokens']:,}", end_section=True)

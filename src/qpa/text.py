@@ -32,10 +32,11 @@ def read(data: DataConfig) -> Texts:
     """
     if data.source != "files" and data.train_files:
         raise ConfigError("data.train_files", data.train_files, "is not read here; add data=text")
-    if data.source == "hub" and (data.val_files or data.test_files):
-        raise ConfigError("data.val_files", data.val_files or data.test_files, "hub data bring their own splits; use data=text")
+    if data.source == "hub" and data.val_files:
+        raise ConfigError("data.val_files", data.val_files, "hub data bring their own; use data=text")
     if data.source == "hub":
         texts = _hub_texts(data)
+        texts = replace(texts, test=_join("data.test_files", data.test_files)) if data.test_files else texts
     else:
         texts = _split(data, _pydoc() if data.source == "pydoc" else _join("data.train_files", data.train_files))
     if data.forgetting_files:

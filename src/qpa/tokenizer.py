@@ -1,6 +1,5 @@
 """Text to token ids with the fast `tokenizers` library alone: no torch, no transformers, so that text is checked early."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from qpa.errors import ConfigError
+from qpa.files import read_json
 
 BYTE_BOS = "<bos>"
 
@@ -50,8 +50,12 @@ def load(folder: Path | None) -> TextEncoder:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True  # "<s>" written in a text is text
-    bos = _special("bos", folder, tokenizer)
-    eos = _special("eos", folder, tokenizer)
+    try:
+        bos, eos = (_special(name, folder, tokenizer) for name in ("bos", "eos"))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            "model.path", folder, f"has a damaged tokenizer_config.json, special_tokens_map.json or config.json ({error})"
+        ) from error
     return TextEncoder(tokenizer, bos, eos if eos is not None else bos or 0)
 
 
@@ -68,7 +72,10 @@ def _special(name: str, folder: Path, tokenizer: Tokenizer) -> int | None:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.is_file() else {}
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name} is no object")
+    return found
 
 
 def byte_encoder() -> TextEncoder:

@@ -48,6 +48,7 @@ class FineTuning(LightningModule):
         self.schedule = config.optimizer
         self.settings = config.trainer
         self.seed = config.seed
+        self.lineage = config.lineage()
         self.last_checked = 0
         self.paper_protocol = config.data.protocol == "paper"
         self.val_perplexity = Perplexity()
@@ -67,7 +68,7 @@ class FineTuning(LightningModule):
         indices = batch["index"].tolist()
         kept = store.read(indices)
         if kept is None:
-            kept = self.language.frozen_body(batch["input_ids"])
+            kept = self.language.frozen_body(batch["input_ids"]).to(store.dtype)  # as it is read later
             store.write(indices, kept)
         return kept.to(self.device, non_blocking=True)
 
@@ -97,7 +98,7 @@ class FineTuning(LightningModule):
             since = f" (step {self.last_checked} was the last that was checked)" if step > self.last_checked + 1 else ""
             kept = getattr(self.trainer.checkpoint_callback, "newest", None) or "none yet"
             problem = f"loss or gradient is not finite at step {step}{since}; the last good checkpoint is {kept}"
-            raise NonFiniteLossError(f"{problem}; lower generator.lr={self.schedule.lr}")
+            raise NonFiniteLossError(f"{problem}; lower optimizer.lr={self.schedule.lr}")
 
         self.last_checked = step if self._checked(step) else self.last_checked
 
@@ -185,6 +186,10 @@ class FineTuning(LightningModule):
             return (step + 1) / warmup
         left = max(0.0, (self.settings.max_steps - step) / max(1, self.settings.max_steps - warmup + 1))
         return left if self.schedule.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say whose it is."""
+        checkpoint["lineage"] = self.lineage
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Only what is trained: checkpoints do not hold the frozen model."""

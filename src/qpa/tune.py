@@ -94,7 +94,7 @@ def attempt(study: "Study", spaces: dict[str, "BaseDistribution"], fixed: list[s
     chosen = [f"{key}={value}" for key, value in trial.params.items()]
     try:
         study.tell(trial, perplexity([*fixed, *chosen]))
-    except UserError as error:
+    except cli.MENDABLE as error:
         print(f"qpa: trial {trial.number} ({' '.join(chosen)}) failed: {cli.describe(error)}", file=sys.stderr)
         study.tell(trial, state=TrialState.FAIL)
 

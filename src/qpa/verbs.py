@@ -33,7 +33,7 @@ def named_run(arguments: list[str], *, usage: str, options: tuple[str, ...] = ()
         ConfigError: the folder is not a run's, or a changed value cannot work.
     """
     split = dict(a.split("=", 1) for a in arguments if "=" in a and a.split("=", 1)[0] in ("run", *options))
-    if "run" not in split:
+    if "run" not in split or any(option in arguments for option in options):  # an option without its value
         raise UsageError(usage)
     folder = Path(split.pop("run"))
     overrides = [a for a in arguments if a.split("=", 1)[0] not in ("run", *options)]

@@ -3,11 +3,13 @@
 Reads the exported adapters alone.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
 from plotly import graph_objects as go
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -36,11 +38,19 @@ def spectra(folder: Path) -> dict[str, Tensor]:
         ConfigError: the folder has no LoRA adapter, or one that changes nothing.
     """
     file = folder / "adapter" / "adapter_model.safetensors"
-    found = spectra_of(load_file(file)) if file.is_file() else {}
+    try:
+        found = spectra_of(load_file(file)) if file.is_file() else {}
+    except (SafetensorError, KeyError) as error:
+        raise ConfigError("run", folder, f"its adapter is damaged ({error}); python -m qpa.export run=DIR makes it again") from error
     if not any(values.any() for values in found.values()):
         raise ConfigError("run", folder, "has no exported LoRA or DoRA adapter that changes something")
     settings = read_json(file.parent / "adapter_config.json")
-    return {name: values * settings["lora_alpha"] / settings["r"] for name, values in found.items()}
+    return {name: values * _scale(settings, rank=len(values)) for name, values in found.items()}
+
+
+def _scale(settings: dict[str, Any], *, rank: int) -> float:
+    """What peft multiplies a module's `B A` by; its `alpha_pattern` is not looked at."""
+    return settings["lora_alpha"] / (math.sqrt(rank) if settings.get("use_rslora") else rank)
 
 
 def spectra_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

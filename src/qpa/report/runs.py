@@ -12,13 +12,13 @@ from typing import Any, Literal
 from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from qpa.config import GENERATED_ONLY, VOLATILE, CircuitConfig
+from qpa.config import GENERATED_ONLY, SHOWN, VOLATILE, CircuitConfig
 from qpa.earlier import completed
 from qpa.errors import ConfigError
 from qpa.files import read_json
 from qpa.record import JOB, RESULT
 
-UNSHARED = ("seed", *VOLATILE)  # keys in which the runs of one setting may differ
+UNSHARED = ("seed", *VOLATILE, *(f"trainer.{key}" for key in SHOWN))  # keys in which the runs of one setting may differ
 RATE = ("generator.lr", "optimizer.lr")
 # Without effect where another thing stands in the circuit's place; small networks and states take their size from the first three.
 SIZES = ("circuit.layers", "circuit.rotations", "circuit.final_rotations")
@@ -149,7 +149,7 @@ def _run(folder: Path, record: dict[str, Any]) -> Run:
         place=_hash(_without(flat, *UNSHARED, *unused, *RATE, *CIRCUIT_ONLY, "latents")),
         method=_method(config["peft"]),
         generator=kind,
-        learning_rate=config["generator"]["lr"],
+        learning_rate=config["optimizer"]["lr"],
         seed=config["seed"],
         trainable=ours["params"]["trainable"],
         plain_peft=ours["params"]["plain_peft"],
@@ -202,7 +202,8 @@ def _without(flat: dict[str, Any], *left_out: str) -> dict[str, Any]:
 def _task(config: dict[str, Any], ours: dict[str, Any]) -> tuple[str, str]:
     """Its hash, and its name."""
     model, data, trainer = config["model"], config["data"], config["trainer"]
-    tokens = data["context"] * data["batch_size"] * trainer["accumulate_grad_batches"] * trainer["max_steps"]
+    windows_read = data["batch_size"] * trainer["accumulate_grad_batches"] * trainer["max_steps"]
+    tokens = data["context"] * windows_read * trainer["devices"] * trainer["num_nodes"]
     texts = {split: digests for split, digests in ours["texts"].items() if split != "forgetting"}
     windows = [data[key] for key in ("source", "hub", "hub_config", "val_fraction", "max_held_out_windows", "protocol", "context")]
     weights = " (random weights)" if model["weights"] == "random" else f" ({model['quantization']})" if model["quantization"] else ""
