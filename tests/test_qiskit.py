@@ -206,6 +206,7 @@ def test_a_missing_package_says_what_to_install(package: str, monkeypatch: pytes
         backends.check(circuit, qubits=4)
 
 
+@pytest.mark.slow
 def test_training_on_a_noisy_fake_device_lowers_the_loss_and_counts_what_it_ran(text_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     quantum = ["circuit.backend=qiskit", "circuit.device=fake_manila", "circuit.qubits=4", "circuit.shots=1024", "generator.lr=3e-2"]

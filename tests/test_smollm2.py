@@ -28,6 +28,7 @@ print(json.dumps([math.exp(nll / tokens), tokens]))
 """
 
 
+@pytest.mark.slow
 def test_perplexity_falls_and_the_exported_adapter_has_it_in_stock_peft(tmp_path: Path) -> None:
     from pydoc_data.topics import topics
 
