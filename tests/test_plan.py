@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qpa import plan, sizing
+from qpa import plan, preflight, recipe, sizing
 from qpa.assembly import assemble
 from qpa.config import Config
 from qpa.errors import ConfigError
@@ -108,3 +108,20 @@ def test_command_prints_one_json_object_and_nothing_else() -> None:
     )  # fmt: skip
     assert set(KEYS) <= set(json.loads(done.stdout))
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["circuit.layers=1000000000"], r"circuit\.layers=1000000000: .*GiB"),
+        (["mapper=codes", "mapper.width=1000000000"], "mapper=codes: .*GiB"),
+        (["latents=mlp", "latents.hidden=1000000000"], "latents=mlp: .*GiB"),
+    ],
+)
+def test_generator_larger_than_memory_is_refused_before_it_is_made(make_config: MakeConfig, overrides: list[str], words: str) -> None:
+    config = make_config(*overrides)
+    tensors, _ = plan.planned_adapter(config)
+    layout = preflight.check_layout(config, tensors)
+    assert layout is not None
+    with pytest.raises(ConfigError, match=words):
+        recipe.check_numbers(config, layout)

@@ -328,10 +328,11 @@ class Config(Section):
         parts = {key: kept[key] for key in ("peft", "seed")}
         parts["model"] = [
             Path(self.model.path or "").name,
-            *(kept["model"][key] for key in ("hub", "weights", "num_layers", "architecture")),
+            *(kept["model"][key] for key in ("hub", "weights", "num_layers", "quantization", "architecture")),
         ]
+        digests = self.digests()
         parts["data"] = [
-            self.digests(),
+            *(digests[split] for split in ("train", "val")),  # what is measured afterwards may be another text
             *(kept["data"][key] for key in ("source", "hub", "hub_config", "val_fraction", "protocol", "context")),
         ]
         if self.generator.kind == "qpa":
