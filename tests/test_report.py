@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from qpa.errors import ConfigError, UsageError
 from qpa.report.__main__ import LONG, as_json, main
 from qpa.report.compare import compare, estimate
 from qpa.report.runs import Run, find
+from qpa.report.table import markdown, rows
 from qpa.report.verdict import label, sentences
 
 TEMPLATE = next((ROOT / "docs/results/runs").glob("*circuit*/result.json")).read_text()  # a real record
@@ -274,6 +276,34 @@ def test_folder_without_runs_and_wrong_arguments_are_one_line(tmp_path: Path) ->
         find(tmp_path)
     with pytest.raises(UsageError, match="usage"):
         main(["folder"])
+
+
+def test_table_has_mean_interval_paired_test_and_gain_of_every_setting(tmp_path: Path) -> None:
+    plain, ours = [20.0, 21.0, 22.5], [20.5, 21.25, 23.5]
+    seeds(tmp_path / "runs", plain, kind="none")
+    seeds(tmp_path / "runs", ours)
+    (comparison,) = compare(find(tmp_path / "runs").finished)
+    (row,) = [row for row in rows(comparison) if row[0] == "the circuit"]
+    base = comparison.settings[0].first.base_perplexity
+    above = [a - b for a, b in zip(ours, plain, strict=True)]
+    kept = [100 * math.log(base / a) / math.log(base / b) for a, b in zip(ours, plain, strict=True)]
+    p = stats.ttest_rel(ours, plain).pvalue  # pyright: ignore[reportAttributeAccessIssue]
+    mean, half = zip(*[(statistics.fmean(x), stats.t.ppf(0.975, 2) * stats.sem(x)) for x in (ours, above, kept)], strict=True)
+    assert row[1:3] == ("50", "5.00%")
+    assert row[3] == f"{mean[0]:.2f} ± {half[0]:.2f} (3)"
+    assert row[4] == f"{mean[1]:.2f} ± {half[1]:.2f}, p = {p:.2g}"
+    assert row[5] == f"{mean[2]:.1f} ± {half[2]:.1f} %"
+    header, _, *lines = markdown(comparison).splitlines()
+    assert len(lines) == 2
+    assert all(line.count("|") == header.count("|") for line in lines)
+
+
+def test_tables_of_the_results_are_those_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    results = Path("docs/results.md").read_text()
+    tables = [markdown(comparison) for comparison in compare(find(Path("docs/results")).finished)]
+    assert len(tables) == 4
+    assert all(table in results for table in tables)
 
 
 def test_committed_report_is_what_the_committed_records_say(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,16 @@ def test_page_says_what_was_read_and_left_out(page: Page) -> None:
     assert page.inner_text(".verdict p") == "The circuit is not distinguishable from a learned table."
 
 
+def test_page_has_a_row_for_plain_peft_and_every_setting_beside_it(page: Page, report: Path) -> None:
+    told = json.loads((report / "out" / "report.json").read_text())["tasks"][0]
+    cells = page.evaluate(
+        "Array.from(document.querySelector('table.settings').tBodies[0].rows, r => Array.from(r.cells, c => c.innerText))"
+    )
+    assert len(cells) == 1 + len(told["against_baseline"])
+    markdown = (report / "out" / "report.md").read_text()
+    assert all(f"| {' | '.join(row)} |" in markdown for row in cells)
+
+
 @pytest.mark.parametrize("down", AXES)
 @pytest.mark.parametrize("across", AXES)
 def test_selectors_draw_what_they_say_with_the_front_of_it(page: Page, report: Path, across: str, down: str) -> None:

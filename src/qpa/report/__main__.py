@@ -1,4 +1,4 @@
-"""`python -m qpa.report [runs=outputs] [out=report]`: compare all runs under a folder: in words, as a page, figures, CSV and JSON."""
+"""`python -m qpa.report [runs=outputs] [out=report]`: compare all runs under a folder: words, page, tables, figures, CSV, JSON."""
 
 import csv
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 from qpa import cli
 from qpa.errors import UsageError
 from qpa.files import write_json
-from qpa.report import images, page
+from qpa.report import images, page, table
 from qpa.report.compare import Comparison, Difference, Setting, compare
 from qpa.report.runs import Found, Run, find
 from qpa.report.verdict import sentences, show
@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "report.json", as_json(found, comparisons))
     _write_csv(out / "report.csv", found)
+    table.write_markdown(out / "report.md", comparisons)
     page.write(out / "index.html", found, comparisons)
     images.write(out, comparisons[:MOST_DRAWN])
     show(found, comparisons)

@@ -14,6 +14,7 @@ from plotly.offline import get_plotlyjs
 from qpa.report.compare import Comparison
 from qpa.report.figures import AXES, all_figures
 from qpa.report.runs import Found
+from qpa.report.table import HEADS, rows
 from qpa.report.verdict import label, sentences
 
 CAPTIONS = {
@@ -34,6 +35,7 @@ def write(path: Path, found: Found, comparisons: list[Comparison]) -> None:
         counted=counted(found, comparisons),
         tasks=tasks,
         axes=axes,
+        heads=HEADS,
         captions=CAPTIONS,
         unfinished=found.unfinished,
         damaged=found.damaged,
@@ -64,6 +66,7 @@ def _task(comparison: Comparison) -> dict[str, Any]:
     return {
         "name": comparison.name,
         "verdict": sentences(comparison),
+        "rows": rows(comparison),
         "settings": [{key: _known(axis.of(s)) for key, axis in AXES.items()} for s in comparison.settings],
         "runs": [{key: getattr(run, key) for key in shown} | {"label": names[run.setting]} for run in runs],
         "figures": {name: json.loads(figure.to_json() or "") for name, figure in all_figures(comparison).items()},

@@ -23,6 +23,7 @@ RATE = ("generator.lr", "optimizer.lr")
 # Without effect where another thing stands in the circuit's place; small networks and states take their size from the first three.
 SIZES = ("circuit.layers", "circuit.rotations", "circuit.final_rotations")
 CIRCUIT_ONLY = (*SIZES, *(f"circuit.{key}" for key in CircuitConfig.model_fields if f"circuit.{key}" not in (*SIZES, "circuit.qubits")))
+SPELLED = {"Lora": "LoRA", "Vera": "VeRA", "UniLora": "Uni-LoRA", "VBLoRA": "VB-LoRA", "TinyLora": "TinyLoRA", "RandLora": "RandLoRA"}
 Latents = Literal["none", "circuit", "frozen_circuit", "table", "mlp", "mps", "zeros", "random"]
 
 
@@ -36,7 +37,7 @@ class Run:
         setting: all of its config that has an effect, but seed and names: runs that differ in their seed alone share it.
         tuned: the same without the learning rate.
         place: the same without what makes the mapper's features either: a circuit and the controls in its place share it.
-        method: PEFT method and adapted modules, e.g. `lora r=8 all-linear`.
+        method: PEFT method and adapted modules, e.g. `LoRA r=8 on all-linear`.
         generator: `none`, or what stands in the circuit's place (`circuit`, `table`, ...).
         trainable, plain_peft: numbers that are trained, and that plain PEFT would train.
         circuit_params, mapper_params: the parts of `trainable`; both 0 where the adapter itself is trained.
@@ -214,7 +215,7 @@ def _task(config: dict[str, Any], ours: dict[str, Any]) -> tuple[str, str]:
 
 def _method(peft: dict[str, Any]) -> str:
     name = peft["_target_"].rsplit(".", 1)[-1].removesuffix("Config")
-    name = "DoRA" if peft.get("use_dora") else {"Lora": "LoRA"}.get(name, name)
+    name = "DoRA" if peft.get("use_dora") else SPELLED.get(name, name)
     rank = f" r={peft['r']}" if "r" in peft else ""
     modules = peft.get("target_modules")
     return f"{name}{rank}" + (f" on {modules if isinstance(modules, str) else ', '.join(modules)}" if modules else "")
