@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import random
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from qpa.errors import ConfigError, UsageError
 from qpa.report.__main__ import LONG, as_json, main
 from qpa.report.compare import compare, estimate
 from qpa.report.runs import Run, find
-from qpa.report.table import markdown, rows
+from qpa.report.table import HEADS, markdown, rows
 from qpa.report.verdict import label, sentences
 
 TEMPLATE = next((ROOT / "docs/results/runs").glob("*circuit*/result.json")).read_text()  # a real record
@@ -293,9 +294,40 @@ def test_table_has_mean_interval_paired_test_and_gain_of_every_setting(tmp_path:
     assert row[3] == f"{mean[0]:.2f} ± {half[0]:.2f} (3)"
     assert row[4] == f"{mean[1]:.2f} ± {half[1]:.2f}, p = {p:.2g}"
     assert row[5] == f"{mean[2]:.1f} ± {half[2]:.1f} %"
-    header, _, *lines = markdown(comparison).splitlines()
-    assert len(lines) == 2
-    assert all(line.count("|") == header.count("|") for line in lines)
+
+
+def test_table_shows_settings_that_cannot_be_compared_and_says_over_how_many_seeds(tmp_path: Path) -> None:
+    seeds(tmp_path / "runs", [20.0, 21.0], kind="none")
+    seeds(tmp_path / "runs", [20.5, 21.5, 22.0])
+    for seed in (8, 9):  # at a rate that validation prefers, but on seeds that the baseline lacks
+        write_run(tmp_path / "runs", seed=seed, perplexity=19.0, val=1.0, latents="table")
+    (comparison,) = compare(find(tmp_path / "runs").finished)
+    table = {row[0]: row for row in rows(comparison)}
+    assert set(table) == {"plain LoRA r=4 on lm_head, the baseline", "the circuit", "a learned table"}
+    assert table["the circuit"][3].endswith("(3)")
+    assert table["the circuit"][4].startswith("0.50 ± 0.00 (2)")
+    assert table["a learned table"][3:6] == ("19.00 ± 0.00 (2)", "", "")
+
+
+def test_table_without_a_baseline_has_each_setting_once_at_its_best_rate(tmp_path: Path) -> None:
+    seeds(tmp_path / "runs", [31.0], lr=0.1)
+    seeds(tmp_path / "runs", [21.0], lr=0.01)
+    seeds(tmp_path / "runs", [26.0], latents="zeros", lr=0.01)
+    (comparison,) = compare(find(tmp_path / "runs").finished)
+    assert [row[3] for row in rows(comparison)] == ["21.00 (1)", "26.00 (1)"]
+
+
+def test_markdown_shows_every_character_of_a_label_as_it_is(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "runs", seed=1, perplexity=20.0, kind="none")
+    record = json.loads((folder / "result.json").read_text())
+    modules = record["run_info"]["train_config"]["peft"]["target_modules"] = r".*\.(q_proj|v_proj)|.*head_*x*"
+    (folder / "result.json").write_text(json.dumps(record))
+    (comparison,) = compare(find(tmp_path / "runs").finished)
+    (row,) = markdown(comparison).splitlines()[2:]
+    cells = re.split(r"(?<!\\)\|", row)
+    assert len(cells) == len(HEADS) + 2
+    assert modules in re.sub(r"\\(.)", r"\1", cells[1])
+    assert not re.search(r"(?<!\\)[*_|]", cells[1])
 
 
 def test_tables_of_the_results_are_those_of_the_report(monkeypatch: pytest.MonkeyPatch) -> None:

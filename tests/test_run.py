@@ -179,8 +179,8 @@ def test_run_goes_on_with_its_own_text_and_seed_alone(make_config: MakeConfig, t
         with pytest.raises(ConfigError, match=rf"ckpt=.*of a run with another {named};"):
             run.train(make_config(here, plain, "ckpt=auto", change))
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == kept
-    changed = ["trainer.max_steps=5", "generator.lr=1e-3", f"data.test_files=[{other}]"]
-    _, longer = train(make_config(here, plain, "ckpt=auto", *changed))
+    assert make_config("model.quantization=nf4").lineage()["model"] != make_config().lineage()["model"]
+    _, longer = train(make_config(here, plain, "ckpt=auto", "trainer.max_steps=5", "generator.lr=1e-3"))
     assert longer["qpa"]["resumed_from_step"] == 4
 
 

@@ -328,11 +328,11 @@ class Config(Section):
         parts = {key: kept[key] for key in ("peft", "seed")}
         parts["model"] = [
             Path(self.model.path or "").name,
-            *(kept["model"][key] for key in ("hub", "weights", "num_layers", "quantization", "architecture")),
+            *(kept["model"][key] for key in ("hub", "weights", "num_layers", "architecture")),
+            *filter(None, [self.model.quantization]),  # checkpoints from before it counted stay those of the plain model
         ]
-        digests = self.digests()
         parts["data"] = [
-            *(digests[split] for split in ("train", "val")),  # what is measured afterwards may be another text
+            self.digests(),
             *(kept["data"][key] for key in ("source", "hub", "hub_config", "val_fraction", "protocol", "context")),
         ]
         if self.generator.kind == "qpa":

@@ -151,11 +151,15 @@ def _compare(task: str, runs: list[Run]) -> Comparison:
     plain = [s for s in settings if s.first.generator == "none"]
     lora = [s for s in plain if s.first.method.startswith("LoRA")] or plain
     baseline = preferred(lora) if lora else None
-    others = [preferred(rates) for rates in _grouped(settings, lambda run: run.tuned)]
-    differences = [paired(s, baseline) for s in others if s is not baseline] if baseline else []
+    differences = [paired(s, baseline) for s in tuned(settings) if s is not baseline] if baseline else []
     controls = list(_controls([s for s in settings if s.first.generator != "none"]))
     varied = {kind[0].first.generator: _varied(kind) for kind in _grouped(settings, lambda run: run.generator)}
     return Comparison(task, runs[0].task_name, settings, baseline, [d for d in differences if d], controls, varied, front(settings))
+
+
+def tuned(settings: Iterable[Setting]) -> list[Setting]:
+    """Of settings that differ in their learning rate alone, the preferred one."""
+    return [preferred(rates) for rates in _grouped(settings, lambda run: run.tuned)]
 
 
 def preferred(settings: Sequence[Setting]) -> Setting:

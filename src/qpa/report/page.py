@@ -14,7 +14,7 @@ from plotly.offline import get_plotlyjs
 from qpa.report.compare import Comparison
 from qpa.report.figures import AXES, all_figures
 from qpa.report.runs import Found
-from qpa.report.table import HEADS, rows
+from qpa.report.table import HEADS, LEGEND, rows
 from qpa.report.verdict import label, sentences
 
 CAPTIONS = {
@@ -36,6 +36,7 @@ def write(path: Path, found: Found, comparisons: list[Comparison]) -> None:
         tasks=tasks,
         axes=axes,
         heads=HEADS,
+        legend=LEGEND,
         captions=CAPTIONS,
         unfinished=found.unfinished,
         damaged=found.damaged,

@@ -1,61 +1,72 @@
-"""A comparison as one table: a row per setting at its best rate, beside plain PEFT. On the page, and as Markdown for documents."""
+"""A comparison as one table: a row per setting at its best rate, beside the baseline. On the page, and as Markdown for documents."""
 
-import statistics
+import math
+import re
 from pathlib import Path
 
-from qpa.report.compare import Comparison, Difference, Estimate, Setting
+from qpa.report.compare import Comparison, Difference, Estimate, Setting, tuned
+from qpa.report.figures import AXES
 from qpa.report.verdict import label, sentences
 
-HEADS = ("setting", "trained", "of plain PEFT", "test perplexity", "above plain PEFT", "gain kept", "s per step", "peak memory")
+HEADS = ("setting", "trained", "of the baseline's", "test perplexity", "above the baseline", "gain kept", "s per step", "peak memory")
+LEGEND = (
+    "Each setting at the rate, of those that were run, that validation prefers. ± is half a 95 % interval over seeds, their number in "
+    "brackets; differences and gain are over the seeds that both have. p is of the paired t-test, not corrected for the number of tests. "
+    "Gain kept: the NLL gained over the base model, as a share of the baseline's. Time and memory are means over seeds."
+)
 Row = tuple[str, ...]
 
 
 def rows(comparison: Comparison) -> list[Row]:
-    """As many strings as `HEADS` for plain PEFT and every other setting at its best rate, most trained numbers first.
+    """As many strings as `HEADS` for every setting at its best rate, most trained numbers first, and for the baseline.
 
-    "± " is half a 95 % interval over seeds, their number in brackets; p is of the paired t-test. Time and memory are medians over seeds.
-    Without plain PEFT there are all settings, compared with nothing.
+    Without a baseline nothing is compared; `of the baseline's` is then the share of what plain PEFT would train.
     """
     plain = comparison.baseline
-    if plain is None:
-        return [_row(setting, None, comparison) for setting in reversed(comparison.settings)]
-    beside = [(plain, None), *((d.setting, d) for d in comparison.against_baseline)]
-    beside.sort(key=lambda pair: -pair[0].first.trainable)
-    return [_row(setting, difference, comparison) for setting, difference in beside]
+    differences = {d.setting.first.setting: d for d in comparison.against_baseline}
+    shown = [s for s in tuned(comparison.settings) if plain is None or s.first.tuned != plain.first.tuned] + ([plain] if plain else [])
+    shown.sort(key=lambda s: (-s.first.trainable, s.perplexity.mean))
+    return [_row(setting, differences.get(setting.first.setting), comparison) for setting in shown]
 
 
 def write_markdown(path: Path, comparisons: list[Comparison]) -> None:
-    """Every task's name, the first sentence of its verdict, and its table."""
-    parts = [f"## {c.name}\n\n{sentences(c)[0]}\n\n{markdown(c)}\n" for c in comparisons]
+    """Every task's name, verdict and table."""
+    parts = [LEGEND + "\n"]
+    for comparison in comparisons:
+        verdict = "\n\n".join(_escaped(sentence) for sentence in sentences(comparison))
+        parts.append(f"## {_escaped(comparison.name)}\n\n{verdict}\n\n{markdown(comparison)}\n")
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
 def markdown(comparison: Comparison) -> str:
     """The table alone."""
-    lines = [HEADS, ("---",) * len(HEADS), *rows(comparison)]
-    return "\n".join(f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |" for line in lines)
+    lines = [HEADS, ("---",) * len(HEADS), *(map(_escaped, row) for row in rows(comparison))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\|*_`<])", r"\\\1", text)
 
 
 def _row(setting: Setting, difference: Difference | None, comparison: Comparison) -> Row:
-    run = setting.first
-    plain = comparison.baseline.first.trainable if comparison.baseline else run.plain_peft
-    times = [r.seconds_per_step for r in setting.runs if r.seconds_per_step]
-    memory = statistics.median(r.peak_memory_bytes for r in setting.runs)
+    run, plain = setting.first, comparison.baseline
+    seconds, memory = AXES["seconds"].of(setting), AXES["memory"].of(setting)
     return (
-        label(setting, comparison),
+        label(setting, comparison) + (", the baseline" if setting is plain else ""),
         f"{run.trainable:,}",
-        f"{run.trainable / plain:.2%}",
+        f"{run.trainable / (plain.first.trainable if plain else run.plain_peft):.2%}",
         f"{_estimate(setting.perplexity)} ({setting.perplexity.seeds})",
         _above(difference) if difference else "",
         _estimate(difference.gain_kept, percent=True) if difference and difference.gain_kept else "",
-        f"{statistics.median(times):.2f}" if times else "",
-        f"{memory / 2**30:.2f} GiB",
+        f"{seconds:.2f}" if math.isfinite(seconds) else "",
+        f"{memory:.2f} GiB",
     )
 
 
 def _above(difference: Difference) -> str:
-    chance = "" if difference.p is None else f", p = {difference.p:.2g}"
-    return _estimate(difference.difference) + chance
+    found = difference.difference
+    seeds = "" if found.seeds == len(difference.setting.runs) else f" ({found.seeds})"
+    return _estimate(found) + seeds + ("" if difference.p is None else f", p = {difference.p:.2g}")
 
 
 def _estimate(found: Estimate, *, percent: bool = False) -> str:
