@@ -1,5 +1,6 @@
 """The report's figures, as plotly objects: the page draws them, and they are saved as PNG."""
 
+import itertools
 import math
 import textwrap
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ LINE = 38  # pixels of a line in figures with one for each setting
 # Okabe and Ito's colours, which the colour-blind tell apart.
 COLOURS = {"none": "#7f7f7f", "circuit": "#0072b2", "table": "#e69f00", "zeros": "#009e73", "random": "#cc79a7"}
 COLOURS |= {"frozen_circuit": "#56b4e9", "mlp": "#d55e00", "mps": "#b8a800"}
+SYMBOLS = ("diamond", "square", "triangle-up", "triangle-down", "cross", "x", "star", "hexagon", "bowtie")  # of plain methods
 Figure = go.Figure
 
 
@@ -78,9 +80,11 @@ def pareto(comparison: Comparison, x: str = "trainable", y: str = "perplexity") 
     best = front(comparison.settings, AXES[x].of, AXES[y].of)
     line = dict(color="#7f7f7f", width=1, dash="dot", shape="hv")
     figure.add_scatter(x=[AXES[x].of(s) for s in best], y=[AXES[y].of(s) for s in best], mode="lines", line=line, name="Pareto front")
-    for kind in dict.fromkeys(s.first.generator for s in comparison.settings):
-        places = [i for i, s in enumerate(comparison.settings) if s.first.generator == kind]
+    symbols = itertools.cycle(SYMBOLS)
+    for family in dict.fromkeys(map(_family, comparison.settings)):
+        places = [i for i, s in enumerate(comparison.settings) if _family(s) == family]
         settings = [comparison.settings[i] for i in places]
+        kind = settings[0].first.generator
         widths = [s.perplexity.half_width or 0 for s in settings]
         figure.add_scatter(
             x=[AXES[x].of(s) for s in settings],
@@ -90,12 +94,18 @@ def pareto(comparison: Comparison, x: str = "trainable", y: str = "perplexity") 
             text=[label(s, comparison) for s in settings],
             hovertemplate="%{text}<br>%{x:.4g}, %{y:.4g}<extra></extra>",
             mode="markers",
-            marker=dict(color=COLOURS[kind], size=10, symbol="diamond" if kind == "none" else "circle"),
-            name="plain PEFT" if kind == "none" else NAMES[kind],
+            marker=dict(color=COLOURS[kind], size=10, symbol=next(symbols) if kind == "none" else "circle"),
+            name=family,
         )
     figure.update_xaxes(title=AXES[x].title, type="log" if AXES[x].log else "linear")
     figure.update_yaxes(title=AXES[y].title)
     return _styled(figure, 460)
+
+
+def _family(setting: Setting) -> str:
+    """Its name in the legend: plain PEFT by method, without rank and modules."""
+    run = setting.first
+    return f"plain {run.method.split()[0]}" if run.generator == "none" else NAMES[run.generator]
 
 
 def forest(comparison: Comparison, differences: Sequence[Difference]) -> Figure:
