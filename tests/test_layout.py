@@ -75,6 +75,13 @@ def test_vocabulary_rows_are_cut_into_pieces_of_the_usual_row() -> None:
     check_every_number_has_one_place(layout)
 
 
+def test_a_row_of_a_layer_is_one_chunk_however_wide_the_model() -> None:
+    wide = [AdapterTensor(f"layers.{i}.up_proj.lora_B", (28672, 2), f"layers.{i}.up_proj") for i in range(3)]
+    layout = plan(wide, circuits="per_module", qubits=None, chunk_size=None)
+    assert layout.lengths == {28672: 6}  # in pieces, tied rows would give distant neurons of one layer the same weights
+    check_every_number_has_one_place(layout)
+
+
 def test_impossible_pair_names_what_would_fit() -> None:
     one = tensors([(10, 100)])
     with pytest.raises(ConfigError, match=r"circuit.qubits=3: .*circuit.qubits=7 fits .*mapper.chunk_size=125 fits"):

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,6 +133,23 @@ def test_step_zero_is_plain_pefts_and_the_base_model_where_that_is(make_config: 
 def test_method_that_cannot_be_put_on_a_model_is_refused_before_it_is_loaded(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"peft=LoKrConfig: .*Conv1D.* not supported"):
         planned_adapter(make_config("peft=lokr", model="gpt2"), None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_target_": "peft.AdaLoraConfig", "total_step": 10, "target_modules": ["q_proj"]},
+        {"_target_": "peft.PolyConfig", "target_modules": ["q_proj"]},
+        {"_target_": "peft.CPTConfig", "cpt_token_ids": [1, 2], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 2]},
+        {"_target_": "peft.MultitaskPromptTuningConfig", "num_virtual_tokens": 3, "num_tasks": 2},
+        {"_target_": "peft.LoraConfig", "alora_invocation_tokens": [1], "target_modules": ["q_proj"]},
+    ],
+    ids=lambda settings: settings["_target_"],
+)
+def test_method_with_a_forward_pass_of_its_own_is_refused(make_config: MakeConfig, settings: dict[str, Any]) -> None:
+    config = make_config().model_copy(update={"peft": {**settings, "task_type": "CAUSAL_LM"}})
+    with pytest.raises(ConfigError, match=r"forward pass"):
+        planned_adapter(config, None)
 
 
 def test_architecture_that_transformers_refuses_is_a_mistake_of_the_config(make_config: MakeConfig) -> None:

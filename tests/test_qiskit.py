@@ -202,7 +202,7 @@ def test_a_device_of_pennylanes_that_cannot_run_the_circuits_gets_one_line(devic
 def test_a_missing_package_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "find_spec", lambda _: None)
     circuit: CircuitConfig = settings("ry_cnot", backend=package)
-    with pytest.raises(ConfigError, match=rf"circuit.backend={package}: .*pip install 'qpa\[{package}\]'"):
+    with pytest.raises(ConfigError, match=rf"circuit.backend={package}: .*make setup EXTRAS={package}"):
         backends.check(circuit, qubits=4)
 
 

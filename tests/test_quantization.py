@@ -112,5 +112,5 @@ def test_what_cannot_be_quantised_is_one_line(make_config: MakeConfig, monkeypat
         preflight.check(make_config("model.quantization=nf4"))
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else there(name))
-    with pytest.raises(ConfigError, match=r"pip install 'qpa\[nf4\]'"):
+    with pytest.raises(ConfigError, match=r"make setup EXTRAS=nf4"):
         preflight.check(make_config("model.quantization=nf4", "model.weights=published"))

@@ -76,7 +76,7 @@ def check(circuit: CircuitConfig, *, qubits: int | None) -> None:
     """
     missing = [package for package in EXTRAS.get(circuit.backend, ()) if find_spec(package) is None]
     if missing:
-        raise ConfigError("circuit.backend", circuit.backend, f"needs {', '.join(missing)}: pip install 'qpa[{circuit.backend}]'")
+        raise ConfigError("circuit.backend", circuit.backend, f"needs {', '.join(missing)}; run make setup EXTRAS={circuit.backend}")
     if circuit.backend == "pennylane":
         import_module("qpa.circuits.pennylane").check(circuit.device or "default.qubit")
     if circuit.backend == "qiskit" and circuit.device not in (None, "aer"):

@@ -55,7 +55,7 @@ def describe(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
         if value in LAUNCHERS:
-            return f"{group}={value}: is not installed; pip install 'qpa[{LAUNCHERS[value]}]'"
+            return f"{group}={value}: is not installed; run make setup EXTRAS={LAUNCHERS[value]}"
         if (group, value) in ABSENT:
             return f"{group}={value}: {ABSENT[group, value]}"
         choices = sorted(option for option in error.options if not option.startswith("_"))  # the others are parts of choices

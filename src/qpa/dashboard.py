@@ -1,6 +1,6 @@
 """`python -m qpa.dashboard entity=NAME [project=qpa]`: save the project's view in Weights & Biases: ratio against perplexity first.
 
-Needs `pip install 'qpa[dashboard]'`, an account (`wandb login`), and runs that were logged online or sent by `wandb sync`.
+Needs `make setup EXTRAS=dashboard`, an account (`wandb login`), and runs that were logged online or sent by `wandb sync`.
 """
 
 import sys
@@ -38,7 +38,7 @@ def workspace(entity: str, project: str) -> Any:
         import wandb_workspaces.reports.v2 as panels
         import wandb_workspaces.workspaces as views
     except ImportError as error:
-        raise UserError("the dashboard needs wandb-workspaces: pip install 'qpa[dashboard]'") from error
+        raise UserError("the dashboard needs wandb-workspaces; run make setup EXTRAS=dashboard") from error
     compared: list[Any] = [
         panels.ScatterPlot(title="parameters against quality", x="params/ratio", y="test/perplexity", log_x=True),
         panels.ScatterPlot(title="trained numbers against quality", x="params/trainable", y="test/perplexity", log_x=True),

@@ -23,7 +23,7 @@ from qpa.errors import ConfigError
 
 NUMBER = r"\.(\d+)(?=\.|$)"  # the first number in a tensor's name: its layer
 MOST_CHUNKS = 200_000  # counted in two seconds; LoRA r=64 on the 126 layers of the largest models makes 113,000
-LONGEST_ROW = 16_384  # longer rows (vocabularies) are cut: a basis of their own would cost more than they hold
+LONGEST_ROW = 16_384  # of a tensor in no layer (a vocabulary's): cut, for a basis of its own would cost more than it holds
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class AdapterTensor:
         """The layer its name counts, 0 where there is none."""
         number = re.search(NUMBER, self.name)
         return int(number[1]) if number else 0
+
+    @cached_property
+    def in_layer(self) -> bool:
+        """Whether its name counts a layer: then others have tensors of the same kind."""
+        return re.search(NUMBER, self.name) is not None
 
     @cached_property
     def kind(self) -> str:
@@ -175,7 +180,7 @@ def _qubits(chunks: int) -> int:
 
 
 def _in_rows(groups: list[list[AdapterTensor]]) -> Layout:
-    """One chunk per row; rows longer than `LONGEST_ROW` in pieces as long as the commonest other row."""
+    """One chunk per row; outside of layers, rows longer than `LONGEST_ROW` in pieces as long as the commonest other row."""
     usual = Counter(t.row for group in groups for t in group if t.row <= LONGEST_ROW)
     piece = usual.most_common(1)[0][0] if usual else LONGEST_ROW
     _check_count(sum(t.rows * math.ceil(t.row / _chunk_length(t, piece)) for group in groups for t in group), None)
@@ -203,7 +208,7 @@ def _row_chunks(circuit: int, group: list[AdapterTensor], piece: int) -> Iterato
 
 
 def _chunk_length(tensor: AdapterTensor, piece: int) -> int:
-    return tensor.row if tensor.row <= LONGEST_ROW else piece
+    return tensor.row if tensor.in_layer or tensor.row <= LONGEST_ROW else piece
 
 
 def _in_streams(groups: list[list[AdapterTensor]], chunk_size: int, qubits: int) -> Layout:

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 from peft import PeftConfig, PeftModel
 from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.lora.layer import LoraLayer
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError
@@ -30,6 +30,7 @@ from qpa.layout import AdapterTensor
 
 AdaptedModel = PeftModel | BottleneckModel
 ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
+PROMPTS = (peft.PeftType.PREFIX_TUNING, peft.PeftType.PROMPT_TUNING, peft.PeftType.P_TUNING)
 
 
 def make_config(settings: dict[str, Any]) -> PeftConfig | BottleneckConfig:
@@ -90,11 +91,27 @@ def tensors_saved(model: AdaptedModel) -> int:
 
 def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
     try:
-        return BottleneckModel(base, config) if isinstance(config, BottleneckConfig) else cast(PeftModel, peft.get_peft_model(base, config))
+        if isinstance(config, BottleneckConfig):
+            return BottleneckModel(base, config)
+        model = cast(PeftModel, peft.get_peft_model(base, config))
     except NotImplementedError:
         raise
     except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, ArithmeticError) as error:
         raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
+    if _has_own_forward(model):
+        problem = "does more in peft's forward pass (a loss, a mask, arguments) than its modules do, and would be trained without it"
+        raise ConfigError("peft", type(config).__name__, f"{problem}; choose another method")
+    return model
+
+
+def _has_own_forward(model: PeftModel) -> bool:
+    """Whether the method does more than its modules and prompts do: body and head are called themselves, without peft's wrappers."""
+    config, tuner = model.active_peft_config, model.base_model
+    if config.is_prompt_learning:
+        return config.peft_type not in PROMPTS
+    return getattr(config, "alora_invocation_tokens", None) is not None or (
+        isinstance(tuner, BaseTuner) and type(tuner).forward is not BaseTuner.forward
+    )
 
 
 def _exact_magnitudes(model: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""The frozen base in 4 bits a weight: QLoRA's NormalFloat (Dettmers et al. 2023), by bitsandbytes. Needs `qpa[nf4]`."""
+"""The frozen base in 4 bits a weight: QLoRA's NormalFloat (Dettmers et al. 2023), by bitsandbytes. Needs `make setup EXTRAS=nf4`."""
 
 from typing import Any
 

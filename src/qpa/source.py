@@ -84,7 +84,7 @@ def _check_quantization(model: ModelConfig) -> None:
     if model.weights == "random":
         raise ConfigError("model.quantization", model.quantization, "rounds published weights; leave it out with model.weights=random")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError("model.quantization", model.quantization, "needs bitsandbytes; pip install 'qpa[nf4]'")
+        raise ConfigError("model.quantization", model.quantization, "needs bitsandbytes; run make setup EXTRAS=nf4")
 
 
 def folder(config: Config) -> Path | None:

@@ -30,7 +30,7 @@ def evaluate(model: AdaptedModel, encoder: TextEncoder, tasks: list[str], *, bat
         from lm_eval.models.huggingface import HFLM
         from lm_eval.tasks import TaskManager
     except ImportError as error:
-        raise UserError("tasks need the LM Evaluation Harness: pip install 'qpa[tasks]'") from error
+        raise UserError("tasks need the LM Evaluation Harness; run make setup EXTRAS=tasks") from error
     manager = TaskManager()
     if unknown := [task for task in tasks if task not in manager.all_tasks and not _is_file(task)]:
         raise ConfigError("tasks", ",".join(unknown), "no such task; lm-eval ls tasks prints all, a path of a task file of yours adds one")

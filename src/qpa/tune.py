@@ -2,7 +2,7 @@
 
 Spaces are written as for a multirun: `mapper.width=4,11,32`, `circuit.layers=range(1,5)`, `generator.lr=tag(log,interval(1e-4,1e-1))`.
 Every trial is an ordinary run with a folder of its own. The search is kept in `outputs/tune/`: the same command, started again,
-goes on. Optuna is used itself, for Hydra's plugin pins Optuna 2. Needs `pip install 'qpa[tune]'`.
+goes on. Optuna is used itself, for Hydra's plugin pins Optuna 2. Needs `make setup EXTRAS=tune`.
 """
 
 import hashlib
@@ -57,7 +57,7 @@ def open_study(identity: list[str]) -> "Study":
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
     except ImportError as error:
-        raise UserError("the search needs Optuna: pip install 'qpa[tune]'") from error
+        raise UserError("the search needs Optuna; run make setup EXTRAS=tune") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal = Path("outputs/tune") / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:8]}.log"
     journal.parent.mkdir(parents=True, exist_ok=True)
