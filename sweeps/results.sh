@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every run behind docs/results.md. TEXT is a folder with train.txt and dev.txt (WikiText-2's validation split, cut at an
+# The runs behind the last sections of docs/results.md (codes on all layers, circuits, head). TEXT is a folder with train.txt and dev.txt (WikiText-2's validation split, cut at an
 # article: 55 articles to train on, 5 to choose and test by). About 6 minutes a run on 2 cores, seconds on a GPU.
 set -euo pipefail
 TEXT=${TEXT:?a folder with train.txt and dev.txt}

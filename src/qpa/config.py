@@ -33,6 +33,14 @@ TARGETS = {
 }
 
 
+def _twice(number: object) -> object:
+    """Of a number its double; anything else as it is, for the check that follows to name."""
+    return 2 * number if isinstance(number, int | float) else number
+
+
+OmegaConf.register_new_resolver("twice", _twice, replace=True)  # conf/peft/lora.yaml: the same scaling at every rank
+
+
 class Section(BaseModel):
     """A config group: types are not coerced, unknown keys are refused."""
 

@@ -1,6 +1,6 @@
-"""The mapper: from what is known of a chunk, its basis state and the circuit's probability, to the chunk's weights.
+"""The mapper: from what is known of a chunk, its place in the model and the circuit's number for it, to the chunk's weights.
 
-Both kinds end in one layer per chunk length that all chunks of that length share. It starts at zero where a frozen start is
+All kinds end in one layer per chunk length that all chunks of that length share. It starts at zero where a frozen start is
 added: the first generated residual is zero, so the adapted model is what the PEFT method starts as.
 """
 
@@ -16,7 +16,7 @@ from qpa.circuits.states import basis_bits
 from qpa.layout import Layout
 
 ACTIVATIONS = {"tanh": nn.Tanh, "silu": nn.SiLU, "gelu": nn.GELU, "relu": nn.ReLU, "none": nn.Identity}
-REGISTERS = ("kind", "layer", "row", "segment")  # what a basis state's number says of its chunk
+LABELS = ("kind", "layer", "row", "segment")  # what the layout knows of a chunk
 CODE_GAIN = 3.0  # the output is 3 / width times the product: 1e-2 is then the best of three rates at widths 14 and 32 (docs/results.md)
 
 
@@ -102,10 +102,10 @@ class _Rows(torch.autograd.Function):
 class CodeMapper(nn.Module):
     """A chunk is the circuit's factor times a product of learned codes, in a basis of shared rows.
 
-    A basis state's number is read as registers: the kind of tensor, the layer, the row, the segment of a cut row. Each value
-    of each register has a learned code of `width` numbers, started at random signs; a chunk's hidden numbers are the
-    element-wise product of its codes times `1 + f`, `f` being the circuit's number for its basis state (a CP decomposition,
-    Hitchcock 1927, of all weights over the registers, weighted by the circuit).
+    A chunk has four labels: the kind of tensor, the layer, the row, the segment of a cut row. Each value of each label has a
+    learned code of `width` numbers, started at random signs; a chunk's hidden numbers are the element-wise product of its
+    codes times `1 + f`, `f` being the circuit's number for its basis state (a CP decomposition, Hitchcock 1927, of all
+    weights over the labels, weighted by the circuit).
     """
 
     def __init__(self, layout: Layout, *, width: int, from_zero: bool = True) -> None:
@@ -114,10 +114,10 @@ class CodeMapper(nn.Module):
         self.gain = CODE_GAIN / width
         self.codes = nn.ParameterList()
         indices = []
-        for register in REGISTERS:
-            values = [getattr(chunk, register) for chunk in layout.chunks]
+        for label in LABELS:
+            values = [getattr(chunk, label) for chunk in layout.chunks]
             place = {value: i for i, value in enumerate(dict.fromkeys(values))}
-            if len(place) > 1:  # a register with one value says nothing
+            if len(place) > 1:  # a label with one value says nothing
                 indices.append([place[value] for value in values])
                 self.codes.append(nn.Parameter(torch.randint(0, 2, (len(place), width)) * 2.0 - 1))
         self.register_buffer("indices", torch.tensor(indices, dtype=torch.long), persistent=False)
