@@ -83,7 +83,7 @@ def test_front_is_what_nothing_beats(tmp_path: Path) -> None:
     draw = random.Random(0)
     points = [(draw.randint(1, 30), float(draw.randint(10, 40))) for _ in range(60)]
     for number, (trainable, perplexity) in enumerate(points):
-        write_run(tmp_path, seed=1, perplexity=perplexity, trainable=trainable, lr=number)
+        write_run(tmp_path, seed=1, perplexity=perplexity, trainable=trainable, width=number)
     (comparison,) = compare(find(tmp_path).finished)
     found = {(s.first.trainable, s.perplexity.mean) for s in comparison.front}
     smallest: dict[int, float] = {}
@@ -95,6 +95,14 @@ def test_front_is_what_nothing_beats(tmp_path: Path) -> None:
             best = smallest[trainable]
             expected.add((trainable, best))
     assert found == expected
+
+
+def test_front_has_the_rate_that_validation_prefers_even_if_another_is_better_on_the_test(tmp_path: Path) -> None:
+    write_run(tmp_path, seed=1, perplexity=21.0, val=19.0, lr=0.01)
+    write_run(tmp_path, seed=1, perplexity=20.0, val=19.5, lr=0.02)
+    (comparison,) = compare(find(tmp_path).finished)
+    assert [s.first.learning_rate for s in comparison.front] == [s.first.learning_rate for s in comparison.best] == [0.01]
+    assert len(comparison.settings) == 2
 
 
 @pytest.mark.parametrize(
@@ -193,7 +201,8 @@ def test_other_texts_are_other_tasks(tmp_path: Path) -> None:
     seeds(tmp_path, [20.0, 21.0], kind="none")
     seeds(tmp_path, [10.0, 11.0], text="another", train_files=["another.txt"])
     comparisons = compare(find(tmp_path).finished)
-    assert {c.name.partition(",")[0] for c in comparisons} == {f"SmolLM2-135M-Instruct on {name}.txt" for name in ("train", "another")}
+    named = {c.name.partition(",")[0] for c in comparisons}
+    assert named == {f"SmolLM2-135M-Instruct on {text}.txt" for text in ("wikitext2/train", "another")}
     assert all(not c.against_baseline for c in comparisons)
 
 

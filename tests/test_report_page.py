@@ -85,9 +85,9 @@ def test_selectors_draw_what_they_say_with_the_front_of_it(page: Page, report: P
     comparison = compare(find(report / "runs").finished)[0]
     (front_x, front_y), *traces = drawn(page)
     points = {(round(x, 6), round(y, 6)) for xs, ys in traces for x, y in zip(xs, ys, strict=True)}
-    expected = {(round(AXES[across].of(s), 6), round(AXES[down].of(s), 6)) for s in comparison.settings}
+    expected = {(round(AXES[across].of(s), 6), round(AXES[down].of(s), 6)) for s in comparison.best}
     assert points == expected
-    best = front(comparison.settings, AXES[across].of, AXES[down].of)
+    best = front(comparison.best, AXES[across].of, AXES[down].of)
     assert set(zip(front_x, front_y, strict=True)) == {(AXES[across].of(s), AXES[down].of(s)) for s in best}
     titles = page.evaluate("(({xaxis, yaxis}) => [xaxis.title.text, yaxis.title.text])(document.querySelector('.plot').layout)")
     assert titles == [AXES[across].title, AXES[down].title]

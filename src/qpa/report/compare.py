@@ -80,18 +80,20 @@ class Comparison:
 
     Attributes:
         task, name: its hash, and what it is: model, text, tokens read.
-        settings: by trained count.
+        settings: all, by trained count.
+        best: of those that differ in their rate alone, the one that validation prefers.
         baseline: plain PEFT as LoRA where there is one, at the rate and rank that validation prefers; None without any.
         against_baseline: every other setting at its own best rate.
         against_controls: every circuit against what stands in its place, each at the best of the rates that both were run at, all
             else equal.
         varied: by generator, the config keys that are needed to tell its settings apart, beyond the method.
-        front: of trained count and test perplexity: nothing is better in one and no worse in the other.
+        front: of the best, by trained count and test perplexity: nothing is better in one and no worse in the other.
     """
 
     task: str
     name: str
     settings: list[Setting]
+    best: list[Setting]
     baseline: Setting | None
     against_baseline: list[Difference]
     against_controls: list[Difference]
@@ -151,10 +153,11 @@ def _compare(task: str, runs: list[Run]) -> Comparison:
     plain = [s for s in settings if s.first.generator == "none"]
     lora = [s for s in plain if s.first.method.startswith("LoRA")] or plain
     baseline = preferred(lora) if lora else None
-    differences = [paired(s, baseline) for s in tuned(settings) if s is not baseline] if baseline else []
+    best = tuned(settings)
+    differences = [paired(s, baseline) for s in best if s is not baseline] if baseline else []
     controls = list(_controls([s for s in settings if s.first.generator != "none"]))
     varied = {kind[0].first.generator: _varied(kind) for kind in _grouped(settings, lambda run: run.generator)}
-    return Comparison(task, runs[0].task_name, settings, baseline, [d for d in differences if d], controls, varied, front(settings))
+    return Comparison(task, runs[0].task_name, settings, best, baseline, [d for d in differences if d], controls, varied, front(best))
 
 
 def tuned(settings: Iterable[Setting]) -> list[Setting]:

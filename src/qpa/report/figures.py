@@ -13,7 +13,7 @@ from plotly.subplots import make_subplots
 from qpa.report.compare import Comparison, Difference, Setting, front
 from qpa.report.verdict import NAMES, label
 
-MOST_SHOWN = 14  # settings in figures that have a line for each; the Pareto figure has all
+MOST_SHOWN = 14  # settings in figures that have a line for each; the Pareto figure has all at their best rate
 CURVE_POINTS = 60
 LINE = 38  # pixels of a line in figures with one for each setting
 # Okabe and Ito's colours, which the colour-blind tell apart.
@@ -75,15 +75,15 @@ def shown(comparison: Comparison) -> list[Setting]:
 
 
 def pareto(comparison: Comparison, x: str = "trainable", y: str = "perplexity") -> Figure:
-    """Every setting by two of `AXES`, and the front of those that nothing beats."""
+    """Every setting at its best rate, by two of `AXES`, and the front of those that nothing beats."""
     figure = go.Figure()
-    best = front(comparison.settings, AXES[x].of, AXES[y].of)
+    best = front(comparison.best, AXES[x].of, AXES[y].of)
     line = dict(color="#7f7f7f", width=1, dash="dot", shape="hv")
     figure.add_scatter(x=[AXES[x].of(s) for s in best], y=[AXES[y].of(s) for s in best], mode="lines", line=line, name="Pareto front")
     symbols = itertools.cycle(SYMBOLS)
-    for family in dict.fromkeys(map(_family, comparison.settings)):
-        places = [i for i, s in enumerate(comparison.settings) if _family(s) == family]
-        settings = [comparison.settings[i] for i in places]
+    for family in dict.fromkeys(map(_family, comparison.best)):
+        places = [i for i, s in enumerate(comparison.best) if _family(s) == family]
+        settings = [comparison.best[i] for i in places]
         kind = settings[0].first.generator
         widths = [s.perplexity.half_width or 0 for s in settings]
         figure.add_scatter(

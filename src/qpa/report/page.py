@@ -18,7 +18,7 @@ from qpa.report.table import HEADS, LEGEND, rows
 from qpa.report.verdict import label, sentences
 
 CAPTIONS = {
-    "pareto": "Every setting, mean over seeds; perplexity with its 95 % interval. The dotted line is the Pareto front.",
+    "pareto": "Every setting at its best rate by validation, mean over seeds; error bars: 95 % interval. Dotted: the Pareto front.",
     "differences": "Differences of test perplexity, paired by seed, with 95 % intervals; left is better. Open marks: one seed.",
     "curves": "Validation perplexity while training, mean over seeds.",
     "split": "What is trained, as a share of what plain PEFT trains.",
@@ -68,7 +68,7 @@ def _task(comparison: Comparison) -> dict[str, Any]:
         "name": comparison.name,
         "verdict": sentences(comparison),
         "rows": rows(comparison),
-        "settings": [{key: _known(axis.of(s)) for key, axis in AXES.items()} for s in comparison.settings],
+        "settings": [{key: _known(axis.of(s)) for key, axis in AXES.items()} for s in comparison.best],
         "runs": [{key: getattr(run, key) for key in shown} | {"label": names[run.setting]} for run in runs],
         "figures": {name: json.loads(figure.to_json() or "") for name, figure in all_figures(comparison).items()},
     }

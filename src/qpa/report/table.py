@@ -4,7 +4,7 @@ import math
 import re
 from pathlib import Path
 
-from qpa.report.compare import Comparison, Difference, Estimate, Setting, tuned
+from qpa.report.compare import Comparison, Difference, Estimate, Setting
 from qpa.report.figures import AXES
 from qpa.report.verdict import label, sentences
 
@@ -22,10 +22,8 @@ def rows(comparison: Comparison) -> list[Row]:
 
     Without a baseline nothing is compared; `of the baseline's` is then the share of what plain PEFT would train.
     """
-    plain = comparison.baseline
     differences = {d.setting.first.setting: d for d in comparison.against_baseline}
-    shown = [s for s in tuned(comparison.settings) if plain is None or s.first.tuned != plain.first.tuned] + ([plain] if plain else [])
-    shown.sort(key=lambda s: (-s.first.trainable, s.perplexity.mean))
+    shown = sorted(comparison.best, key=lambda s: (-s.first.trainable, s.perplexity.mean))
     return [_row(setting, differences.get(setting.first.setting), comparison) for setting in shown]
 
 
