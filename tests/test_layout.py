@@ -75,10 +75,17 @@ def test_vocabulary_rows_are_cut_into_pieces_of_the_usual_row() -> None:
     check_every_number_has_one_place(layout)
 
 
-def test_a_row_of_a_layer_is_one_chunk_however_wide_the_model() -> None:
+def test_a_row_that_layers_share_is_one_chunk_however_wide_the_model() -> None:
     wide = [AdapterTensor(f"layers.{i}.up_proj.lora_B", (28672, 2), f"layers.{i}.up_proj") for i in range(3)]
     layout = plan(wide, circuits="per_module", qubits=None, chunk_size=None)
     assert layout.lengths == {28672: 6}  # in pieces, tied rows would give distant neurons of one layer the same weights
+    check_every_number_has_one_place(layout)
+
+
+def test_a_number_in_a_name_that_counts_no_layers_keeps_no_row_whole() -> None:
+    projection = [AdapterTensor(f"prompt_encoder.transform.{i}.weight", shape, "p") for i, shape in ((0, (64, 32)), (2, (53248, 64)))]
+    layout = plan(projection, circuits="per_module", qubits=None, chunk_size=None)
+    assert layout.lengths == {64: 32 + 64 * 53248 // 64}
     check_every_number_has_one_place(layout)
 
 

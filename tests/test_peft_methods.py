@@ -143,13 +143,21 @@ def test_method_that_cannot_be_put_on_a_model_is_refused_before_it_is_loaded(mak
         {"_target_": "peft.CPTConfig", "cpt_token_ids": [1, 2], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 2]},
         {"_target_": "peft.MultitaskPromptTuningConfig", "num_virtual_tokens": 3, "num_tasks": 2},
         {"_target_": "peft.LoraConfig", "alora_invocation_tokens": [1], "target_modules": ["q_proj"]},
+        {"_target_": "peft.LoraConfig", "kasa_config": {}, "target_modules": ["q_proj"]},
     ],
-    ids=lambda settings: settings["_target_"],
+    ids=lambda settings: "-".join(list(settings)[1:]),
 )
 def test_method_with_a_forward_pass_of_its_own_is_refused(make_config: MakeConfig, settings: dict[str, Any]) -> None:
     config = make_config().model_copy(update={"peft": {**settings, "task_type": "CAUSAL_LM"}})
     with pytest.raises(ConfigError, match=r"forward pass"):
         planned_adapter(config, None)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_lora_scales_its_update_alike_at_every_rank_unless_told(make_config: MakeConfig, method: str, rank: int) -> None:
+    assert make_config(f"peft={method}", f"peft.r={rank}").peft["lora_alpha"] == 2 * rank
+    assert make_config(f"peft={method}", f"peft.r={rank}", "peft.lora_alpha=3").peft["lora_alpha"] == 3
 
 
 def test_architecture_that_transformers_refuses_is_a_mistake_of_the_config(make_config: MakeConfig) -> None:

@@ -30,7 +30,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seeds(root / "runs", [20.5, 22.6, 25.6], latents="table")
     draw = random.Random(0)
     for number in range(8):
-        seeds(root / "runs", [20 + 5 * draw.random() for _ in range(3)], trainable=draw.randint(1, 60), lr=number + 1)
+        seeds(root / "runs", [20 + 5 * draw.random() for _ in range(3)], trainable=draw.randint(1, 60), width=number + 1)
     seeds(root / "runs", [10.0, 11.0], text="another")
     write_run(root / "runs", seed=3, perplexity=1.0, status="failed", error="<b>too many</b>", lr=99)
     (write_run(root / "runs", seed=4, perplexity=1.0) / "result.json").write_text('{"run_info": {')
@@ -87,6 +87,7 @@ def test_selectors_draw_what_they_say_with_the_front_of_it(page: Page, report: P
     points = {(round(x, 6), round(y, 6)) for xs, ys in traces for x, y in zip(xs, ys, strict=True)}
     expected = {(round(AXES[across].of(s), 6), round(AXES[down].of(s), 6)) for s in comparison.best}
     assert points == expected
+    assert len(comparison.best) > 5
     best = front(comparison.best, AXES[across].of, AXES[down].of)
     assert set(zip(front_x, front_y, strict=True)) == {(AXES[across].of(s), AXES[down].of(s)) for s in best}
     titles = page.evaluate("(({xaxis, yaxis}) => [xaxis.title.text, yaxis.title.text])(document.querySelector('.plot').layout)")
@@ -126,7 +127,7 @@ def test_thousand_runs_make_a_small_page(tmp_path: Path) -> None:
     draw = random.Random(1)
     for number in range(334):
         base = 20 + 5 * draw.random()
-        seeds(tmp_path / "runs", [base + draw.random() for _ in range(3)], trainable=10 * number + 10, lr=number + 1)
+        seeds(tmp_path / "runs", [base + draw.random() for _ in range(3)], trainable=10 * number + 10, width=number + 1)
     main([f"runs={tmp_path}/runs", f"out={tmp_path}/out"])
     assert (tmp_path / "out" / "index.html").stat().st_size < 5e6
     assert len(json.loads((tmp_path / "out" / "report.json").read_text())["runs"]) == 1002

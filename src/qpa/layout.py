@@ -23,7 +23,7 @@ from qpa.errors import ConfigError
 
 NUMBER = r"\.(\d+)(?=\.|$)"  # the first number in a tensor's name: its layer
 MOST_CHUNKS = 200_000  # counted in two seconds; LoRA r=64 on the 126 layers of the largest models makes 113,000
-LONGEST_ROW = 16_384  # of a tensor in no layer (a vocabulary's): cut, for a basis of its own would cost more than it holds
+LONGEST_ROW = 16_384  # of a tensor that no other layer has (a vocabulary's): cut, for a basis of its own would cost more than it holds
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,6 @@ class AdapterTensor:
         """The layer its name counts, 0 where there is none."""
         number = re.search(NUMBER, self.name)
         return int(number[1]) if number else 0
-
-    @cached_property
-    def in_layer(self) -> bool:
-        """Whether its name counts a layer: then others have tensors of the same kind."""
-        return re.search(NUMBER, self.name) is not None
 
     @cached_property
     def kind(self) -> str:
@@ -180,35 +175,39 @@ def _qubits(chunks: int) -> int:
 
 
 def _in_rows(groups: list[list[AdapterTensor]]) -> Layout:
-    """One chunk per row; outside of layers, rows longer than `LONGEST_ROW` in pieces as long as the commonest other row."""
-    usual = Counter(t.row for group in groups for t in group if t.row <= LONGEST_ROW)
-    piece = usual.most_common(1)[0][0] if usual else LONGEST_ROW
-    _check_count(sum(t.rows * math.ceil(t.row / _chunk_length(t, piece)) for group in groups for t in group), None)
-    chunks = [chunk for circuit, group in enumerate(groups) for chunk in _row_chunks(circuit, group, piece)]
+    """One chunk per row; of tensors that only one layer has, rows longer than `LONGEST_ROW` are cut."""
+    tensors = [tensor for group in groups for tensor in group]
+    lengths = _chunk_lengths(tensors)
+    _check_count(sum(t.rows * math.ceil(t.row / lengths[t.name]) for t in tensors), None)
+    chunks = [chunk for circuit, group in enumerate(groups) for chunk in _row_chunks(circuit, group, lengths)]
     qubits = _qubits(max(Counter(chunk.circuit for chunk in chunks).values()))
     order = list(dict.fromkeys(chunk.length for chunk in chunks))
     chunks.sort(key=lambda chunk: order.index(chunk.length))  # stable: circuits and states keep their order
     counts = Counter(chunk.length for chunk in chunks)
     free = dict(zip(order, _starts([counts[length] * length for length in order]), strict=True))
     slots = []
-    for tensor in (t for group in groups for t in group):
-        length = _chunk_length(tensor, piece)
+    for tensor in tensors:
+        length = lengths[tensor.name]
         stride = math.ceil(tensor.row / length) * length
         slots.append(Slot(tensor, free[length], stride))
         free[length] += tensor.rows * stride
     return Layout(len(groups), qubits, tuple(chunks), tuple(slots))
 
 
-def _row_chunks(circuit: int, group: list[AdapterTensor], piece: int) -> Iterator[Chunk]:
+def _row_chunks(circuit: int, group: list[AdapterTensor], lengths: dict[str, int]) -> Iterator[Chunk]:
     states = itertools.count()
     for tensor in group:
-        length, kind, layer = _chunk_length(tensor, piece), tensor.kind, tensor.layer
+        length, kind, layer = lengths[tensor.name], tensor.kind, tensor.layer
         places = itertools.product(range(tensor.rows), range(math.ceil(tensor.row / length)))
         yield from (Chunk(circuit, next(states), length, kind, layer, row, segment) for row, segment in places)
 
 
-def _chunk_length(tensor: AdapterTensor, piece: int) -> int:
-    return tensor.row if tensor.in_layer or tensor.row <= LONGEST_ROW else piece
+def _chunk_lengths(tensors: list[AdapterTensor]) -> dict[str, int]:
+    """By tensor: its row, or where that is too long and no other layer shares it, the commonest other row."""
+    usual = Counter(t.row for t in tensors if t.row <= LONGEST_ROW)
+    piece = usual.most_common(1)[0][0] if usual else LONGEST_ROW
+    layers = Counter((t.kind, t.shape) for t in tensors)
+    return {t.name: t.row if t.row <= LONGEST_ROW or layers[t.kind, t.shape] > 1 else piece for t in tensors}
 
 
 def _in_streams(groups: list[list[AdapterTensor]], chunk_size: int, qubits: int) -> Layout:

@@ -30,6 +30,7 @@ from qpa.layout import AdapterTensor
 
 AdaptedModel = PeftModel | BottleneckModel
 ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
+BEYOND_MODULES = ("alora_invocation_tokens", "kasa_config", "monteclora_config")  # of LoraConfig: a mask, and losses to be added
 PROMPTS = (peft.PeftType.PREFIX_TUNING, peft.PeftType.PROMPT_TUNING, peft.PeftType.P_TUNING)
 
 
@@ -99,7 +100,7 @@ def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> Ada
     except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, ArithmeticError) as error:
         raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
     if _has_own_forward(model):
-        problem = "does more in peft's forward pass (a loss, a mask, arguments) than its modules do, and would be trained without it"
+        problem = "does more in peft's forward pass or loss than its modules do, and would be trained without it"
         raise ConfigError("peft", type(config).__name__, f"{problem}; choose another method")
     return model
 
@@ -109,9 +110,8 @@ def _has_own_forward(model: PeftModel) -> bool:
     config, tuner = model.active_peft_config, model.base_model
     if config.is_prompt_learning:
         return config.peft_type not in PROMPTS
-    return getattr(config, "alora_invocation_tokens", None) is not None or (
-        isinstance(tuner, BaseTuner) and type(tuner).forward is not BaseTuner.forward
-    )
+    more = any(getattr(config, field, None) is not None for field in BEYOND_MODULES)
+    return more or (isinstance(tuner, BaseTuner) and type(tuner).forward is not BaseTuner.forward)
 
 
 def _exact_magnitudes(model: nn.Module) -> None:

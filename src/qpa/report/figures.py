@@ -69,7 +69,7 @@ def shown(comparison: Comparison) -> list[Setting]:
     """The settings worth a line of their own: baseline, front, circuit and controls, then the others; by trained count."""
     pairs = [side for d in comparison.against_controls for side in (d.setting, d.against)]
     first = [comparison.baseline] if comparison.baseline else []
-    order = {s.first.setting: s for s in [*first, *comparison.front, *pairs, *comparison.settings]}
+    order = {s.first.setting: s for s in [*first, *comparison.front, *pairs, *comparison.best]}
     chosen = list(order)[:MOST_SHOWN]
     return [s for s in comparison.settings if s.first.setting in chosen]
 
