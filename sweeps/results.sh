@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# The runs behind the last sections of docs/results.md (codes on all layers, circuits, head). TEXT is a folder with train.txt and dev.txt (WikiText-2's validation split, cut at an
-# article: 55 articles to train on, 5 to choose and test by). About 6 minutes a run on 2 cores, seconds on a GPU.
+# The runs behind the last sections of docs/results.md (codes on all layers, circuits, head). TEXT is a folder with train.txt and
+# dev.txt (WikiText-2's validation split, cut at an article: 55 articles to train on, 5 to choose and test by). About 6 minutes a run
+# on 2 cores, seconds on a GPU.
 set -euo pipefail
 TEXT=${TEXT:?a folder with train.txt and dev.txt}
 FIT="data=text data.train_files=[$TEXT/train.txt] data.val_files=[$TEXT/dev.txt] data.batch_size=4 trainer.max_steps=60 trainer.precision=32-true"

@@ -18,7 +18,7 @@ Row = tuple[str, ...]
 
 
 def rows(comparison: Comparison) -> list[Row]:
-    """As many strings as `HEADS` for every setting at its best rate, most trained numbers first, and for the baseline.
+    """As many strings as `HEADS` for every setting at its best rate, the baseline among them, most trained numbers first.
 
     Without a baseline nothing is compared; `of the baseline's` is then the share of what plain PEFT would train.
     """
