@@ -10,7 +10,7 @@ from torch import Tensor
 from qpa import source
 from qpa.assembly import assemble
 from qpa.config import Config, parse
-from qpa.job import precision
+from qpa.numerics import resolved
 from qpa.quiet import quiet
 from qpa.training import FineTuning
 from qpa.verbs import composed
@@ -20,7 +20,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 def configured(*overrides: str) -> Config:
     """The config of `train.py` with overrides."""
-    return parse(composed("train", ["logger=none", *overrides]))
+    return resolved(parse(composed("train", ["logger=none", *overrides])))
 
 
 def module(config: Config) -> FineTuning:
@@ -45,7 +45,7 @@ def optimizer_of(trained: FineTuning) -> torch.optim.Optimizer:
 
 def autocast(config: Config) -> torch.autocast:
     """As the trainer computes with this config."""
-    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision(config.trainer) == "bf16-mixed")
+    return torch.autocast(DEVICE.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed")
 
 
 def step(config: Config, trained: FineTuning, windows: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
@@ -55,8 +55,9 @@ def step(config: Config, trained: FineTuning, windows: dict[str, Tensor], optimi
         with autocast(config):
             trained.adaptation.write()
             nll, tokens = trained.nll(trained.hidden(windows, "train"), windows["labels"])
-        (nll / tokens).backward()
+        nll.backward()
         trained.adaptation.collect()
+        torch._foreach_div_([p.grad for p in trained.adaptation.parameters() if p.grad is not None], tokens.float())
         torch.nn.utils.clip_grad_norm_(trained.adaptation.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

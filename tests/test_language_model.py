@@ -35,7 +35,7 @@ def plain_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def fp32(config: Config, monkeypatch: pytest.MonkeyPatch) -> object:
-    monkeypatch.setattr("qpa.base_model.frozen_dtype", lambda _: torch.float32)
+    monkeypatch.setattr("qpa.numerics.fast_in_bf16", lambda _: False)
     assembly = assemble(config, None)
     torch.manual_seed(1)
     for parameter in assembly.adaptation.parameters():

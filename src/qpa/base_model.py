@@ -21,7 +21,7 @@ def load(model: ModelConfig, folder: Path | None, *, dtype: torch.dtype, meta: b
     Args:
         model: config group `model`.
         folder: where its files are (see `qpa.source`), None for random weights.
-        dtype: of its weights (`frozen_dtype`).
+        dtype: of its weights (`qpa.numerics`).
         meta: build it on the meta device instead: shapes without weights.
 
     Raises:
@@ -52,20 +52,6 @@ def sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
     """A copy with modules of its own, which an adapter may be put on, and the same frozen weights in the same memory."""
     weights = {id(weight): quantization.shared(weight) for weight in model.parameters()}
     return copy.deepcopy(model, weights)  # pyright: ignore[reportArgumentType]
-
-
-def on_gpu(accelerator: str) -> bool:
-    """Whether `trainer.accelerator` means a GPU on this machine."""
-    return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-
-
-def frozen_dtype(accelerator: str) -> torch.dtype:
-    """bf16 where the GPU or the processor that is used has instructions for it, else fp32."""
-    if on_gpu(accelerator):
-        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.bfloat16 if fast else torch.float32
 
 
 def _architecture(model: ModelConfig, folder: Path | None) -> PretrainedConfig:

@@ -8,13 +8,13 @@ import math
 from pathlib import Path
 
 from qpa import record
-from qpa.config import Config
-from qpa.earlier import completed
+from qpa.config import IDENTITY, Config
+from qpa.earlier import of_record
 from qpa.errors import ConfigError
+from qpa.identity import Part
 from qpa.record import Record
 
-PATHS = ("train_files", "val_files", "test_files", "forgetting_files")  # of `data`: texts are told by their digests
-CACHES = ("cache_hidden", "cache_hidden_gib")
+SAME = (Part.TASK, Part.READ, Part.MEASURE)  # what has to be equal for gains to be compared
 
 
 def check(config: Config) -> None:
@@ -40,10 +40,12 @@ def _check_same(config: Config, folder: Path, theirs: Record) -> None:
     digests = {split: found for split, found in config.digests().items() if split != "forgetting"}
     if any(theirs["qpa"]["texts"].get(split) != found for split, found in digests.items()):
         raise ConfigError("baseline", folder, "was trained or tested on other text; give a run on the same")
-    mine, other = _conditions(config.model_dump(by_alias=True)), _conditions(completed(theirs["run_info"]["train_config"]))
-    for key, value in mine.items():
-        if value != other.get(key):
-            raise ConfigError("baseline", folder, f"is a run with {key}={other.get(key)}, this one has {value}; give a run with the same")
+    mine = IDENTITY.picked(config.model_dump(by_alias=True), *SAME)
+    other = IDENTITY.picked(of_record(theirs), *SAME)
+    for key in sorted(mine.keys() | other.keys()):
+        ours, found = mine.get(key), other.get(key)
+        if ours != found:
+            raise ConfigError("baseline", folder, f"is a run with {key}={found}, this one has {ours}; give a run with the same")
 
 
 def compare(config: Config, result: Record) -> None:
@@ -61,12 +63,3 @@ def gain_kept(ours: tuple[float, float], theirs: tuple[float, float]) -> float |
     """Of two pairs of base and adapted perplexity, our gain as a share of theirs; None where theirs is none."""
     mine, other = (math.log(base / adapted) for base, adapted in (ours, theirs))
     return mine / other if other > 0 else None
-
-
-def _conditions(config: Record) -> dict[str, object]:
-    """What must be equal for gains to be compared: model, text and its windows, steps; by config key."""
-    trainer = {key: config["trainer"][key] for key in ("max_steps", "accumulate_grad_batches")}
-    trainer["devices"] = config["trainer"]["devices"] * config["trainer"]["num_nodes"]
-    data = {key: value for key, value in config["data"].items() if key not in (*PATHS, *CACHES)}
-    groups = {"model": config["model"], "data": data, "trainer": trainer}
-    return {f"{group}.{key}": value for group, values in groups.items() for key, value in values.items()}

@@ -1,29 +1,23 @@
 """The config's types and ranges. Defaults are in `conf/`; nothing heavy is imported here, so that errors answer fast."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from qpa.earlier import ADDED
 from qpa.errors import ConfigError
+from qpa.identity import COMPUTATION, Identity, Part, hashed
 
 OURS = {
     *("max_epochs", "min_epochs", "max_time", "val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps", "inference_mode"),
     *("fast_dev_run", "overfit_batches", "limit_train_batches", "limit_val_batches", "limit_test_batches", "use_distributed_sampler"),
     *("logger", "callbacks", "plugins", "enable_model_summary", "default_root_dir", "reload_dataloaders_every_n_epochs"),
 }
-VOLATILE = ("name", "run_dir", "ckpt", "force", "fail_fast", "cache_dir", "logger", "baseline")  # keys that change no result
-SHOWN = ("log_every_n_steps", "enable_progress_bar", "checkpoint_every")  # of `trainer`, likewise
-PLACES = ("strategy", "num_nodes")
-ANSATZ = ("rotations", "entangler", "gate", "final_rotations", "qubits", "layers")  # of `circuit`: which states there are
-GENERATED_ONLY = ("latents", "circuit", "mapper")  # groups without effect where the adapter itself is trained
 
 # What a config may have Hydra make, by group: a config can come from elsewhere, with a run's folder, and must not run other code.
 TARGETS = {
@@ -42,7 +36,9 @@ OmegaConf.register_new_resolver("twice", _twice, replace=True)  # conf/peft/lora
 
 
 class Section(BaseModel):
-    """A config group: types are not coerced, unknown keys are refused."""
+    """A config group: types are not coerced, unknown keys are refused. Of its keys, those not marked themselves say `part` of a run."""
+
+    part: ClassVar[Part] = Part.SHOWN
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=False)
 
@@ -71,17 +67,20 @@ class OpenSection(Section):
 class ModelConfig(Section):
     """Group `model`: which frozen causal language model, and where its weights are from."""
 
+    part = Part.TASK
+
     source: Literal["package", "hub"]
     package: str | None
     file: str | None
     sha256: str | None
-    install: str | None
+    install: Annotated[str | None, Part.SHOWN]
     hub: str | None
     path: str | None
     weights: Literal["published", "random"]
     num_layers: int | None = Field(ge=1)
-    attention: str | None
-    gradient_checkpointing: bool
+    attention: Annotated[str | None, Part.COURSE]
+    dtype: Annotated[Literal["auto", "float32", "bfloat16"], Part.MEASURE]
+    gradient_checkpointing: Annotated[bool, Part.COURSE]
     quantization: Literal["nf4"] | None
     architecture: dict[str, Any] | None
 
@@ -89,10 +88,12 @@ class ModelConfig(Section):
 class GeneratorConfig(Section):
     """Group `generator`: `qpa` generates the adapter's weights, `none` trains them themselves."""
 
+    part = Part.METHOD
+
     kind: Literal["qpa", "none"]
     circuits: Literal["per_module", "shared"] | None
     start: Literal["peft", "paper"] | None
-    lr: float = Field(gt=0)
+    lr: Annotated[float, Part.SHOWN] = Field(gt=0)
 
     @model_validator(mode="after")
     def _refuse_half_a_generator(self) -> "GeneratorConfig":
@@ -106,18 +107,20 @@ class GeneratorConfig(Section):
 class CircuitConfig(Section):
     """Group `circuit`: the ansatz, what runs it, and how it is measured and differentiated."""
 
-    rotations: list[Literal["RX", "RY", "RZ"]] = Field(min_length=1)
+    part = Part.ANSATZ
+
+    rotations: Annotated[list[Literal["RX", "RY", "RZ"]], Part.SIZES] = Field(min_length=1)
     entangler: Literal["linear", "reverse_linear", "ring", "all_to_all", "brick"]
     gate: Literal["CNOT", "CZ"]
-    final_rotations: bool
-    qubits: int | None = Field(ge=1)
-    layers: int = Field(ge=1)
-    backend: Literal["statevector", "torchquantum", "pennylane", "qiskit"]
-    device: str | None
-    shots: int | None = Field(ge=1)
-    gradient: Literal["exact", "parameter_shift", "spsa"] | None
-    noise: float | None = Field(gt=0, lt=1)
-    mitigate_readout: bool
+    final_rotations: Annotated[bool, Part.SIZES]
+    qubits: Annotated[int | None, Part.METHOD] = Field(ge=1)
+    layers: Annotated[int, Part.SIZES] = Field(ge=1)
+    backend: Annotated[Literal["statevector", "torchquantum", "pennylane", "qiskit"], Part.COURSE]
+    device: Annotated[str | None, Part.COURSE]
+    shots: Annotated[int | None, Part.COURSE] = Field(ge=1)
+    gradient: Annotated[Literal["exact", "parameter_shift", "spsa"] | None, Part.COURSE]
+    noise: Annotated[float | None, Part.COURSE] = Field(gt=0, lt=1)
+    mitigate_readout: Annotated[bool, Part.COURSE]
 
     @property
     def samples(self) -> bool:
@@ -150,11 +153,15 @@ class CircuitConfig(Section):
 class PlainLatentsConfig(Section):
     """Group `latents`: the circuits, or a control in their place that has no settings of its own."""
 
+    part = Part.METHOD
+
     kind: Literal["circuit", "frozen_circuit", "table", "zeros", "random"]
 
 
 class MLPLatentsConfig(Section):
     """Group `latents`, kind `mlp`: a small network per circuit."""
+
+    part = Part.METHOD
 
     kind: Literal["mlp"]
     hidden: int | None = Field(ge=1)
@@ -162,6 +169,8 @@ class MLPLatentsConfig(Section):
 
 class MPSLatentsConfig(Section):
     """Group `latents`, kind `mps`: a matrix-product state per circuit."""
+
+    part = Part.METHOD
 
     kind: Literal["mps"]
     bond_dimension: int | None = Field(ge=1)
@@ -173,6 +182,8 @@ LatentsConfig = PlainLatentsConfig | MLPLatentsConfig | MPSLatentsConfig
 class RowsMapperConfig(Section):
     """Group `mapper`, kinds `tied` (layers share their rows) and `codes` (products of learned codes in a basis of shared rows)."""
 
+    part = Part.METHOD
+
     kind: Literal["tied", "codes"]
     width: int = Field(ge=1)
     chunk_size: int | None = Field(ge=1)
@@ -180,6 +191,8 @@ class RowsMapperConfig(Section):
 
 class MLPMapperConfig(Section):
     """Group `mapper`, kind `mlp`: the paper's, from a basis state's bits and its probability to a chunk of weights."""
+
+    part = Part.METHOD
 
     kind: Literal["mlp"]
     hidden: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
@@ -193,7 +206,9 @@ MapperConfig = RowsMapperConfig | MLPMapperConfig
 class OptimizerConfig(OpenSection):
     """Group `optimizer`: a torch optimizer, linear warm-up, and decay to zero."""
 
-    lr: float = Field(gt=0)
+    part = Part.COURSE
+
+    lr: Annotated[float, Part.RATE] = Field(gt=0)
     warmup: float = Field(ge=0, lt=1)
     decay: Literal["linear", "cosine"]
 
@@ -201,38 +216,42 @@ class OptimizerConfig(OpenSection):
 class DataConfig(Section):
     """Group `data`: text, its split, and the windows it is cut into."""
 
+    part = Part.TASK
+
     source: Literal["pydoc", "hub", "files"]
     protocol: Literal["packed", "paper"]
     hub: str | None
     hub_config: str | None
-    train_files: list[str]
-    val_files: list[str]
-    test_files: list[str]
-    forgetting_files: list[str]
+    train_files: Annotated[list[str], Part.SHOWN]
+    val_files: Annotated[list[str], Part.SHOWN]
+    test_files: Annotated[list[str], Part.SHOWN]
+    forgetting_files: Annotated[list[str], Part.SHOWN]
     val_fraction: float | None = Field(gt=0, lt=1)
-    max_held_out_windows: int | None = Field(ge=1)
+    max_held_out_windows: Annotated[int | None, Part.MEASURE] = Field(ge=1)
     context: int = Field(ge=2)
-    batch_size: int = Field(ge=1)
-    cache_hidden: bool | None
-    cache_hidden_gib: float = Field(gt=0)
+    batch_size: Annotated[int, Part.READ] = Field(ge=1)
+    cache_hidden: Annotated[bool | None, Part.SHOWN]
+    cache_hidden_gib: Annotated[float, Part.SHOWN] = Field(gt=0)
 
 
 class TrainerConfig(OpenSection):
     """Group `trainer`: arguments of `pytorch_lightning.Trainer`."""
 
-    strategy: Literal["single", "ddp"]
-    devices: int = Field(ge=1)
-    num_nodes: int = Field(ge=1)
+    part = Part.COURSE
+
+    strategy: Annotated[Literal["single", "ddp"], Part.SHOWN]
+    devices: Annotated[int, Part.READ] = Field(ge=1)
+    num_nodes: Annotated[int, Part.SHOWN] = Field(ge=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda"]
-    max_steps: int = Field(ge=1)
+    max_steps: Annotated[int, Part.READ] = Field(ge=1)
     val_every: int = Field(ge=1)
-    checkpoint_every: int = Field(ge=1)
-    accumulate_grad_batches: int = Field(ge=1)
+    checkpoint_every: Annotated[int, Part.SHOWN] = Field(ge=1)
+    accumulate_grad_batches: Annotated[int, Part.READ] = Field(ge=1)
     gradient_clip_val: float | None = Field(gt=0)
-    log_every_n_steps: int = Field(ge=1)
-    precision: Literal["auto", "32-true", "bf16-mixed"]
+    log_every_n_steps: Annotated[int, Part.SHOWN] = Field(ge=1)
+    precision: Annotated[Literal["auto", "32-true", "bf16-mixed"], Part.MEASURE]
     compile: bool
-    enable_progress_bar: bool
+    enable_progress_bar: Annotated[bool, Part.SHOWN]
 
     @model_validator(mode="after")
     def _refuse_what_the_run_sets(self) -> "TrainerConfig":
@@ -251,6 +270,8 @@ class TrainerConfig(OpenSection):
 
 class LoggerConfig(Section):
     """Group `logger`: Weights & Biases, or none beside the run's own files."""
+
+    part = Part.SHOWN
 
     kind: Literal["wandb", "none"]
     project: str | None
@@ -290,7 +311,7 @@ class Config(Section):
     """A whole run."""
 
     model: ModelConfig
-    peft: dict[str, Any]
+    peft: Annotated[dict[str, Any], Part.METHOD]
     generator: GeneratorConfig
     latents: LatentsConfig = Field(discriminator="kind")
     circuit: CircuitConfig
@@ -299,14 +320,14 @@ class Config(Section):
     data: DataConfig
     trainer: TrainerConfig
     logger: LoggerConfig
-    name: str
-    run_dir: str | None
-    seed: int = Field(ge=0, lt=2**32)
-    ckpt: str | None
-    force: bool
-    fail_fast: bool
-    cache_dir: str | None
-    baseline: str | None
+    name: Annotated[str, Part.SHOWN]
+    run_dir: Annotated[str | None, Part.SHOWN]
+    seed: Annotated[int, Part.SEED] = Field(ge=0, lt=2**32)
+    ckpt: Annotated[str | None, Part.SHOWN]
+    force: Annotated[bool, Part.SHOWN]
+    fail_fast: Annotated[bool, Part.SHOWN]
+    cache_dir: Annotated[str | None, Part.SHOWN]
+    baseline: Annotated[str | None, Part.SHOWN]
 
     @property
     def folder(self) -> Path:
@@ -317,37 +338,14 @@ class Config(Section):
 
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change when a value that the result depends on changes."""
-        unused = GENERATED_ONLY if self.generator.kind == "none" else ()
-        kept = self.model_dump(by_alias=True, exclude={*VOLATILE, *unused})
-        for key in (*SHOWN, *PLACES):
-            kept["trainer"].pop(key)
-        for path, value in ADDED.items():  # what was run before a key existed is the same with it
-            group, _, key = path.rpartition(".")
-            section = kept.get(group, {}) if group else kept
-            if section.get(key, ...) == value:
-                section.pop(key)
-        kept["trainer"]["devices"] = self.trainer.processes  # wherever they are: each reads windows of its own
-        kept["text"] = [digest for files in self.digests().values() for digest in files]
-        return _hash(kept)
+        return hashed([COMPUTATION, IDENTITY.effective(self.model_dump(by_alias=True)), self.digests()])
 
-    def lineage(self) -> dict[str, str]:
-        """By part, a hash of what a run and one that goes on from its checkpoint share: not steps, rates, or what runs the circuits."""
-        kept = self.model_dump(by_alias=True)
-        parts = {key: kept[key] for key in ("peft", "seed")}
-        parts["model"] = [
-            Path(self.model.path or "").name,
-            *(kept["model"][key] for key in ("hub", "weights", "num_layers", "architecture")),
-            *filter(None, [self.model.quantization]),  # checkpoints from before it counted stay those of the plain model
-        ]
-        parts["data"] = [
-            self.digests(),
-            *(kept["data"][key] for key in ("source", "hub", "hub_config", "val_fraction", "protocol", "context")),
-        ]
-        if self.generator.kind == "qpa":
-            parts |= {key: kept[key] for key in ("latents", "mapper")}
-            parts["circuit"] = [kept["circuit"][key] for key in ANSATZ]
-        parts["generator"] = [kept["generator"][key] for key in ("kind", "circuits", "start")]
-        return {key: _hash(value) for key, value in parts.items()}
+    def lineage(self) -> dict[str, Any]:
+        """By key, what a run and one that goes on from its checkpoint share: not steps, rates, or what runs the circuits."""
+        shared = (Part.SEED, Part.TASK, Part.METHOD, Part.ANSATZ, Part.SIZES)
+        kept = IDENTITY.picked(self.model_dump(by_alias=True), *shared)
+        kept["model.path"] = Path(self.model.path or "").name  # a model may be moved
+        return kept | {"texts": self.digests(), "computation": COMPUTATION}
 
     def digests(self) -> dict[str, list[str | None]]:
         """SHA-256 of every text file by split; None of one that is not there."""
@@ -356,8 +354,7 @@ class Config(Section):
         return {split: [_digest(Path(file)) for file in given] for split, given in files.items()}
 
 
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+IDENTITY = Identity(Config)
 
 
 def _digest(file: Path) -> str | None:

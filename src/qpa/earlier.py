@@ -14,6 +14,7 @@ ADDED: dict[str, Any] = {
     "circuit.noise": None,
     "circuit.rotations": ["RY"],
     "circuit.shots": None,
+    "model.dtype": "auto",
     "model.quantization": None,
     "trainer.checkpoint_every": 10,
     "trainer.num_nodes": 1,
@@ -30,3 +31,14 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(section, dict):
             section.setdefault(key, value)
     return whole
+
+
+def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run on record, with what it was computed in where an older one left that to the machine."""
+    config = completed(record["run_info"]["train_config"])
+    used, trainer, model = record["qpa"].get("precision"), config["trainer"], config["model"]
+    if used and trainer["precision"] == "auto":
+        trainer["precision"] = used
+        if model["dtype"] == "auto":
+            model["dtype"] = "bfloat16" if used == "bf16-mixed" else "float32"
+    return config

@@ -22,6 +22,10 @@ class NonFiniteLossError(UserError):
     """The loss or a gradient became infinite or NaN; training stopped, with the last good checkpoint named."""
 
 
+class ExportError(UserError):
+    """What was written for others is not what was trained; it must not be taken for it."""
+
+
 class LostProcessError(UserError):
     """Another process of the same run is gone; this one cannot go on alone."""
 

@@ -63,8 +63,12 @@ def show_tasks(config: Config, folder: Path, names: list[str]) -> None:
     from qpa.quiet import quiet
 
     quiet()
-    model = peft_model.load_adapter(assembly.load_base(config, base_folder), folder / "adapter")
-    found = tasks.evaluate(model, encoder, names, batch_size=config.data.batch_size)
+    base = assembly.shared_base(config, base_folder)
+    adapted = peft_model.load_adapter(assembly.base_to_adapt(config, base_folder), folder / "adapter")
+    found = {
+        kind: tasks.evaluate(model, encoder, names, batch_size=config.data.batch_size)
+        for kind, model in {"adapted": adapted, "base": base}.items()
+    }
     write_json(folder / "tasks.json", found)
     table = Table("task", "metric", "base model", "adapted", title=escape(str(folder)), title_justify="left")
     for task, metrics in found["adapted"].items():

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from qpa import cli, source
 from qpa.config import Config
-from qpa.errors import ConfigError, UsageError
+from qpa.errors import ConfigError, ExportError, UsageError
 from qpa.files import whole_folder
 from qpa.verbs import named_run
 
+PROBE = 64  # tokens that adapter and merged model are compared by
+CLOSE = 1e-3  # of the logits' spread, in fp32
 USAGE = "usage: python -m qpa.export run=DIR [merged=true|false] [circuits=true|false]"
 
 
@@ -46,9 +48,7 @@ def _flag(options: dict[str, str], name: str) -> bool:
 def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
     """Generate the adapter's weights from a checkpoint and save them."""
     base_folder = source.folder(config)
-    import torch
-
-    from qpa import peft_model
+    from qpa import job
     from qpa.assembly import assemble
     from qpa.quiet import quiet
     from qpa.restored import load
@@ -56,23 +56,37 @@ def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
     quiet()
     assembly = assemble(config, base_folder)
     load(assembly.adaptation, checkpoint)
-    with torch.no_grad():  # not a training step: the samples that the run was tested with
-        assembly.adaptation.write()
-    peft_model.save_adapter(assembly.model, target, base_name=source.published_name(config.model))
+    job.export(config, assembly, target)
 
 
 def export_merged(config: Config, adapter: Path, target: Path) -> None:
-    """Fold a saved adapter into the base model, as it was before it was quantised, and save the whole, with its tokenizer."""
-    config = config.model_copy(update={"model": config.model.model_copy(update={"quantization": None})})
+    """Fold a saved adapter into the base model, as it was before it was quantised, and save the whole, with its tokenizer.
+
+    Raises:
+        ExportError: the saved model does not say what the adapter says; nothing is written.
+    """
+    config = config.model_copy(update={"model": config.model.model_copy(update={"quantization": None, "dtype": "float32"})})
     base_folder = source.folder(config)
+    import torch
+    from transformers import AutoModelForCausalLM
+
     from qpa import peft_model
     from qpa.assembly import load_base
     from qpa.quiet import quiet
 
     quiet()
-    model = peft_model.load_adapter(load_base(config, base_folder).float(), adapter)
+    base = load_base(config, base_folder)
+    ids = torch.randint(base.config.get_text_config().vocab_size, (1, PROBE), generator=torch.Generator().manual_seed(0))
+    model = peft_model.load_adapter(base, adapter).eval()
+    with torch.no_grad():
+        adapted = model(input_ids=ids).logits
     with whole_folder(target) as scratch:
         peft_model.merge(model).save_pretrained(scratch)
+        with torch.no_grad():
+            merged = AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32).eval()(input_ids=ids).logits
+        if not peft_model.same_logits(merged, adapted, within=CLOSE):
+            problem = "folded into the weights, saved and read again, the model does not say what the adapter says; use the adapter itself"
+            raise ExportError(f"merged=true: {problem}")
         for file in base_folder.glob("tokenizer*") if base_folder else ():
             shutil.copy(file, scratch)
 

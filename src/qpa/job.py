@@ -1,7 +1,9 @@
 """The heavy part of a run: build, fit, measure, export. Lightning's trainer enters here."""
 
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,27 +14,34 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning import Callback, Trainer
+from torch import Tensor
 
-from qpa import base_model, baseline, checkpoints, launch, loggers, peft_model, quantization, record, source
-from qpa.adaptation import DirectAdaptation, GeneratedAdaptation
-from qpa.assembly import Assembly, assemble, load_base, planned_adapter
+from qpa import baseline, checkpoints, launch, loggers, numerics, peft_model, quantization, record, source
+from qpa.adaptation import GeneratedAdaptation
+from qpa.assembly import Assembly, assemble, base_to_adapt, planned_adapter, shared_base
 from qpa.callbacks import EntanglementLog, StepClock, progress
 from qpa.checkpoints import Checkpoints, DamagedError, WholeFiles
 from qpa.config import Config, TrainerConfig
 from qpa.data import Windows
-from qpa.errors import ConfigError
+from qpa.errors import ConfigError, ExportError
 from qpa.exchange import losses_named
 from qpa.hidden_store import HiddenStore, store_path
+from qpa.language_model import LanguageModel
 from qpa.latents import Circuits
 from qpa.loaders import held_out_loader, train_loader
+from qpa.perplexity import Perplexity
 from qpa.preflight import check_layout, known_tensors
 from qpa.quiet import quiet
+from qpa.reading import HELD_OUT, HeldOut
 from qpa.recipe import check_numbers
 from qpa.signals import Signals
 from qpa.strategy import GradientsOnly
-from qpa.training import HELD_OUT, FineTuning, Measured
+from qpa.training import FineTuning
 
 MOST_WATCHED = 1 << 18  # amplitudes of all circuits
+COMPARED = 64  # tokens by which a saved adapter is compared with the trained one
+SAME = 1e-3  # of the logits' spread: the same numbers, computed the same way
+Measured = dict[str, dict[str, float | int]]  # by split
 
 
 @dataclass(frozen=True)
@@ -100,9 +109,12 @@ def _newest_good(config: Config, candidates: Sequence[Path]) -> tuple[Path, dict
 def _fit_checkpoint(config: Config, assembly: Assembly, path: Path, content: dict[str, Any]) -> int:
     """The step of a checkpoint of a run as this one, but for steps and rates."""
     mine, theirs = config.lineage(), content.get("lineage")
-    if theirs is not None and theirs != mine:  # older ones do not say
-        other = ", ".join(key for key in mine if not isinstance(theirs, dict) or theirs.get(key) != mine[key])
-        raise ConfigError("ckpt", path, f"is of a run with another {other}; leave ckpt out to start anew")
+    if not isinstance(theirs, dict) or "computation" not in theirs:
+        print(
+            f"qpa: {path} is of an older qpa and does not say of which text and seed; that they are these is not checked", file=sys.stderr
+        )
+    elif other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
+        raise ConfigError("ckpt", path, f"is of a run with another {', '.join(other)}; leave ckpt out to start anew")
     try:
         assembly.adaptation.load_state_dict(content["state_dict"])
         step = int(content["global_step"])
@@ -113,25 +125,28 @@ def _fit_checkpoint(config: Config, assembly: Assembly, path: Path, content: dic
     return step
 
 
-def run(config: Config, prepared: Prepared, *, windows: dict[str, Windows], folder: Path, result: record.Record) -> None:
-    """Train, measure base and adapted model on the held-out windows, export the adapter, fill in the record."""
+def run(
+    config: Config, prepared: Prepared, *, base_folder: Path | None, windows: dict[str, Windows], folder: Path, result: record.Record
+) -> None:
+    """Train, export the adapter, measure it and the base model on the held-out windows, fill in the record."""
     assembly, module = prepared.assembly, prepared.module
     clock, settings = StepClock(), config.trainer
     keeper = Checkpoints(folder / "checkpoints", every=settings.checkpoint_every, val_every=settings.val_every)
-    result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": precision(settings), "processes": settings.processes}
+    result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": settings.precision, "processes": settings.processes}
     with loggers.opened(config, folder, job_type="train") as opened, losses_named():
         trainer = make_trainer(settings, folder, loggers=opened, callbacks=[clock, keeper, Signals(keeper), *_watching(assembly)])
         loggers.summarise(opened, assembly.parameters.metrics())
         record.forget_peak_memory()
-        try:
-            fit(config, trainer, prepared, windows, keeper=keeper)
-            measure(config, trainer, module, windows)
-        finally:  # what was run on a device is paid for, whatever came of it
-            result["qpa"]["usage"] = asdict(assembly.usage) if assembly.usage else None
-        measured = module.measured()  # the last that all processes have to be there for
+        with _adapter_folder(folder, trainer) as adapter:
+            try:
+                fit(config, trainer, prepared, windows, keeper=keeper)
+                export(config, assembly, adapter)
+            finally:  # what was run on a device is paid for, whatever came of it
+                result["qpa"]["usage"] = asdict(assembly.usage) if assembly.usage else None
+            trained = logits(module.language, windows["val"])
+            measured = measure(config, trainer, windows, base_folder=base_folder, adapter=adapter, stores=module.stores, trained=trained)
         if not trainer.is_global_zero:
             return
-        peft_model.save_adapter(assembly.model, folder / "adapter", base_name=source.published_name(config.model))
         total = quantization.count(assembly.model)
         counts = assembly.parameters.record()
         record.fill(result, config, folder, parameters=counts, measured=measured, seconds=clock.seconds, total_params=total)
@@ -160,9 +175,9 @@ def open_stores(config: Config, module: FineTuning, windows: dict[str, Windows],
             raise ConfigError("data.cache_hidden_gib", data.cache_hidden_gib, f"all hidden states take {size:.1f} GiB; give at least that")
         return {}
     print(f"Hidden states of the frozen body are kept, up to {size:.2f} GiB in {folder / 'hidden'}")
-    gpu, versions = base_model.on_gpu(config.trainer.accelerator), f"{torch.__version__}|{transformers.__version__}"
+    gpu, versions = numerics.on_gpu(config.trainer.accelerator), f"{torch.__version__}|{transformers.__version__}"
     body = f"{source.identity(config, base_folder)}|{dtype}|{gpu}|{versions}"
-    read_as = {split: precision(config.trainer) if split == "train" else "as stock peft" for split in windows}  # FineTuning's two ways
+    read_as = {split: config.trainer.precision if split == "train" else "as stock peft" for split in windows}  # FineTuning's two ways
     paths = {split: store_path(folder, model=f"{body}|{read_as[split]}", windows=w.key) for split, w in windows.items()}
     try:
         return {split: HiddenStore(paths[split], windows=n, shape=shape, dtype=dtype) for split, (n, shape) in shapes.items()}
@@ -182,24 +197,90 @@ def fit(config: Config, trainer: Trainer, prepared: Prepared, windows: dict[str,
     prepared.module.load_state_dict(checkpoints.read(keeper.best)["state_dict"])
 
 
+@contextmanager
+def _adapter_folder(folder: Path, trainer: Trainer) -> Iterator[Path]:
+    """Where the adapter is written: of several processes the first writes the run's, the others one of their own to read it from."""
+    if trainer.is_global_zero:
+        yield folder / "adapter"
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place) / "adapter"
+
+
+def export(config: Config, assembly: Assembly, adapter: Path) -> None:
+    """Write the adapter as its adaptation makes it now."""
+    with torch.no_grad():  # not a training step: circuits are sampled as they are wherever this adaptation is written
+        assembly.adaptation.write()
+    peft_model.save_adapter(assembly.model, adapter, base_name=source.published_name(config.model), initial=assembly.initial)
+
+
 def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Windows], adapter: Path) -> Measured:
     """Measure a saved adapter on held-out windows."""
     quiet()
     alone = config.trainer.model_copy(update={"strategy": "single", "devices": 1, "num_nodes": 1})
-    config = config.model_copy(update={"trainer": alone})
-    model = peft_model.load_adapter(load_base(config, base_folder), adapter)
-    module = FineTuning(config, model, DirectAdaptation({}))
+    config = numerics.resolved(config.model_copy(update={"trainer": alone}))
     trainer = make_trainer(config.trainer, adapter.parent, loggers=[], callbacks=[])
     with loggers.opened(config, adapter.parent / "evaluation", job_type="evaluate") as opened:
-        measure(config, trainer, module, windows)
-        found = module.measured()
+        found = measure(config, trainer, windows, base_folder=base_folder, adapter=adapter)
         loggers.summarise(opened, {f"{split}/{key}": value for split, numbers in found.items() for key, value in numbers.items()})
     return found
 
 
-def measure(config: Config, trainer: Trainer, module: FineTuning, windows: dict[str, Windows]) -> None:
-    """Read the held-out windows with the adapter and without it; `module.measured()` holds what was found."""
-    trainer.test(module, [held_out_loader(config, windows[split]) for split in HELD_OUT if split in windows], verbose=False)
+def measure(
+    config: Config,
+    trainer: Trainer,
+    windows: dict[str, Windows],
+    *,
+    base_folder: Path | None,
+    adapter: Path,
+    stores: Mapping[str, HiddenStore] | None = None,
+    trained: Tensor | None = None,
+) -> Measured:
+    """Perplexity of held-out text: of the base model as it is published, and with a saved adapter on it, as stock peft reads it.
+
+    Whatever a method has done to the base's weights in training, these are what another user will have.
+
+    Args:
+        config: of the run.
+        trainer: what runs the loaders.
+        windows: by split.
+        base_folder: of the base model's files.
+        adapter: the saved adapter's folder.
+        stores: hidden states that are kept, by split.
+        trained: `logits` of the model that was trained.
+
+    Raises:
+        ExportError: the saved adapter does not say what the trained model says.
+    """
+    base = LanguageModel(shared_base(config, base_folder))
+    adapted = LanguageModel(peft_model.load_adapter(base_to_adapt(config, base_folder), adapter))
+    if trained is not None and not peft_model.same_logits(logits(adapted, windows["val"]), trained, within=SAME):
+        problem = "the saved adapter, read by peft on the published base model, does not say what the trained model says"
+        raise ExportError(f"peft={config.peft['_target_']}: {problem}; choose another method or other settings of it")
+    texts = [split for split in HELD_OUT if split in windows]
+    readers = [HeldOut(model, stores or {}, paper_protocol=config.data.protocol == "paper") for model in (base, adapted)]
+    for reader in readers:
+        trainer.test(reader, [held_out_loader(config, windows[split]) for split in texts], verbose=False)
+    return {split: _pair(*(reader.perplexity(split) for reader in readers)) for split in texts} | _legacy(*readers)
+
+
+def _pair(base: Perplexity, adapted: Perplexity) -> dict[str, float | int]:
+    return {"perplexity": float(adapted.compute()), "base_perplexity": float(base.compute()), "tokens": adapted.count()}
+
+
+def _legacy(base: HeldOut, adapted: HeldOut) -> Measured:
+    if base.legacy is None or adapted.legacy is None:
+        return {}
+    return {"legacy": {"perplexity": float(adapted.legacy.compute()), "base_perplexity": float(base.legacy.compute())}}
+
+
+@torch.no_grad()
+def logits(language: LanguageModel, windows: Windows) -> Tensor:
+    """What a model says of the first held-out tokens, `[1, t, vocabulary]`, on the CPU."""
+    ids = windows[0]["input_ids"][None, :COMPARED].to(language.base.device)
+    language.model.eval()
+    with torch.compiler.set_stance("force_eager"):
+        return language.head(language.body(ids)).float().cpu()
 
 
 def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callbacks: list[Callback]) -> Trainer:
@@ -213,7 +294,7 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
     terminal = sys.stdout.isatty()
     speaks = launch.rank() == 0
     live = settings.enable_progress_bar and terminal and not record.in_sweep() and speaks
-    ours |= {"precision": precision(settings), "enable_progress_bar": live}
+    ours |= {"precision": settings.precision, "enable_progress_bar": live}
     ours |= {"accelerator": settings.accelerator, "devices": settings.devices, "num_nodes": settings.num_nodes}
     together = settings.strategy == "ddp"
     fixed: dict[str, Any] = dict(
@@ -234,13 +315,6 @@ def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callba
         return instantiate(settings.arguments() | ours, **fixed)
     except InstantiationException as error:
         raise ConfigError("trainer", settings.target, " ".join(str(error.__cause__ or error).split())) from error
-
-
-def precision(settings: TrainerConfig) -> str:
-    """Lightning's `precision`: of `auto`, bf16 autocast where the frozen model is in bf16, so that adapters compute as fast as it."""
-    if settings.precision != "auto":
-        return settings.precision
-    return "bf16-mixed" if base_model.frozen_dtype(settings.accelerator) == torch.bfloat16 else "32-true"
 
 
 def _watching(assembly: Assembly) -> list[Callback]:

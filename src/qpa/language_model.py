@@ -4,7 +4,7 @@ So that the loss never holds all logits at once (`qpa.loss`), and a frozen body 
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from qpa.errors import ConfigError
-from qpa.peft_model import AdaptedModel, adapted_modules, prompt_arguments
+from qpa.peft_model import AdaptedModel, adapted_modules, prompt_arguments, replicates_layers, same_logits
 
 PROBE = 5  # tokens of the check that both parts together are the model
 CLOSE = 1e-2  # of the logits' spread, in bf16
@@ -22,12 +22,12 @@ class LanguageModel:
     """Body and head of an adapted model. What is not made of these two parts, by its own logits, has itself as body.
 
     Args:
-        model: the language model with its adapter.
+        model: the language model, with an adapter or without.
     """
 
-    def __init__(self, model: AdaptedModel) -> None:
+    def __init__(self, model: AdaptedModel | PreTrainedModel) -> None:
         self.model = model
-        self.base = cast(PreTrainedModel, model.get_base_model())
+        self.base = model if isinstance(model, PreTrainedModel) else cast(PreTrainedModel, model.get_base_model())
         self.adapted = True
         text: Any = self.base.config.get_text_config()
         self.vocabulary: int = text.vocab_size
@@ -47,10 +47,10 @@ class LanguageModel:
 
     @contextmanager
     def unadapted(self) -> Iterator[None]:
-        """The base model within the block."""
+        """The model without its adapter within the block; weights of the base that the method has trained or rewritten stay so."""
         self.adapted = False
         try:
-            with self.model.disable_adapter():
+            with nullcontext() if isinstance(self.model, PreTrainedModel) else self.model.disable_adapter():
                 yield
         finally:
             self.adapted = True
@@ -83,6 +83,8 @@ class LanguageModel:
 
     def only_head_is_adapted(self) -> bool:
         """Whether the PEFT method touches nothing but the head: the body's output then never changes."""
+        if isinstance(self.model, PreTrainedModel) or replicates_layers(self.model):
+            return False
         adapted = adapted_modules(self.model)
         trained = {parameter for parameter in self.base.parameters() if parameter.requires_grad}  # peft's `bias=all` trains the body's
         here = adapted <= set(self.head_module.modules()) and trained <= set(self.head_module.parameters())
@@ -118,7 +120,7 @@ class LanguageModel:
         training = self.base.training
         self.base.eval()
         with self.unadapted():
-            expected, found = self.base(input_ids=ids).logits.float(), self.head(self.body(ids)).float()
+            expected, found = self.base(input_ids=ids).logits, self.head(self.body(ids))
         self.head(self.body(ids))  # an adapter that does not run is found here, and not at the first step
         self.base.train(training)
-        return expected.shape == found.shape and bool((expected - found).abs().max() <= CLOSE * expected.std())
+        return same_logits(found, expected, within=CLOSE)

@@ -4,7 +4,9 @@ Bottleneck adapters, which peft does not have, offer the same few methods (`qpa.
 """
 
 import json
-from collections.abc import Callable
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, cast
@@ -23,6 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from qpa import plain_lora
 from qpa.bottleneck import CONFIG, PEFT_TYPE, Bottleneck, BottleneckConfig, BottleneckModel
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
@@ -49,6 +52,8 @@ def make_config(settings: dict[str, Any]) -> PeftConfig | BottleneckConfig:
 def wrap(base: PreTrainedModel, config: PeftConfig | BottleneckConfig, *, seed: int, gradient_checkpointing: bool) -> AdaptedModel:
     """Put the adapter on the base model, its initial weights drawn from `seed`, and switch everything to training mode.
 
+    Some starts rewrite weights of the base, in their place: `base` has to be the run's own then (`base_weights.rewrites_base`).
+
     Raises:
         ConfigError: the method cannot be put on this model; peft's own words are in the text.
     """
@@ -56,6 +61,7 @@ def wrap(base: PreTrainedModel, config: PeftConfig | BottleneckConfig, *, seed: 
         torch.manual_seed(seed)
         model = _put_on(base, config)
     _exact_magnitudes(model)
+    _check_precision(model)
     if gradient_checkpointing:
         base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
@@ -75,11 +81,19 @@ def planned(skeleton: Callable[[], PreTrainedModel], config: PeftConfig | Bottle
         try:
             with torch.device("meta"):
                 model = _put_on(skeleton(), config)
-        except NotImplementedError:  # Uni-LoRA counts its indices, which the meta device cannot: they are made on the CPU
-            model = _put_on(skeleton(), config)
+        except NotImplementedError:
+            model = _planned_on_cpu(skeleton(), config)
     tensors = adapter_tensors(model)
     saved = tensors_saved(model)
     return tensors, saved or sum(t.size for t in tensors) * torch.float32.itemsize
+
+
+def _planned_on_cpu(skeleton: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
+    """Uni-LoRA counts its indices, which the meta device cannot: they are made on the CPU."""
+    try:
+        return _put_on(skeleton, config)
+    except NotImplementedError as error:
+        raise ConfigError("peft", type(config).__name__, f"cannot be put on this model ({error}); choose another method") from error
 
 
 def tensors_saved(model: AdaptedModel) -> int:
@@ -99,10 +113,22 @@ def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> Ada
         raise
     except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, ArithmeticError) as error:
         raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
+    _check_saved(model.active_peft_config)
     if _has_own_forward(model):
         problem = "does more in peft's forward pass or loss than its modules do, and would be trained without it"
         raise ConfigError("peft", type(config).__name__, f"{problem}; choose another method")
     return model
+
+
+def _check_saved(config: PeftConfig) -> None:
+    """Refuse what peft would write but not read again: IA3's default feedforward_modules on some models."""
+    with tempfile.TemporaryDirectory() as place:
+        config.save_pretrained(place)
+        try:
+            PeftConfig.from_pretrained(place)
+        except (ValueError, TypeError, KeyError) as error:
+            problem = f"peft could not read its own adapter ({' '.join(str(error).split())}); change that setting"
+            raise ConfigError("peft", type(config).__name__, problem) from error
 
 
 def _has_own_forward(model: PeftModel) -> bool:
@@ -128,6 +154,14 @@ def _exact_magnitudes(model: nn.Module) -> None:
             cast(nn.Parameter, magnitude.weight).data.copy_(norm)
 
 
+def _check_precision(model: AdaptedModel) -> None:
+    """Refuse to train in bf16, where small updates are rounded away: peft has fp32 for its own tensors, but not for the base's."""
+    for name, parameter in adapter_parameters(model).items():
+        if parameter.dtype != torch.float32:
+            given = str(parameter.dtype).removeprefix("torch.")
+            raise ConfigError("model.dtype", given, f"{name} is a weight of the base model and would be trained in it; give float32")
+
+
 def adapter_parameters(model: AdaptedModel) -> dict[str, nn.Parameter]:
     """What the PEFT method trains, by name, in the model's order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -149,14 +183,42 @@ def adapted_modules(model: AdaptedModel) -> set[nn.Module]:
     return found | set(getattr(model, "prompt_encoder", {}).values())
 
 
-def save_adapter(model: AdaptedModel, folder: Path, *, base_name: str | None) -> None:
-    """Write a plain PEFT adapter: `adapter_config.json` and `adapter_model.safetensors`, naming the base model."""
+def replicates_layers(model: AdaptedModel) -> bool:
+    """Whether the method has given the base model more layers than it had."""
+    return getattr(model.peft_config["default"], "layer_replication", None) is not None
+
+
+def initial_state(model: AdaptedModel) -> dict[str, Tensor]:
+    """What peft would save of the adapter now, copied: where the base's weights were rewritten, export has to take it away again.
+
+    Raises:
+        ConfigError: there is something in it that has no part in plain LoRA.
+    """
+    state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    if other := [name for name in state if not name.endswith((plain_lora.A, plain_lora.B))]:
+        start = cast(Any, model.active_peft_config).init_lora_weights
+        problem = f"only linear layers have this start, and {other[0]} is of none; take it out of peft.target_modules"
+        raise ConfigError("peft.init_lora_weights", start, problem)
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def save_adapter(model: AdaptedModel, folder: Path, *, base_name: str | None, initial: dict[str, Tensor] | None = None) -> None:
+    """Write a plain PEFT adapter of the published base: `adapter_config.json` and `adapter_model.safetensors`, naming the base model.
+
+    Args:
+        model: with the adapter.
+        folder: where to.
+        base_name: of the model it belongs to.
+        initial: where putting the adapter on has rewritten the base, its `initial_state`.
+    """
     model.peft_config["default"].base_model_name_or_path = base_name
     with whole_folder(folder) as scratch:
         if isinstance(model, BottleneckModel):
             model.save_pretrained(str(scratch))
         else:
             model.save_pretrained(str(scratch), save_embedding_layers=False)  # "auto" would add a whole tied head
+        if initial is not None:
+            plain_lora.convert(scratch, initial)
 
 
 def load_adapter(base: PreTrainedModel, folder: Path) -> AdaptedModel:
@@ -177,30 +239,52 @@ def load_adapter(base: PreTrainedModel, folder: Path) -> AdaptedModel:
 def merge(model: AdaptedModel) -> PreTrainedModel:
     """Fold the adapter into the base weights.
 
-    A head that shares its storage with the input embedding is given its own first: merging into the shared one would
-    change the embedding as well (peft #2018, #2864).
+    Modules that share a weight with others, as a head does with the input embedding, are given their own first: what is folded
+    into one would change the others as well (peft #2018, #2864).
 
     Raises:
-        ConfigError: the method does not work by changing weights.
+        ConfigError: the method does not work by changing weights, or peft cannot fold it in.
     """
     if not hasattr(model.base_model, "merge_and_unload"):
         name = type(model.peft_config["default"]).__name__
         raise ConfigError("merged", "true", f"{name} changes no weights that an adapter could be folded into; use the adapter itself")
-    base = cast(PreTrainedModel, model.get_base_model())
-    head = base.get_output_embeddings()
-    if isinstance(head, BaseTunerLayer) and base.config.tie_word_embeddings:
-        inner = cast(nn.Linear, head.get_base_layer())
-        inner.weight = nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
-        base.config.tie_word_embeddings = False
-    return cast(Any, model.base_model).merge_and_unload()
+    untie(cast(PreTrainedModel, model.get_base_model()), adapted_modules(model))
+    try:
+        return cast(Any, model.base_model).merge_and_unload()
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise ConfigError("merged", "true", f"{' '.join(str(error).split())} Use the adapter itself") from error
 
 
-def prompt_arguments(model: AdaptedModel, ids: Tensor) -> dict[str, Any]:
+def untie(base: PreTrainedModel, changing: Iterable[nn.Module]) -> None:
+    """Give every module weights of its own, so that none is changed with another, nor tied to it again when the model is read.
+
+    A head stays tied to the input embedding, as config.json says it is, where neither is among those that are `changing`.
+    """
+    uses = Counter(p.data_ptr() for module in base.modules() for p in module.parameters(recurse=False))
+    tied = {p.data_ptr() for p in base.get_input_embeddings().parameters()}
+    tied -= {p.data_ptr() for module in changing for p in module.parameters()}
+    for module in base.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            place = parameter.data_ptr()
+            if uses[place] > 1 and place not in tied:
+                uses[place] -= 1
+                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+    if not tied:
+        base.config.tie_word_embeddings = base.config.get_text_config().tie_word_embeddings = False
+
+
+def same_logits(ours: Tensor, theirs: Tensor, *, within: float) -> bool:
+    """Whether two models say the same: logits that differ by at most `within` of their spread."""
+    ours, theirs = ours.float(), theirs.float()
+    return ours.shape == theirs.shape and bool((ours - theirs).abs().max() <= within * theirs.std())
+
+
+def prompt_arguments(model: AdaptedModel | PreTrainedModel, ids: Tensor) -> dict[str, Any]:
     """What the base model is called with: the ids, and in prompt learning the learned vectors before them.
 
     peft's own forward does the same and adds only masks for padding on the left, which our windows do not have.
     """
-    if isinstance(model, BottleneckModel) or not model.active_peft_config.is_prompt_learning:
+    if not isinstance(model, PeftModel) or not model.active_peft_config.is_prompt_learning:
         return {"input_ids": ids}
     prompt = model.get_prompt(batch_size=len(ids))
     if model.active_peft_config.peft_type == peft.PeftType.PREFIX_TUNING:

@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from qpa import backends, source
+from qpa import backends, base_weights, source
 from qpa.circuits.cost import circuits_per_step
 from qpa.config import Config
 from qpa.errors import ConfigError
@@ -31,6 +31,7 @@ def check(config: Config) -> None:
         ConfigError: the first thing found, with the way out.
     """
     source.check(config)
+    base_weights.check(config.peft)
     _check_method(config)
     if config.generator.kind == "qpa" and config.circuit.qubits:
         check_memory(config, circuits=1, qubits=config.circuit.qubits)
@@ -108,10 +109,12 @@ def known_tensors(config: Config) -> list[AdapterTensor] | None:
         sizes = [size for m in modules or () for size in (m.inputs, m.outputs)]
         if any(not isinstance(size, int) or size < 1 for size in sizes):
             raise ValueError("a size should be an integer of at least 1")
-    if modules is None or "target_modules" not in config.peft or not str(config.peft.get("_target_")).startswith("peft."):
+    method = str(config.peft.get("_target_"))
+    adapts_linear = "target_modules" in config.peft and method.startswith("peft.") and method not in base_weights.TRAINERS
+    if modules is None or not adapts_linear:
         return None
     chosen = select(modules, config.peft["target_modules"])
-    if set(config.peft) <= UNILORA_KEYS and config.peft["_target_"] == "peft.UniLoraConfig":
+    if set(config.peft) <= UNILORA_KEYS and method == "peft.UniLoraConfig":
         length = config.peft.get("theta_d_length", UNILORA_LENGTH)
         if not isinstance(length, int) or length < 1:
             raise ConfigError("peft.theta_d_length", length, "should be an integer of at least 1")

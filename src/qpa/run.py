@@ -16,6 +16,7 @@ def train(config: Config) -> None:
     Raises:
         UserError: something in the config or the data cannot work, or the loss was not finite.
     """
+    config = ready(config)
     baseline.check(config)
     folder = config.folder
     if config.trainer.strategy == "ddp" and not launch.started():
@@ -40,6 +41,18 @@ def train(config: Config) -> None:
         _train(config, folder)
 
 
+def ready(config: Config) -> Config:
+    """The config with what this machine decides written into it, which a run's folder is named by too.
+
+    Raises:
+        ConfigError: something in it cannot work.
+    """
+    preflight.check(config)
+    from qpa import numerics  # torch: a second
+
+    return numerics.resolved(config)
+
+
 def _start_processes(config: Config) -> None:
     """Find a mistake once, before there are several of us."""
     if record.in_sweep():
@@ -49,7 +62,6 @@ def _start_processes(config: Config) -> None:
         raise ConfigError("trainer.strategy", "ddp", f"{problem} hydra/launcher=processes")
     if config.trainer.num_nodes > 1:
         raise ConfigError("trainer.num_nodes", config.trainer.num_nodes, "start it on every machine with torchrun (docs/scaling.md)")
-    preflight.check(config)
     source.cache_folder(config)
     text.read(config.data)
     launch.start(config.trainer.devices)
@@ -63,7 +75,6 @@ def _train(config: Config, folder: Path) -> None:
 def _take_part(config: Config, folder: Path, unwritten: record.Record | None) -> None:
     """Prepare and train; of several processes only the first, which has no `unwritten` record, touches the folder."""
     checkpoints = _checkpoints(folder, config)
-    preflight.check(config)
     source.cache_folder(config)
     texts = text.read(config.data)
     base_folder = source.folder(config)
@@ -73,7 +84,7 @@ def _take_part(config: Config, folder: Path, unwritten: record.Record | None) ->
     windows = data.windows(config, texts, encoder, source.cache_folder(config))
     prepared = job.prepare(config, base_folder, windows, checkpoints)
     if unwritten is not None:
-        job.run(config, prepared, windows=windows, folder=folder, result=unwritten)
+        job.run(config, prepared, base_folder=base_folder, windows=windows, folder=folder, result=unwritten)
         return
     own = folder / "checkpoints"
     _clear(
@@ -81,7 +92,7 @@ def _take_part(config: Config, folder: Path, unwritten: record.Record | None) ->
     )  # only now: a mistake found so far has cost nothing
     record.save_config(folder, config)
     with record.writing(folder, config) as result:
-        job.run(config, prepared, windows=windows, folder=folder, result=result)
+        job.run(config, prepared, base_folder=base_folder, windows=windows, folder=folder, result=result)
 
 
 def _make(folder: Path) -> None:

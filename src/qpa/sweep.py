@@ -16,7 +16,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict, read_write
 
-from qpa import cli, record
+from qpa import cli, record, run
 from qpa.config import Config, parse
 from qpa.errors import JobFailedError
 from qpa.files import write_json
@@ -42,7 +42,7 @@ def run_job(composed: DictConfig, work: Callable[[Config], object]) -> None:
     place.mkdir(parents=True, exist_ok=True)
     job: Job = {"number": hydra.job.num, "status": "running", "error": None, "overrides": list(hydra.overrides.task)}
     try:
-        config = parse(composed)
+        config = run.ready(parse(composed))
         job |= {"run": str(config.folder), "steps": config.trainer.max_steps}
         write_json(place / record.JOB, job)
         work(config)

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from qpa.bottleneck import BottleneckModel
 from qpa.errors import ConfigError, UserError
 from qpa.peft_model import AdaptedModel
 from qpa.tokenizer import TextEncoder
@@ -12,12 +13,12 @@ from qpa.tokenizer import TextEncoder
 Results = dict[str, dict[str, float]]
 
 
-def evaluate(model: AdaptedModel, encoder: TextEncoder, tasks: list[str], *, batch_size: int) -> dict[str, Results]:
-    """By `adapted` and `base`, every task's metrics as the harness names them.
+def evaluate(model: AdaptedModel | PreTrainedModel, encoder: TextEncoder, tasks: list[str], *, batch_size: int) -> Results:
+    """Every task's metrics as the harness names them.
 
     Args:
-        model: with the adapter loaded.
-        encoder: the model's tokenizer.
+        model: with an adapter or without.
+        encoder: its tokenizer.
         tasks: names the harness knows, or paths of task files of your own (YAML).
         batch_size: texts of one forward pass.
 
@@ -35,19 +36,14 @@ def evaluate(model: AdaptedModel, encoder: TextEncoder, tasks: list[str], *, bat
     if unknown := [task for task in tasks if task not in manager.all_tasks and not _is_file(task)]:
         raise ConfigError("tasks", ",".join(unknown), "no such task; lm-eval ls tasks prints all, a path of a task file of yours adds one")
     harness: Any = simple_evaluate  # untyped decorators hide its parameters, and the model's
-    wrapped = cast(Any, HFLM)(pretrained=model.eval(), tokenizer=_tokenizer(encoder), batch_size=batch_size)
-
-    def measured() -> Results:
-        try:
-            found = harness(model=wrapped, tasks=list(tasks), task_manager=manager, log_samples=False, bootstrap_iters=0)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            unreached = "; without the hub only tasks on files of your own run" if isinstance(error, OSError) else ""
-            raise ConfigError("tasks", ",".join(tasks), " ".join(str(error).split()) + unreached) from error
-        return {task: _numbers(metrics) for task, metrics in found["results"].items()}
-
-    adapted = measured()
-    with model.disable_adapter():
-        return {"adapted": adapted, "base": measured()}
+    asked: Any = model.get_base_model() if isinstance(model, BottleneckModel) else model  # its adapters are hooks on the base
+    wrapped = cast(Any, HFLM)(pretrained=asked.eval(), tokenizer=_tokenizer(encoder), batch_size=batch_size)
+    try:
+        found = harness(model=wrapped, tasks=list(tasks), task_manager=manager, log_samples=False, bootstrap_iters=0)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        unreached = "; without the hub only tasks on files of your own run" if isinstance(error, OSError) else ""
+        raise ConfigError("tasks", ",".join(tasks), " ".join(str(error).split()) + unreached) from error
+    return {task: _numbers(metrics) for task, metrics in found["results"].items()}
 
 
 def _is_file(task: str) -> bool:

@@ -13,7 +13,7 @@ import torch
 from plotly import graph_objects as go
 from torch import Tensor
 
-from qpa import source, text, tokenizer
+from qpa import numerics, source, text, tokenizer
 from qpa.config import AnalysisConfig, Config
 from qpa.job import open_stores
 from qpa.latents import Fixed
@@ -68,7 +68,7 @@ def circuit_share(run: Restored, trained: Tensor) -> float:
 def _here(config: Config) -> Config:
     """One process on the CPU, whatever the run was trained on."""
     alone = {"strategy": "single", "devices": 1, "num_nodes": 1, "accelerator": "cpu"}
-    return config.model_copy(update={"trainer": config.trainer.model_copy(update=alone)})
+    return numerics.resolved(config.model_copy(update={"trainer": config.trainer.model_copy(update=alone)}))
 
 
 class Reader:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from scipy import stats
 
 from qpa.baseline import gain_kept
-from qpa.report.runs import UNSHARED, Run, without_effect
+from qpa.report.runs import Run
 
 CONFIDENCE = 0.95
-TOLD = (*UNSHARED, "generator.kind", "latents.kind", "peft._target_", "peft.r", "peft.use_dora", "peft.target_modules", "optimizer.lr")
+TOLD = ("generator.kind", "latents.kind", "peft._target_", "peft.r", "peft.use_dora", "peft.target_modules", "optimizer.lr")
 
 
 @dataclass(frozen=True)
@@ -191,15 +191,14 @@ def _grouped(settings: Iterable[Setting], by: Callable[[Run], str]) -> list[list
 
 
 def told(setting: Setting, keys: Iterable[str]) -> tuple[tuple[str, object], ...]:
-    """These of the setting's keys that have an effect on it, with their values."""
-    run = setting.first
-    unused = without_effect(run.generator)
-    return tuple((key, run.config[key]) for key in keys if key in run.config and not {key, key.partition(".")[0]} & {*unused})
+    """These of the setting's keys, with their values."""
+    config = setting.first.config
+    return tuple((key, config[key]) for key in keys if key in config)
 
 
 def _varied(settings: list[Setting]) -> list[str]:
     """Keys are added, those of `peft` last, while they tell settings apart that were alike before."""
-    candidates = dict.fromkeys(key for s in settings for key in s.first.config if not {key, key.partition(".")[0]} & {*TOLD})
+    candidates = dict.fromkeys(key for s in settings for key in s.first.config if key not in TOLD)
     kept: list[str] = []
     known = 0
     for key in ("", *sorted(candidates, key=lambda key: key.startswith("peft."))):

@@ -1,28 +1,22 @@
 """The records under a folder, each as one flat row; what cannot be read, or did not finish, is named and kept apart."""
 
 import csv
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from qpa.config import GENERATED_ONLY, SHOWN, VOLATILE, CircuitConfig
-from qpa.earlier import completed
+from qpa.config import IDENTITY
+from qpa.earlier import of_record
 from qpa.errors import ConfigError
 from qpa.files import read_json
+from qpa.identity import Part, hashed, standing
 from qpa.record import JOB, RESULT
 
-UNSHARED = ("seed", *VOLATILE, *(f"trainer.{key}" for key in SHOWN))  # keys in which the runs of one setting may differ
-RATE = ("generator.lr", "optimizer.lr")
-# Without effect where another thing stands in the circuit's place; small networks and states take their size from the first three.
-SIZES = ("circuit.layers", "circuit.rotations", "circuit.final_rotations")
-CIRCUIT_ONLY = (*SIZES, *(f"circuit.{key}" for key in CircuitConfig.model_fields if f"circuit.{key}" not in (*SIZES, "circuit.qubits")))
 SPELLED = {"Lora": "LoRA", "Vera": "VeRA", "UniLora": "Uni-LoRA", "VBLoRA": "VB-LoRA", "TinyLora": "TinyLoRA", "RandLora": "RandLoRA"}
 Latents = Literal["none", "circuit", "frozen_circuit", "table", "mlp", "mps", "zeros", "random"]
 
@@ -47,7 +41,7 @@ class Run:
         peak_memory_bytes, adapter_bytes: peak while training, size of the exported adapter.
         command: what runs it again.
         curve: validation perplexity after steps.
-        config: all keys of the run with their values, `circuit.qubits` and the like.
+        config: all keys of its setting with their values, `circuit.qubits` and the like.
     """
 
     folder: str
@@ -135,21 +129,20 @@ def _never_began(root: Path, runs: set[str]) -> Iterator[tuple[str, str]]:
 
 
 def _run(folder: Path, record: dict[str, Any]) -> Run:
-    config, ours = completed(record["run_info"]["train_config"]), record["qpa"]
-    kind = "none" if config["generator"]["kind"] == "none" else config["latents"]["kind"]
-    flat = dict(_flat(config))
-    unused = without_effect(kind)
+    config, ours = of_record(record), record["qpa"]
+    effective = IDENTITY.effective(config)
+    setting = {key: value for key, value in effective.items() if IDENTITY.part(key) is not Part.SEED}
     task, task_name = _task(config, ours)
     return Run(
         folder=str(folder),
         name=record["run_info"]["experiment_name"],
         task=task,
         task_name=task_name,
-        setting=_hash(_without(flat, *UNSHARED, *unused)),
-        tuned=_hash(_without(flat, *UNSHARED, *unused, *RATE)),
-        place=_hash(_without(flat, *UNSHARED, *unused, *RATE, *CIRCUIT_ONLY, "latents")),
+        setting=hashed(setting),
+        tuned=hashed({key: value for key, value in setting.items() if IDENTITY.part(key) is not Part.RATE}),
+        place=hashed(IDENTITY.place(config)),
         method=_method(config["peft"]),
-        generator=kind,
+        generator=cast(Latents, standing(config)),  # a record's may be anything: checked like all else
         learning_rate=config["optimizer"]["lr"],
         seed=config["seed"],
         trainable=ours["params"]["trainable"],
@@ -164,7 +157,7 @@ def _run(folder: Path, record: dict[str, Any]) -> Run:
         adapter_bytes=record["train_info"]["file_size"],
         command=record["run_info"].get("command") or f"see {folder / 'config.yaml'}",
         curve=_curve(folder, config["trainer"]["max_steps"]),
-        config=flat,
+        config=setting,
     )
 
 
@@ -180,37 +173,17 @@ def _curve(folder: Path, steps: int) -> tuple[tuple[int, float], ...]:
     return tuple(point for point in points if math.isfinite(point[1]))
 
 
-def without_effect(kind: str) -> tuple[str, ...]:
-    """Keys and groups that change nothing in runs with this in the circuit's place."""
-    if kind == "none" or kind.endswith("circuit"):
-        return GENERATED_ONLY if kind == "none" else ()
-    return CIRCUIT_ONLY[len(SIZES) :] if kind in ("mlp", "mps") else CIRCUIT_ONLY
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def _without(flat: dict[str, Any], *left_out: str) -> dict[str, Any]:
-    """The keys that are not among these, nor in a group that is."""
-    return {key: value for key, value in flat.items() if key not in left_out and key.partition(".")[0] not in left_out}
-
-
 def _task(config: dict[str, Any], ours: dict[str, Any]) -> tuple[str, str]:
     """Its hash, and its name."""
-    model, data, trainer = config["model"], config["data"], config["trainer"]
-    windows_read = data["batch_size"] * trainer["accumulate_grad_batches"] * trainer["max_steps"]
-    tokens = data["context"] * windows_read * trainer["devices"] * trainer["num_nodes"]
+    model, data = config["model"], config["data"]
+    read = IDENTITY.picked(config, Part.READ)
+    tokens = data["context"] * math.prod(read.values())
     texts = {split: digests for split, digests in ours["texts"].items() if split != "forgetting"}
-    windows = [data[key] for key in ("source", "hub", "hub_config", "val_fraction", "max_held_out_windows", "protocol", "context")]
+    same = IDENTITY.picked(config, Part.TASK, Part.MEASURE)
     weights = " (random weights)" if model["weights"] == "random" else f" ({model['quantization']})" if model["quantization"] else ""
     text = ", ".join("/".join(Path(file).parts[-2:]) for file in data["train_files"]) or data["hub"] or data["source"]
     name = f"{str(model['path'] or model['hub']).rpartition('/')[2]}{weights} on {text}, {tokens:,} tokens read"
-    return _hash([model, texts, windows, tokens]), name
+    return hashed([same, texts, tokens]), name
 
 
 def _method(peft: dict[str, Any]) -> str:
@@ -219,7 +192,3 @@ def _method(peft: dict[str, Any]) -> str:
     rank = f" r={peft['r']}" if "r" in peft else ""
     modules = peft.get("target_modules")
     return f"{name}{rank}" + (f" on {modules if isinstance(modules, str) else ', '.join(modules)}" if modules else "")
-
-
-def _hash(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]

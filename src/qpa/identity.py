@@ -1,0 +1,106 @@
+"""What runs are told apart and compared by: each config key says once, where it is declared (`qpa.config`), what it says of a run."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from enum import Enum
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+# Raised whenever a run of the same config comes to other numbers than before: what an older program has computed is then not taken
+# for finished. tests/test_computation.py forces it up.
+COMPUTATION = 2
+NONE = "none"  # of `generator.kind`: the adapter itself is trained
+
+
+class Part(Enum):
+    """What a config key says of a run."""
+
+    SHOWN = "where things lie and how they are shown: changes no result"
+    SEED = "what is drawn from it: runs that differ in it alone are one setting"
+    TASK = "model, text and windows: runs are compared within it, and a checkpoint belongs to it"
+    READ = "how much is read, and how much at a time: runs are compared within it, one that goes on may change it"
+    MEASURE = "in what numbers, and how much held-out text: likewise"
+    METHOD = "what is trained: a checkpoint belongs to it"
+    ANSATZ = "which circuits: likewise; without effect where another thing stands in their place"
+    SIZES = "which circuits, and how large the networks and states are that can stand in their place"
+    RATE = "the learning rate: validation chooses it"
+    COURSE = "how training goes, and what runs the circuits: one that goes on may change it"
+
+
+class Identity:
+    """Reads the marks of a config's class.
+
+    A field is marked in its annotation, a group as a whole by its class attribute `part`; what is not marked itself is as its group.
+
+    Args:
+        config: the class of whole configs.
+    """
+
+    def __init__(self, config: type[BaseModel]) -> None:
+        self._parts = dict(_marks(config, ""))
+
+    def part(self, path: str) -> Part:
+        """Of a dotted key, or of the nearest group around it that is marked."""
+        while path not in self._parts:
+            path = path.rpartition(".")[0]
+        return self._parts[path]
+
+    def effective(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """By dotted key, all that has an effect on what a run computes; processes are counted together, wherever they run."""
+        flat = dict(_flat(config))
+        flat["trainer.devices"] *= flat["trainer.num_nodes"]
+        kind = standing(config)
+        return {path: value for path, value in flat.items() if self.part(path) is not Part.SHOWN and self._has_effect(path, kind)}
+
+    def picked(self, config: Mapping[str, Any], *parts: Part) -> dict[str, Any]:
+        """Of `effective`, the keys that say these things."""
+        return {path: value for path, value in self.effective(config).items() if self.part(path) in parts}
+
+    def place(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Of `effective`, what a circuit and all that can stand in its place have in common, but for seed and rate."""
+        return {
+            path: value
+            for path, value in self.effective(config).items()
+            if self.part(path) not in (Part.SEED, Part.RATE) and not path.startswith("latents.") and not self._of_circuits(path)
+        }
+
+    def _has_effect(self, path: str, kind: str) -> bool:
+        if kind == NONE:
+            return not path.startswith(("latents.", "circuit.", "mapper."))
+        if kind.endswith("circuit") or not self._of_circuits(path):
+            return True
+        return kind in ("mlp", "mps") and self.part(path) is Part.SIZES
+
+    def _of_circuits(self, path: str) -> bool:
+        """Which circuits there are and what runs them, but for their number of basis states: chunks need those whatever stands there."""
+        return path.startswith("circuit.") and self.part(path) is not Part.METHOD
+
+
+def standing(config: Mapping[str, Any]) -> str:
+    """What stands in the circuits' place, `none` where the adapter itself is trained."""
+    return NONE if config["generator"]["kind"] == NONE else config["latents"]["kind"]
+
+
+def hashed(value: object) -> str:
+    """Eight hexadecimal digits."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _marks(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, Part]]:
+    for name, field in section.model_fields.items():
+        path = prefix + (field.alias or name)
+        yield from ((path, mark) for mark in field.metadata if isinstance(mark, Part))
+        for group in (field.annotation, *get_args(field.annotation)):
+            if isinstance(group, type) and issubclass(group, BaseModel):
+                yield path, getattr(group, "part")  # noqa: B009  # every group has one
+                yield from _marks(group, path + ".")
