@@ -134,17 +134,19 @@ def test_disabled_leaves_nothing_of_wandb(make_config: MakeConfig) -> None:
 
 
 def test_resumed_offline_run_is_one_whole_curve_when_it_is_synced(make_config: MakeConfig, server: Server, tmp_path: Path) -> None:
-    """Three parts; the second goes on from before what the first had logged, as its newest checkpoint is damaged."""
-    fixed = ["logger=wandb", "trainer.max_steps=9", "trainer.val_every=3", "trainer.checkpoint_every=1"]
+    """Three parts; each goes on from before what the one before had logged, as its newest checkpoint is damaged."""
+    fixed = ["logger=wandb", "trainer.max_steps=9", "trainer.val_every=3", "trainer.checkpoint_every=2"]
     whole, parts = make_config(f"run_dir={tmp_path}/whole", *fixed), make_config(f"run_dir={tmp_path}/parts", *fixed)
     again = make_config(f"run_dir={tmp_path}/parts", "ckpt=last", *fixed)
     run.train(whole)
-    stop_after(parts, 4)
     last = parts.folder / "checkpoints" / "last.ckpt"
-    last.write_bytes(damaged(last.read_bytes(), "cut"))
-    stop_after(again, 7)
+    for part, stop in ((parts, 5), (again, 7)):
+        stop_after(part, stop)
+        last.write_bytes(damaged(last.read_bytes(), "cut"))
     run.train(again)
-    assert record.read(parts.folder)["qpa"]["resumed_from_step"] == 7
+    assert record.read(parts.folder)["qpa"]["resumed_from_step"] == 6
+    logged = sum(len(path.read_text().splitlines()) - 1 for path in parts.folder.glob("metrics*.csv"))
+    assert logged == 9 + 3 + 2  # two steps were done twice
     held, expected = (held_after_sync(server, folder, tmp_path) for folder in (parts.folder, whole.folder))
     assert_same_curves(held, expected, steps=9, validations=[2, 5, 8])
     assert_summary(held, parts.folder)
@@ -223,7 +225,7 @@ def test_run_killed_between_checkpoints_is_one_whole_curve_when_it_is_synced(ser
     """kill -9 twice, at whatever step it comes."""
     fixed = ["trainer.max_steps=120", "trainer.val_every=30", "trainer.checkpoint_every=20", "trainer.accelerator=cpu", "mapper.width=4"]
     base = [sys.executable, "train.py", *command_line(text_file, tmp_path)[:-1], *fixed]
-    for rows in (35, 40):
+    for rows in (35, 45):  # neither is a checkpoint's step
         process = subprocess.Popen([*base, f"run_dir={tmp_path}/parts", "ckpt=auto"], cwd=ROOT, stdout=subprocess.DEVNULL)
         kill_after(process, tmp_path / "parts" / "metrics.csv", rows)
     for name in ("parts", "whole"):
