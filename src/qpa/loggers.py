@@ -165,14 +165,16 @@ def _wandb(config: Config, folder: Path, job_type: str, from_step: int) -> Spare
         identity.write_text(chosen or _new_id())
     parts = list(folder.glob(f"wandb/*run-*-{identity.read_text()}*")) if from_step else []
     known = any(map(_sent, parts))
-    if known and config.logger.mode != "online":
+    goes_on = known and config.logger.mode == "online"  # on the server, by the id
+    if known and not goes_on:
         identity.write_text(_new_id())  # to one that it knows the server would add the whole curve once more
+    rows = [] if goes_on else _rows(folder, before=from_step)
     logger = SparedWandbLogger(experiment=_begun(config, folder, job_type, identity.read_text()))
-    if from_step and not (known and config.logger.mode == "online"):  # there the server goes on by the id
-        for step, numbers in _rows(folder, before=from_step):
-            logger.log_metrics(numbers, step)
-        for part in () if logger.lost else parts:
-            shutil.rmtree(part, ignore_errors=True)
+    for step, numbers in rows:
+        logger.log_metrics(numbers, step)
+    for part in () if goes_on or logger.lost else parts:
+        if part.name.startswith("offline"):
+            shutil.rmtree(part, ignore_errors=True)  # else `wandb sync` would send its steps too
     return logger
 
 
