@@ -68,8 +68,12 @@ def test_view_puts_ratio_against_perplexity_first() -> None:
 
 def test_view_without_an_account_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_ENTITY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"the view could not be saved: .*API key"):
         dashboard.main(["entity=someone"])
     with pytest.raises(UsageError, match="usage"):
         dashboard.main(["project=qpa"])
+    monkeypatch.setenv("WANDB_ENTITY", "someone")
+    with pytest.raises(UserError, match="the view could not be saved"):
+        dashboard.main([])

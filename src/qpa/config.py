@@ -1,6 +1,7 @@
 """The config's types and ranges. Defaults are in `conf/`; nothing heavy is imported here, so that errors answer fast."""
 
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from qpa.errors import ConfigError
 from qpa.identity import COMPUTATION, Identity, Part, hashed
@@ -32,6 +33,12 @@ def _twice(number: object) -> object:
     return 2 * number if isinstance(number, int | float) else number
 
 
+def _variable(name: str, default: object = None) -> object:
+    """Of the environment; one that is empty counts as not set."""
+    return os.environ.get(name) or default
+
+
+OmegaConf.register_new_resolver("variable", _variable, replace=True)  # conf/logger/wandb.yaml
 OmegaConf.register_new_resolver("twice", _twice, replace=True)  # conf/peft/lora.yaml: the same scaling at every rank
 
 
@@ -275,8 +282,20 @@ class LoggerConfig(Section):
 
     kind: Literal["wandb", "none"]
     project: str | None
+    entity: str | None
     mode: Literal["offline", "online", "disabled"] | None
     group: str | None
+
+    @field_validator("mode", mode="wrap")
+    @classmethod
+    def _name_the_variable(cls, mode: object, check: ValidatorFunctionWrapHandler) -> str | None:
+        """wandb itself knows more modes, and a config that says nothing takes its variable."""
+        try:
+            return check(mode)
+        except ValidationError:
+            if mode != os.environ.get("WANDB_MODE"):
+                raise
+            raise ValueError("should be offline, online or disabled; it is the environment variable WANDB_MODE") from None
 
 
 class PlanConfig(Section):

@@ -1,24 +1,26 @@
-"""`python -m qpa.dashboard entity=NAME [project=qpa]`: save the project's view in Weights & Biases: ratio against perplexity first.
+"""`python -m qpa.dashboard entity=NAME [project=NAME]`: save the project's view in Weights & Biases: ratio against perplexity first.
 
 Needs `make setup EXTRAS=dashboard`, an account (`wandb login`), and runs that were logged online or sent by `wandb sync`.
+What is not given is as for runs: `WANDB_ENTITY`, `WANDB_PROJECT`, else the defaults of conf/logger/wandb.yaml.
 """
 
 import sys
 from typing import Any
 
-from qpa import cli
+from qpa import cli, verbs
 from qpa.errors import UsageError, UserError
 
-USAGE = "usage: python -m qpa.dashboard entity=NAME [project=qpa]"
+USAGE = "usage: python -m qpa.dashboard entity=NAME [project=NAME]  (or WANDB_ENTITY, WANDB_PROJECT)"
 NAME = "QPA against LoRA"
 
 
 def main(arguments: list[str]) -> None:
     """Make the view and print its address."""
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    if len(given) != len(arguments) or "entity" not in given or not given.keys() <= {"entity", "project"}:
+    place = verbs.composed("train", ["logger=wandb"])["logger"] | given
+    if len(given) != len(arguments) or not place["entity"] or not given.keys() <= {"entity", "project"}:
         raise UsageError(USAGE)
-    made = workspace(given["entity"], given.get("project", "qpa"))
+    made = workspace(place["entity"], place["project"])
     from wandb.errors import Error
 
     try:

@@ -14,6 +14,7 @@ ADDED: dict[str, Any] = {
     "circuit.noise": None,
     "circuit.rotations": ["RY"],
     "circuit.shots": None,
+    "logger.entity": None,
     "model.dtype": "auto",
     "model.quantization": None,
     "trainer.checkpoint_every": 10,

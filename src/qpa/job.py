@@ -133,7 +133,7 @@ def run(
     clock, settings = StepClock(), config.trainer
     keeper = Checkpoints(folder / "checkpoints", every=settings.checkpoint_every, val_every=settings.val_every)
     result["qpa"] |= {"resumed_from_step": prepared.from_step, "precision": settings.precision, "processes": settings.processes}
-    with loggers.opened(config, folder, job_type="train") as opened, losses_named():
+    with loggers.opened(config, folder, job_type="train", from_step=prepared.from_step) as opened, losses_named():
         trainer = make_trainer(settings, folder, loggers=opened, callbacks=[clock, keeper, Signals(keeper), *_watching(assembly)])
         loggers.summarise(opened, assembly.parameters.metrics())
         record.forget_peak_memory()

@@ -1,6 +1,11 @@
-"""Where numbers go while a run lasts: the run's own `metrics.csv`, always, and Weights & Biases. wandb enters here."""
+"""Where numbers go while a run lasts: the run's own `metrics.csv`, always, and Weights & Biases. wandb enters here.
 
+wandb's own environment variables hold wherever neither the config nor the run's folder says otherwise (docs/sweeps.md).
+"""
+
+import csv
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,19 +19,27 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from qpa import launch
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.record import WANDB_ID, sweep_name
+from qpa.record import WANDB_ID, in_sweep, sweep_name
 
 INIT_SECONDS = 30  # that an online run waits for W&B before it goes on without
+PLACES = [place for place in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR") if not os.environ.get(place)]  # that are ours to choose
 
 
 @contextmanager
-def opened(config: Config, folder: Path, *, job_type: str) -> Iterator[list[Logger]]:
-    """The run's loggers, closed at the end as finished or failed (an open W&B run would swallow a multirun's next job)."""
+def opened(config: Config, folder: Path, *, job_type: str, from_step: int = 0) -> Iterator[list[Logger]]:
+    """The run's loggers, closed at the end as finished or failed (an open W&B run would swallow a multirun's next job).
+
+    Args:
+        config: of the run.
+        folder: where they write.
+        job_type: what W&B calls it: `train`, or what is done with a run afterwards.
+        from_step: the optimizer step of the checkpoint that a resumed run goes on from.
+    """
     if launch.rank() > 0:  # the first process writes for all
         yield []
         return
     own: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
-    if config.logger.kind == "none":
+    if config.logger.kind == "none" or config.logger.mode == "disabled":
         yield own
         return
     import wandb
@@ -34,7 +47,7 @@ def opened(config: Config, folder: Path, *, job_type: str) -> Iterator[list[Logg
     exit_code = 1
     logger = None
     with _spared():
-        logger = _wandb(config, folder, job_type)
+        logger = _wandb(config, folder, job_type, from_step)
     try:
         yield [*own, *([logger] if logger else [])]
         exit_code = 0
@@ -87,6 +100,7 @@ def check(config: Config) -> None:
     import wandb
     from wandb.errors import Error
 
+    _forget_empty_variables()
     try:
         wandb.login()
     except Error as error:
@@ -116,43 +130,92 @@ def table(logger: DictConfig, folder: Path, name: str, columns: Sequence[str], r
     import wandb
     from wandb.errors import Error
 
-    _keep_within(folder)
+    _set_variables(folder)
     group = logger.group or folder.name
     settings = wandb.Settings(silent=True, console="off")
     cells: Any = rows  # wandb's own annotation says arrays
-    place = {"project": logger.project, "name": f"{group}-table", "dir": folder, "group": group, "job_type": "sweep"}
+    place = {"project": logger.project, "entity": logger.entity, "dir": folder, "group": group}
     try:
-        with wandb.init(**place, mode=logger.mode, settings=settings) as run:
+        with wandb.init(**place, name=f"{group}-table", job_type="sweep", mode=logger.mode, settings=settings) as run:
             run.log({name: wandb.Table(columns=list(columns), data=cells)})
     except Error as error:  # the jobs themselves are on record
         print(f"qpa: the sweep's table is not in W&B: {error}", file=sys.stderr)
 
 
-def _keep_within(folder: Path) -> None:
-    """wandb writes nothing outside the folder."""
-    for place in ("CACHE", "CONFIG", "DATA"):
-        os.environ[f"WANDB_{place}_DIR"] = str((folder / "wandb" / place.lower()).resolve())
+def _forget_empty_variables() -> None:
+    """They count as not set; wandb refuses some of them."""
+    for name in [name for name, value in os.environ.items() if name.startswith("WANDB_") and not value]:
+        del os.environ[name]
 
 
-def _wandb(config: Config, folder: Path, job_type: str) -> SparedWandbLogger:
-    import wandb
+def _set_variables(folder: Path) -> None:
+    """wandb writes nothing outside the folder, unless the user has told it where to."""
+    _forget_empty_variables()
+    for place in PLACES:
+        os.environ[place] = str((folder / "wandb" / place.split("_")[1].lower()).resolve())
 
+
+def _wandb(config: Config, folder: Path, job_type: str, from_step: int) -> SparedWandbLogger:
+    """A W&B run of the folder's id. Of a resumed one that W&B's server does not know it holds the earlier parts too, in their place."""
     folder.mkdir(exist_ok=True)
-    _keep_within(folder)
+    _set_variables(folder)
     identity = folder / WANDB_ID
     if not identity.exists():
-        identity.write_text((os.environ.get("WANDB_RUN_ID") if "WANDB_SWEEP_ID" in os.environ else None) or uuid.uuid4().hex[:8])
+        chosen = None if in_sweep() or job_type != "train" else os.environ.get("WANDB_RUN_ID")  # several jobs cannot share it
+        identity.write_text(chosen or _new_id())
+    parts = list(folder.glob(f"wandb/*run-*-{identity.read_text()}*")) if from_step else []
+    known = any(map(_sent, parts))
+    goes_on = known and config.logger.mode == "online"  # on the server, by the id
+    if known and not goes_on:
+        identity.write_text(_new_id())  # to one that it knows the server would add the whole curve once more
+    rows = [] if goes_on else _rows(folder, before=from_step)
+    logger = SparedWandbLogger(experiment=_begun(config, folder, job_type, identity.read_text()))
+    for step, numbers in rows:
+        logger.log_metrics(numbers, step)
+    for part in () if goes_on or logger.lost else parts:
+        if part.name.startswith("offline"):
+            shutil.rmtree(part, ignore_errors=True)  # else `wandb sync` would send its steps too
+    return logger
+
+
+def _begun(config: Config, folder: Path, job_type: str, identity: str) -> Any:
+    """The W&B run itself."""
+    import wandb
+
+    settings = config.logger
+    seconds = float(os.environ.get("WANDB_INIT_TIMEOUT") or INIT_SECONDS)
     run = wandb.init(
-        project=config.logger.project,
-        name=folder.name if job_type == "train" else f"{folder.parent.name}-{job_type}",
+        project=settings.project,
+        entity=settings.entity,
+        name=os.environ.get("WANDB_NAME") or folder.name if job_type == "train" else f"{folder.parent.name}-{job_type}",
         dir=folder,
-        id=identity.read_text(),
+        id=identity,
         resume="allow",  # a resumed run goes on in the same W&B run
-        mode=config.logger.mode,
-        group=config.logger.group or sweep_name(),
+        mode=settings.mode,
+        group=settings.group or sweep_name(),
         job_type=job_type,
         config=config.model_dump(by_alias=True),
-        settings=wandb.Settings(silent=True, console="off", init_timeout=INIT_SECONDS),
+        settings=wandb.Settings(silent=True, console="off", init_timeout=seconds),
     )
     run.define_metric("val/perplexity", summary="min")  # the goal; all else in the summary is written once, at the end
-    return SparedWandbLogger(experiment=run)
+    return run
+
+
+def _new_id() -> str:
+    return uuid.uuid4().hex[:8]
+
+
+def _sent(part: Path) -> bool:
+    """Whether W&B's server knows a part of a run: it was online, or `wandb sync` has left its mark."""
+    return part.name.startswith("run-") or any(part.glob("*.wandb.sync*"))
+
+
+def _rows(folder: Path, *, before: int) -> list[tuple[int, dict[str, float]]]:
+    """What a run's earlier parts have logged up to a step; a part counts up to where the next one goes on."""
+    rows: list[tuple[int, dict[str, float]]] = []
+    for part in sorted(folder.glob("metrics-*.csv"), key=lambda path: int(path.stem.rpartition("-")[2])):
+        with part.open(newline="") as file:
+            found = [row for row in csv.DictReader(file) if row.get("step")]  # the last may be torn
+        own = [(int(row.pop("step")), {name: float(value) for name, value in row.items() if value}) for row in found]
+        rows = [row for row in rows if not own or row[0] < own[0][0]] + own
+    return [row for row in rows if row[0] < before]

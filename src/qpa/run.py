@@ -137,4 +137,5 @@ def _clear(folder: Path, *, resumed: bool) -> None:
     metrics = folder / "metrics.csv"
     if resumed and metrics.exists():
         metrics.rename(folder / f"metrics-{len(list(folder.glob('metrics*.csv')))}.csv")
-    metrics.unlink(missing_ok=True)
+    for stale in () if resumed else folder.glob("metrics*.csv"):
+        stale.unlink()
