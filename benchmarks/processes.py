@@ -15,6 +15,7 @@ from pathlib import Path
 from plotly import graph_objects as go
 
 from benchmarks.timing import finish
+from qpa.report.images import write_figure
 
 SHAPE = ["model.weights=random", "model.num_layers=4", "model.architecture.vocab_size=2048", "logger=none"]
 CPU = ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.val_every=1000", "data.context=128"]
@@ -73,9 +74,9 @@ def draw(cluster: Cluster) -> None:
         for kind, share, dash in (("generator, 5 %", 0.05, "solid"), ("plain LoRA", 1.0, "dot")):
             times = [seconds_per_step(parameters, share * trained, 4096, n, cluster) for n in gpus]
             figure.add_scatter(x=gpus, y=[times[0] / t for t in times], name=f"{name}, {kind}", line={"dash": dash})
-    figure.update_layout(width=900, height=420, template="plotly_white", xaxis_title="GPUs", yaxis_title="share of linear scaling (model)")
+    figure.update_layout(height=420, template="plotly_white", xaxis_title="GPUs", yaxis_title="share of linear scaling (model)")
     figure.update_xaxes(type="log", tickvals=gpus)
-    figure.write_image(FIGURE, scale=2)
+    write_figure(FIGURE, figure)
 
 
 def main(quick: bool) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -98,12 +99,8 @@ def main(quick: bool) -> None:
     )
 
 
-def draw(found: dict[str, dict[int, float]]) -> str | None:
-    """The figure's path, or None where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return None
+def draw(found: dict[str, dict[int, float]]) -> str:
+    """The figure's path."""
     figure = Figure(figsize=(10, 2.8), layout="constrained")
     for axes, (name, times) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
         axes.plot(list(times), [1e3 * s for s in times.values()], marker="o")
