@@ -6,15 +6,17 @@ The floor is one matrix product with as many floating-point operations as our fo
 import math
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.peers import PEERS, Peer, load
-from benchmarks.timing import finish, medians
+from benchmarks.peers import PEERS, Peer
+from benchmarks.timing import NotTimedError, each, finish, medians, ratio
 from qpa.circuits import statevector
 from qpa.circuits.ansatz import RY_CNOT
 
@@ -29,48 +31,44 @@ TOLERANCE = 1e-4  # relative, of fp32: probabilities and gradient
 
 def main(quick: bool) -> None:
     """Check equality, time every case on the CPU, print."""
-    peers = {name: load(name) for name in PEERS}
-    rows = [case_times(peers, *case, quick=quick) for case in (QUICK if quick else CASES)]
+    warnings.filterwarnings("ignore")
+    peers, missing = each(PEERS)
+    rows = [case_times(peers, missing, *case, quick=quick) for case in (QUICK if quick else CASES)]
     show(rows)
     memory = {layers: peak_of_one_call(layers) for layers in (8, 64)}
     headline = next(row for row in rows if (row["Q"], row["L"], row["K"]) == HEADLINE)
-    others = {name: t for name, t in headline["seconds"].items() if name in PEERS and isinstance(t, float)}
+    others = {name: seconds for name, seconds in headline["seconds"].items() if name in PEERS and seconds is not None}
     batch = next(row for row in rows if (row["Q"], row["L"], row["K"]) == (8, 8, 64))
-    best = min(others, key=lambda name: others[name], default="")
-    ours, torchquantum, nearest = headline["seconds"][OURS], others.get("torchquantum", math.nan), others.get(best, math.nan)
+    best = min(others, key=lambda name: others[name], default=None)
+    ours, torchquantum = headline["seconds"][OURS], others.get("torchquantum")
     finish(
         "circuits",
         quick,
         {
             "rows": rows,
-            "vs_torchquantum": torchquantum / ours,
-            "vs_best_peer": nearest / ours,
+            "vs_torchquantum": ratio(torchquantum, ours),
+            "vs_best_peer": ratio(others[best], ours) if best else None,
             "best_peer": best,
-            "vs_torchquantum_per_circuit_at_64": torchquantum / (batch["seconds"][OURS] / 64),
+            "vs_torchquantum_per_circuit_at_64": ratio(torchquantum, batch["seconds"][OURS] / 64),
             "bytes_kept_for_backward_at_8_and_64_blocks": memory,
         },
         gpu=False,
     )
 
 
-def case_times(peers: dict[str, Peer | str], qubits: int, layers: int, circuits: int, *, quick: bool) -> dict:
-    """Median seconds of one forward and backward of all `circuits`, by side; a peer's words where it has none."""
+def case_times(peers: Mapping[str, Peer | None], missing: dict[str, str], qubits: int, layers: int, circuits: int, *, quick: bool) -> dict:
+    """Median seconds of one forward and backward of all `circuits`, by side; None of a peer that has none, for what `why_not` says."""
     torch.manual_seed(0)
     angles = torch.rand(circuits, layers, qubits) * 6.28
     weights = torch.randn(circuits, 2**qubits)
     expected = found(statevector.simulator(RY_CNOT), angles.double(), weights.double())
-    sides: dict[str, Callable[[], object]] = {OURS: step(statevector.simulator(RY_CNOT), angles, weights)}
-    failed: dict[str, str] = {}
-    for name, peer in peers.items():
-        problem = peer if isinstance(peer, str) else why_not(peer, angles, expected, weights)
-        if problem:
-            failed[name] = problem
-        else:
-            sides[name] = step(peer, angles, weights)  # pyright: ignore[reportArgumentType]
+    calls, failed = each({name: partial(timeable, peer, angles, expected, weights) for name, peer in peers.items() if peer})
+    sides = {OURS: step(statevector.simulator(RY_CNOT), angles, weights), **{name: call for name, call in calls.items() if call}}
     sides["floor: one matrix product"] = matrix_product(qubits, layers, circuits)
-    print(f"Q={qubits} L={layers} K={circuits}: {len(sides)} sides, {len(failed)} not timed", file=sys.stderr)
+    why_not = missing | failed
+    print(f"Q={qubits} L={layers} K={circuits}: {len(sides)} sides, {len(why_not)} not timed", file=sys.stderr)
     seconds = medians(sides, repeats=20, seconds=15.0 if quick else math.inf)
-    return {"Q": qubits, "L": layers, "K": circuits, "seconds": {**seconds, **failed}}
+    return {"Q": qubits, "L": layers, "K": circuits, "seconds": seconds | dict.fromkeys(why_not), "why_not": why_not}
 
 
 def found(simulate: Peer, angles: Tensor, weights: Tensor) -> list[Tensor]:
@@ -82,25 +80,26 @@ def found(simulate: Peer, angles: Tensor, weights: Tensor) -> list[Tensor]:
     return [probabilities.detach().double(), trained.grad.double()]
 
 
-def why_not(peer: Peer, angles: Tensor, expected: list[Tensor], weights: Tensor) -> str | None:
-    """Equality first, of probabilities and gradient: what is wrong, or would take too long, is not timed."""
-    try:
-        kept = 24 * angles.numel() * 2 * weights.shape[1]
-        if kept > MOST_BYTES:
-            return f"not tried: a simulator that keeps every gate takes {kept / 2**30:.0f} GiB"
-        pairs = zip(found(peer, angles, weights), expected, strict=True)
-        differences = [((ours - theirs).abs().max() / ours.abs().max()).item() for theirs, ours in pairs]
-        if max(differences) > TOLERANCE:
-            return f"differs by {max(differences):.1g}"
-        call = step(peer, angles, weights)
-        took = _seconds(call)
-        if took < 10 * MOST_SECONDS:
-            took = min(took, _seconds(call))  # the first call may have built something
-        if took > MOST_SECONDS:
-            return f"{took:.1f} s, from one call"
-    except Exception as error:  # a peer may fail in any way of its own
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"
-    return None
+def timeable(peer: Peer, angles: Tensor, expected: list[Tensor], weights: Tensor) -> Callable[[], object]:
+    """A peer's step, after its probabilities and gradient were found to be equal.
+
+    Raises:
+        NotTimedError: they are not, or one call takes too long or too much memory.
+    """
+    kept = 24 * angles.numel() * 2 * weights.shape[1]
+    if kept > MOST_BYTES:
+        raise NotTimedError(f"not tried: a simulator that keeps every gate takes {kept / 2**30:.0f} GiB")
+    pairs = zip(found(peer, angles, weights), expected, strict=True)
+    differences = [((ours - theirs).abs().max() / ours.abs().max()).item() for theirs, ours in pairs]
+    if not max(differences) <= TOLERANCE:  # NaN too
+        raise NotTimedError(f"differs by {max(differences):.1g}")
+    call = step(peer, angles, weights)
+    took = _seconds(call)
+    if took < 10 * MOST_SECONDS:
+        took = min(took, _seconds(call))  # the first call may have built something
+    if took > MOST_SECONDS:
+        raise NotTimedError(f"{took:.1f} s, from one call")
+    return call
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -145,17 +144,16 @@ def peak_of_one_call(layers: int) -> int:
 
 
 def show(rows: list[dict]) -> None:
-    """Milliseconds, and how many times slower than ours."""
+    """Milliseconds, and how many times slower than ours; or why there are none."""
     table = Table("ms (times ours)", *(f"Q={r['Q']} L={r['L']} K={r['K']}" for r in rows))
     for name in {name: None for row in rows for name in row["seconds"]}:
-        table.add_row(name, *(_cell(row["seconds"].get(name), row["seconds"][OURS]) for row in rows))
+        table.add_row(name, *(_cell(row, name) for row in rows))
     Console(soft_wrap=True).print(table)
 
 
-def _cell(value: float | str | None, ours: float) -> str:
-    if not isinstance(value, float):
-        return value if isinstance(value, str) else "-"
-    return f"{value * 1e3:.2f} ({value / ours:.1f})"
+def _cell(row: dict, name: str) -> str:
+    value = row["seconds"][name]
+    return row["why_not"][name] if value is None else f"{value * 1e3:.2f} ({value / row['seconds'][OURS]:.1f})"
 
 
 if __name__ == "__main__":

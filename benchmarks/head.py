@@ -3,13 +3,14 @@
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sides import batch, configured, module, optimizer_of, step
-from benchmarks.timing import finish, synchronize
+from benchmarks.timing import cell, each, finish, synchronize
 from qpa.hidden_store import HiddenStore
 from qpa.training import FineTuning
 
@@ -24,14 +25,14 @@ def main(quick: bool) -> None:
     """Three epochs of each case, with and without; print."""
     steps = 4 if quick else 20
     cases = dict(list(CASES.items())[:1]) if quick else CASES
-    rows = {name: measure(overrides, steps) for name, overrides in cases.items()}
+    rows, why_not = each({name: partial(measure, overrides, steps) for name, overrides in cases.items()})
     table = Table("seconds of an epoch", "without", "first, filling", "second, from the store", "speed-up of the second")
     for name, row in rows.items():
-        times = [f"{row[key]:.2f}" for key in ("without", "filling", "stored")]
-        table.add_row(name, *times, f"{row['epoch_speedup']:.2f}")
+        table.add_row(name, *(cell((row or {}).get(key), ".2f") for key in ("without", "filling", "stored", "epoch_speedup")))
     Console(soft_wrap=True).print(table)
-    first = next(iter(rows.values()))
-    finish("head", quick, {"tokens_of_an_epoch": steps * PER_STEP * CONTEXT, "rows": rows, "epoch_speedup": first["epoch_speedup"]})
+    speedup = (next(iter(rows.values())) or {}).get("epoch_speedup")
+    tokens = steps * PER_STEP * CONTEXT
+    finish("head", quick, {"tokens_of_an_epoch": tokens, "rows": rows, "why_not": why_not, "epoch_speedup": speedup})
 
 
 def measure(overrides: tuple[str, ...], steps: int) -> dict[str, float]:

@@ -4,7 +4,6 @@ As their documentation would have a user write it, without tricks, several circu
 imported only when asked for.
 """
 
-import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -178,12 +177,3 @@ PEERS = {
     "deepquantum": deepquantum,
     "fastqml": fastqml,
 }
-
-
-def load(name: str) -> Peer | str:
-    """A peer, or why it is not there."""
-    warnings.filterwarnings("ignore")
-    try:
-        return PEERS[name]()
-    except Exception as error:  # a peer may fail in any way of its own; the table says so
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:80]}"

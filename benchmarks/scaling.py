@@ -3,15 +3,18 @@
 Against adapted modules, generated weights `P`, qubits and blocks, each alone; writes a figure beside the JSON.
 """
 
+import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.timing import finish, medians
+from benchmarks.timing import cell, each, finish, medians
 from qpa.adaptation import GeneratedAdaptation, Leaves
 from qpa.circuits import statevector
 from qpa.circuits.ansatz import RY_CNOT
@@ -80,33 +83,28 @@ def generation(layout: Layout, *, blocks: int) -> Callable[[], None]:
 
 def main(quick: bool) -> None:
     """Time every sweep, print, draw."""
-    found: dict[str, dict[int, float]] = {}
+    found, why_not = {}, {}
     for name, (make, values) in SWEEPS.items():
-        found[name] = {}
-        for value in values[: 3 if quick else None]:
-            found[name][value] = medians({"it": make(value)}, repeats=5 if quick else 20, seconds=3 if quick else 20)["it"]
+        chosen = values[: 3 if quick else None]
+        found[name], why_not[name] = each({str(value): partial(measure, make, value, quick=quick) for value in chosen})
     table = Table("generator alone, forward and backward", "ms at each value")
     for name, times in found.items():
-        table.add_row(name, "   ".join(f"{value:,}: {seconds * 1e3:.1f}" for value, seconds in times.items()))
+        table.add_row(name, "   ".join(f"{int(value):,}: {cell(seconds and seconds * 1e3, '.1f')}" for value, seconds in times.items()))
     Console(soft_wrap=True).print(table)
-    figure = draw(found)
-    finish(
-        "scaling",
-        quick,
-        {"seconds": {name: {str(v): s for v, s in times.items()} for name, times in found.items()}, "figure": figure},
-        gpu=False,
-    )
+    drawn, why_not["figure"] = each({"figure": partial(draw, found)})
+    finish("scaling", quick, {"seconds": found, "why_not": why_not, **drawn}, gpu=False)
 
 
-def draw(found: dict[str, dict[int, float]]) -> str | None:
-    """The figure's path, or None where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return None
+def measure(make: Callable[[int], Callable[[], None]], value: int, *, quick: bool) -> float:
+    """Median seconds of one generation and its way back."""
+    return medians({"it": make(value)}, repeats=5 if quick else 20, seconds=3 if quick else 20)["it"]
+
+
+def draw(found: dict[str, dict[str, float | None]]) -> str:
+    """The figure's path."""
     figure = Figure(figsize=(10, 2.8), layout="constrained")
     for axes, (name, times) in zip(figure.subplots(1, len(found), sharey=True), found.items(), strict=True):
-        axes.plot(list(times), [1e3 * s for s in times.values()], marker="o")
+        axes.plot([int(value) for value in times], [math.nan if s is None else 1e3 * s for s in times.values()], marker="o")
         axes.set(xlabel=name, yscale="log", xscale="linear" if name == "qubits" else "log")
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("ms")

@@ -8,12 +8,13 @@ import os
 import statistics
 import subprocess
 import sys
+from functools import partial
 
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.sides import DEVICE, batch, configured, generator_alone, module, optimizer_of, step
-from benchmarks.timing import finish, medians, rounds
+from benchmarks.timing import cell, each, finish, medians, rounds
 from qpa.record import forget_peak_memory, peak_memory
 
 QUICK_TOKENS = 256  # of a step
@@ -32,19 +33,22 @@ SIDES = {"PEFT": "generator=none", "QPA": "generator=qpa"}
 def main(quick: bool) -> None:
     """Time every case, print."""
     cases = dict(list(CASES.items())[:1]) if quick else CASES
-    rows = {}
-    for name, (tokens, overrides) in cases.items():
-        rows[name] = measure(overrides, QUICK_TOKENS if quick else tokens, quick=quick)
-        print(f"{name}: time {rows[name]['time_ratio']:.3f}, memory {rows[name]['memory_ratio']:.3f}", file=sys.stderr)
+    tokens_of = {name: QUICK_TOKENS if quick else tokens for name, (tokens, _) in cases.items()}
+    rows, why_not = each({name: partial(measure, overrides, tokens_of[name], quick=quick) for name, (_, overrides) in cases.items()})
     table = Table("", "tokens", "PEFT s", "QPA s", "time ratio", "generator alone s", "PEFT GiB", "QPA GiB", "memory ratio")
     for name, row in rows.items():
-        seconds, peaks = row["seconds"], row["peak_bytes"]
-        times = [f"{seconds['PEFT']:.3f}", f"{seconds['QPA']:.3f}", f"{row['time_ratio']:.3f}", f"{seconds['generator alone']:.4f}"]
-        memory = [f"{peaks['PEFT'] / 2**30:.2f}", f"{peaks['QPA'] / 2**30:.2f}", f"{row['memory_ratio']:.3f}"]
-        table.add_row(name, str(row["tokens"]), *times, *memory)
+        table.add_row(name, str(tokens_of[name]), *cells(row or {}))
     Console(soft_wrap=True).print(table)
-    first = next(iter(rows.values()))
-    finish("step", quick, {"rows": rows, "time_ratio": first["time_ratio"], "memory_ratio": first["memory_ratio"]})
+    first = next(iter(rows.values())) or {}
+    finish("step", quick, {"rows": rows, "why_not": why_not} | {key: first.get(key) for key in ("time_ratio", "memory_ratio")})
+
+
+def cells(row: dict) -> list[str]:
+    """Of the table, seven."""
+    seconds, gib = row.get("seconds", {}), {name: peak / 2**30 for name, peak in row.get("peak_bytes", {}).items()}
+    times = [cell(seconds.get("PEFT"), ".3f"), cell(seconds.get("QPA"), ".3f"), cell(row.get("time_ratio"), ".3f")]
+    memory = [cell(gib.get("PEFT"), ".2f"), cell(gib.get("QPA"), ".2f"), cell(row.get("memory_ratio"), ".3f")]
+    return [*times, cell(seconds.get("generator alone"), ".4f"), *memory]
 
 
 def measure(overrides: tuple[str, ...], tokens: int, *, quick: bool) -> dict:
@@ -73,7 +77,11 @@ def peak_bytes(overrides: tuple[str, ...], tokens: int) -> dict[str, int]:
     """Peak of each side over two steps, in a process that does nothing else; both processes at once."""
     command, alone = [sys.executable, "-m", "benchmarks.step", "--side", str(tokens), *overrides], os.environ | ALONE
     processes = {name: subprocess.Popen([*command, kind], stdout=subprocess.PIPE, text=True, env=alone) for name, kind in SIDES.items()}
-    return {name: int(process.communicate()[0].split()[-1]) for name, process in processes.items()}
+    told = {name: process.communicate()[0].split() for name, process in processes.items()}
+    for name, process in processes.items():
+        if process.returncode:
+            raise RuntimeError(f"the process of {name} ended with {process.returncode}")
+    return {name: int(words[-1]) for name, words in told.items()}
 
 
 def side(tokens: int, overrides: list[str]) -> None:

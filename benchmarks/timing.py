@@ -1,20 +1,61 @@
-"""Timing of several sides in one run: alternating, medians after warm-up, and what every benchmark prints at its end."""
+"""Timing of several sides in one run: alternating, medians after warm-up; what fails, and what every benchmark prints at its end."""
 
 import gc
 import json
 import math
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import torch
 
+from qpa.files import read_json, write_json
+
 WARM_UP = 2
 SHORTEST = 0.02  # seconds of one measurement: what is shorter is called several times, as timeit does
+TRIES = 2  # of what fails: once may be chance
+Result = TypeVar("Result")
+
+
+class NotTimedError(Exception):
+    """A side runs, but is not to be timed; the text says why."""
+
+
+def each(sides: Mapping[str, Callable[[], Result]]) -> tuple[dict[str, Result | None], dict[str, str]]:
+    """What every side gives. One that fails is tried once more; if it fails again it gives None, and the second says why."""
+    found: dict[str, Result | None] = {}
+    why_not: dict[str, str] = {}
+    for name, side in sides.items():
+        for _ in range(TRIES):
+            try:
+                found[name] = side()
+                why_not.pop(name, None)
+                break
+            except Exception as error:  # it may fail in any way of its own
+                found[name], why_not[name] = None, _reason(error)
+        if name in why_not:
+            print(f"{name}: {why_not[name]}", file=sys.stderr)
+    return found, why_not
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return text if isinstance(error, NotTimedError) else f"{type(error).__name__}: {text}"
+
+
+def ratio(above: float | None, below: float | None) -> float | None:
+    """None where a side is missing."""
+    return None if above is None or below is None else above / below
+
+
+def cell(value: float | None, form: str) -> str:
+    """A number in a table; a dash where there is none."""
+    return "-" if value is None else format(value, form)
 
 
 def medians(sides: Mapping[str, Callable[[], object]], *, repeats: int, seconds: float = math.inf) -> dict[str, float]:
@@ -82,7 +123,7 @@ def _processor() -> str:
 
 
 def finish(name: str, quick: bool, result: dict[str, Any], *, gpu: bool = True) -> None:
-    """Write `outputs/benchmarks/NAME.json` or `NAME-quick.json` and print the same as the last line.
+    """Write `outputs/benchmarks/NAME.json` or `NAME-quick.json`, null where there is no number, and print the same as the last line.
 
     `gpu`: whether one is used where there is one.
     """
@@ -90,5 +131,6 @@ def finish(name: str, quick: bool, result: dict[str, Any], *, gpu: bool = True) 
     record = {"benchmark": name, "machine": machine(gpu), **result}
     folder = Path("outputs/benchmarks")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{name}{'-quick' if quick else ''}.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(json.dumps(record))
+    path = folder / f"{name}{'-quick' if quick else ''}.json"
+    write_json(path, record)
+    print(json.dumps(read_json(path)))

@@ -21,6 +21,10 @@ from qpa.run import train
 ROOT_HALF = math.sqrt(0.5)
 
 
+def is_png(path: Path) -> bool:
+    return path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
 def states(*rows: dict[int, float], qubits: int = 3) -> torch.Tensor:
     made = torch.zeros(len(rows), 2**qubits, dtype=torch.float64)
     for row, amplitudes in zip(made, rows, strict=True):
@@ -49,7 +53,7 @@ def test_gradients_of_the_global_cost_vanish_with_qubits_and_those_of_the_mapper
     few, many = json.loads((tmp_path / "gradient_variance.json").read_text())["ry_cnot"]
     assert many["global"] < few["global"] / 100
     assert many["feature"] > few["feature"] / 10
-    assert (tmp_path / "gradient_variance.png").stat().st_size > 10_000
+    assert is_png(tmp_path / "gradient_variance.png")
 
 
 def test_an_unknown_ansatz_and_a_missing_run_get_one_line(tmp_path: Path) -> None:
@@ -89,6 +93,7 @@ def test_the_contribution_of_a_runs_circuits_is_measured_against_its_own_test_pe
     assert found["perplexity"]["trained"]["mean"] == pytest.approx(tested, rel=1e-5)
     assert 0 < found["circuit_share"] < 1
     assert len(found["perplexity"]["shuffled"]["draws"]) == 2
+    assert is_png(run / "analysis" / "contribution.png")
 
 
 def test_entanglement_before_and_after_brackets_what_the_run_logged(run: Path) -> None:
@@ -98,6 +103,7 @@ def test_entanglement_before_and_after_brackets_what_the_run_logged(run: Path) -
     assert len(logged) == 4  # validated every second of eight steps
     assert found["before"]["meyer_wallach"] < 0.01
     assert found["after"]["meyer_wallach"] == pytest.approx(min(logged, key=lambda v: abs(v - found["after"]["meyer_wallach"])), rel=1e-3)
+    assert is_png(run / "analysis" / "entanglement.png")
 
 
 def test_the_spectrum_of_a_run_counts_every_module(run: Path) -> None:
@@ -105,6 +111,7 @@ def test_the_spectrum_of_a_run_counts_every_module(run: Path) -> None:
     (numbers,) = json.loads((run / "analysis" / "spectrum.json").read_text()).values()
     assert numbers["modules"] == 14
     assert 1 <= numbers["effective_rank"] <= 8
+    assert is_png(run / "analysis" / "spectrum.png")
 
 
 def test_exported_circuits_are_the_trained_ones(run: Path) -> None:
@@ -117,7 +124,7 @@ def test_exported_circuits_are_the_trained_ones(run: Path) -> None:
     uniform = torch.tensor(probabilities["before"])
     assert (uniform * 16 - 1).abs().max() < 0.2
     assert probabilities["after"] != probabilities["before"]
-    assert (folder / "probabilities.png").is_file()
+    assert is_png(folder / "probabilities.png")
 
 
 def test_a_sampled_runs_checkpoint_exports_the_adapter_that_was_tested(make_config: Callable, tmp_path: Path) -> None:

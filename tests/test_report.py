@@ -352,3 +352,13 @@ def test_committed_report_is_what_the_committed_records_say(monkeypatch: pytest.
     found = find(Path("docs/results"))
     told = json.loads(json.dumps(as_json(found, compare(found.finished))))
     assert told == json.loads(Path("docs/results/report.json").read_text())
+
+
+def test_thousand_runs_make_a_small_page(tmp_path: Path) -> None:
+    draw = random.Random(1)
+    for number in range(334):
+        base = 20 + 5 * draw.random()
+        seeds(tmp_path / "runs", [base + draw.random() for _ in range(3)], trainable=10 * number + 10, width=number + 1)
+    main([f"runs={tmp_path}/runs", f"out={tmp_path}/out"])
+    assert (tmp_path / "out" / "index.html").stat().st_size < 5e6
+    assert len(json.loads((tmp_path / "out" / "report.json").read_text())["runs"]) == 1002

@@ -12,7 +12,7 @@ from torch import Tensor
 from qpa.circuits import qasm, statevector
 from qpa.config import Config
 from qpa.files import whole_folder, write_json
-from qpa.report.images import write_figures
+from qpa.report.images import write_figure
 from qpa.restored import Restored, restore
 
 FEW = 4  # circuits that are drawn as lines, more of them as rows of a heat map
@@ -35,7 +35,7 @@ def export_circuits(config: Config, run_folder: Path, target: Path) -> None:
             if find_spec("qiskit_qasm3_import"):
                 (scratch / f"{name}.txt").write_text(drawing(program))
         write_json(scratch / "probabilities.json", {"circuits": names(run)} | {when: p.tolist() for when, p in probabilities.items()})
-        write_figures({scratch / "probabilities.png": figure(probabilities)})
+        write_figure(scratch / "probabilities.png", figure(probabilities))
 
 
 def names(run: Restored) -> list[str]:
@@ -69,6 +69,7 @@ def figure(probabilities: dict[str, Tensor]) -> Figure:
     drawn = make_subplots(1, 2, subplot_titles=[f"{when} training" for when in relative], shared_yaxes=True)
     most = float(numpy.quantile((torch.stack(list(relative.values())) - 1).abs().numpy(), 0.999))
     for column, values in enumerate(relative.values(), 1):
-        drawn.add_heatmap(z=values.tolist(), zmid=1, zmin=1 - most, zmax=1 + most, colorscale="RdBu", row=1, col=column)
+        scale = {"zmin": 1 - most, "zmax": 1 + most, "colorscale": "RdBu", "showscale": column == 2}  # white is uniform
+        drawn.add_heatmap(z=values.tolist(), **scale, row=1, col=column)
     drawn.update_xaxes(title="basis state").update_yaxes(title="circuit", autorange="reversed", col=1)
     return drawn.update_layout(template="plotly_white", height=min(1200, 240 + 5 * circuits))

@@ -18,7 +18,7 @@ from qpa.config import AnalysisConfig, checked
 from qpa.errors import ConfigError
 from qpa.files import write_json
 from qpa.record import load_config
-from qpa.report.images import write_figures
+from qpa.report.images import write_figure
 from qpa.verbs import composed
 
 
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     found, figure = import_module(f"qpa.analysis.{settings.what}").analyse(settings)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / f"{settings.what}.json", found)
-    write_figures({folder / f"{settings.what}.png": figure})
+    write_figure(folder / f"{settings.what}.png", figure)
     if settings.run:
         _log(settings, found, figure)
     print(json.dumps(found if len(json.dumps(found)) < 2_000 else list(found)))

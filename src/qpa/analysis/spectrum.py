@@ -22,13 +22,20 @@ def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
     """By run, the mean singular values of all modules' updates, and their effective rank `exp(entropy)` (Roy and Vetterli 2007)."""
     folders = [folder for folder in (settings.run, settings.baseline) if folder]
     found = {folder: summary(spectra(Path(folder))) for folder in folders}
+    return found, figure(found)
+
+
+def figure(found: dict[str, dict[str, Any]]) -> go.Figure:
+    """A line for each run."""
     drawn = go.Figure()
     for name, numbers in found.items():
         values = numbers["singular_values"]
         drawn.add_scatter(x=list(range(1, len(values) + 1)), y=values, name=name, mode="lines+markers")
-    drawn.update_xaxes(title="number of the singular value", dtick=1)
+    longest = max(len(numbers["singular_values"]) for numbers in found.values())
+    drawn.update_xaxes(title="number of the singular value", dtick=math.ceil(longest / 16))
     drawn.update_yaxes(title="share of the norm, mean over modules", type="log", exponentformat="power", dtick=1)
-    return found, drawn.update_layout(template="plotly_white", height=420, showlegend=True, margin_t=30)
+    drawn.update_layout(legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0})  # folders' names are long
+    return drawn.update_layout(template="plotly_white", height=420, showlegend=True, margin_t=30)
 
 
 def spectra(folder: Path) -> dict[str, Tensor]:
