@@ -152,7 +152,7 @@ def losses(metrics: Path) -> list[str]:
 
 def test_run_that_died_after_training_is_finished_without_training(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr("qpa.job.measure", lambda *_: sys.exit("power cut"))
+        patch.setattr("qpa.job.measure", lambda *_, **__: sys.exit("power cut"))
         run.train(make_config("trainer.max_steps=5"))
     _, result = train(make_config("trainer.max_steps=5", "ckpt=last"))
     assert result["train_info"]["status"] == "success"
@@ -175,11 +175,11 @@ def test_run_goes_on_with_its_own_text_and_seed_alone(make_config: MakeConfig, t
     kept = (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes()
     other = tmp_path / "other.txt"
     other.write_text(text_file.read_text()[::-1])
-    for change, named in ((f"data.train_files=[{other}]", "data"), ("seed=5", "seed"), ("peft.lora_alpha=3", "peft")):
+    for change, named in ((f"data.train_files=[{other}]", "texts"), ("seed=5", "seed"), ("peft.lora_alpha=3", "peft.lora_alpha")):
         with pytest.raises(ConfigError, match=rf"ckpt=.*of a run with another {named};"):
             run.train(make_config(here, plain, "ckpt=auto", change))
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == kept
-    assert make_config("model.quantization=nf4").lineage()["model"] != make_config().lineage()["model"]
+    assert make_config("model.quantization=nf4").lineage() != make_config().lineage()
     _, longer = train(make_config(here, plain, "ckpt=auto", "trainer.max_steps=5", "generator.lr=1e-3"))
     assert longer["qpa"]["resumed_from_step"] == 4
 

@@ -32,7 +32,7 @@ from qpa.loaders import held_out_loader, train_loader
 from qpa.perplexity import Perplexity
 from qpa.preflight import check_layout, known_tensors
 from qpa.quiet import quiet
-from qpa.reading import HELD_OUT, HeldOut
+from qpa.reading import HELD_OUT, HeldOut, Reading
 from qpa.recipe import check_numbers
 from qpa.signals import Signals
 from qpa.strategy import GradientsOnly
@@ -111,7 +111,7 @@ def _fit_checkpoint(config: Config, assembly: Assembly, path: Path, content: dic
     mine, theirs = config.lineage(), content.get("lineage")
     if not isinstance(theirs, dict) or "computation" not in theirs:
         print(
-            f"qpa: {path} is of an older qpa and does not say of which text and seed; that they are these is not checked", file=sys.stderr
+            f"qpa: {path} is of an older qpa, and does not say of which text and seed: not checked", file=sys.stderr
         )
     elif other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
         raise ConfigError("ckpt", path, f"is of a run with another {', '.join(other)}; leave ckpt out to start anew")
@@ -143,7 +143,7 @@ def run(
                 export(config, assembly, adapter)
             finally:  # what was run on a device is paid for, whatever came of it
                 result["qpa"]["usage"] = asdict(assembly.usage) if assembly.usage else None
-            trained = logits(module.language, windows["val"])
+            trained = logits(module, windows["val"])
             measured = measure(config, trainer, windows, base_folder=base_folder, adapter=adapter, stores=module.stores, trained=trained)
         if not trainer.is_global_zero:
             return
@@ -252,16 +252,16 @@ def measure(
     Raises:
         ExportError: the saved adapter does not say what the trained model says.
     """
-    base = LanguageModel(shared_base(config, base_folder))
-    adapted = LanguageModel(peft_model.load_adapter(base_to_adapt(config, base_folder), adapter))
+    models = shared_base(config, base_folder), peft_model.load_adapter(base_to_adapt(config, base_folder), adapter)
+    paper = config.data.protocol == "paper"
+    base, adapted = (HeldOut(LanguageModel(model), stores or {}, paper_protocol=paper) for model in models)
     if trained is not None and not peft_model.same_logits(logits(adapted, windows["val"]), trained, within=SAME):
         problem = "the saved adapter, read by peft on the published base model, does not say what the trained model says"
         raise ExportError(f"peft={config.peft['_target_']}: {problem}; choose another method or other settings of it")
     texts = [split for split in HELD_OUT if split in windows]
-    readers = [HeldOut(model, stores or {}, paper_protocol=config.data.protocol == "paper") for model in (base, adapted)]
-    for reader in readers:
+    for reader in (base, adapted):
         trainer.test(reader, [held_out_loader(config, windows[split]) for split in texts], verbose=False)
-    return {split: _pair(*(reader.perplexity(split) for reader in readers)) for split in texts} | _legacy(*readers)
+    return {split: _pair(base.perplexity(split), adapted.perplexity(split)) for split in texts} | _legacy(base, adapted)
 
 
 def _pair(base: Perplexity, adapted: Perplexity) -> dict[str, float | int]:
@@ -275,12 +275,13 @@ def _legacy(base: HeldOut, adapted: HeldOut) -> Measured:
 
 
 @torch.no_grad()
-def logits(language: LanguageModel, windows: Windows) -> Tensor:
+def logits(reader: Reading, windows: Windows) -> Tensor:
     """What a model says of the first held-out tokens, `[1, t, vocabulary]`, on the CPU."""
-    ids = windows[0]["input_ids"][None, :COMPARED].to(language.base.device)
-    language.model.eval()
-    with torch.compiler.set_stance("force_eager"):
-        return language.head(language.body(ids)).float().cpu()
+    first = windows[0]
+    batch = {"input_ids": first["input_ids"][None].to(reader.language.base.device), "index": torch.tensor([0])}
+    reader.eval()
+    with reader.as_stock_peft():
+        return reader.language.head(reader.hidden(batch, "val")[:, :COMPARED]).float().cpu()
 
 
 def make_trainer(settings: TrainerConfig, folder: Path, *, loggers: list, callbacks: list[Callback]) -> Trainer:
