@@ -398,7 +398,7 @@ def answer_of(model: torch.nn.Module, encoder: TextEncoder, document: dict) -> i
     """The place of the choice with the smaller NLL after the question."""
     losses = []
     for choice in document["choices"]:
-        (question, both) = encoder.encode([document["question"], document["question"] + choice])
+        (question, both) = encoder.encode([document["question"], document["question"] + choice], special_tokens=True)
         ids = torch.tensor([both])
         with torch.no_grad():
             logits = model(input_ids=ids).logits[0, len(question) - 1 : -1].float()

@@ -205,6 +205,8 @@ class DataConfig(Section):
     protocol: Literal["packed", "paper"]
     hub: str | None
     hub_config: str | None
+    text_column: str
+    special_tokens: bool
     train_files: list[str]
     val_files: list[str]
     test_files: list[str]
@@ -342,6 +344,7 @@ class Config(Section):
         parts["data"] = [
             self.digests(),
             *(kept["data"][key] for key in ("source", "hub", "hub_config", "val_fraction", "protocol", "context")),
+            *((key, kept["data"][key]) for key in ("text_column", "special_tokens") if kept["data"][key] != ADDED[f"data.{key}"]),
         ]
         if self.generator.kind == "qpa":
             parts |= {key: kept[key] for key in ("latents", "mapper")}
@@ -350,14 +353,21 @@ class Config(Section):
         return {key: _hash(value) for key, value in parts.items()}
 
     def digests(self) -> dict[str, list[str | None]]:
-        """SHA-256 of every text file by split; None of one that is not there."""
+        """SHA-256 of every text file by split, None of one that is not there; `hub`: of a local folder in the hub's place."""
         data = self.data
         files = {"train": data.train_files, "val": data.val_files, "test": data.test_files, "forgetting": data.forgetting_files}
-        return {split: [_digest(Path(file)) for file in given] for split, given in files.items()}
+        found = {split: [_digest(Path(file)) for file in given] for split, given in files.items()}
+        folder = Path(data.hub or "") if data.source == "hub" else None
+        return found | ({"hub": _folder_digests(folder)} if folder and data.hub and folder.is_dir() else {})
 
 
 def _hash(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _folder_digests(folder: Path) -> list[str | None]:
+    """Of all its files, each with its name, which tells the split."""
+    return [f"{file.relative_to(folder)} {_digest(file)}" for file in sorted(folder.rglob("*")) if file.is_file()]
 
 
 def _digest(file: Path) -> str | None:

@@ -14,6 +14,8 @@ ADDED: dict[str, Any] = {
     "circuit.noise": None,
     "circuit.rotations": ["RY"],
     "circuit.shots": None,
+    "data.special_tokens": False,
+    "data.text_column": "text",
     "model.quantization": None,
     "trainer.checkpoint_every": 10,
     "trainer.num_nodes": 1,

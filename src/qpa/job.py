@@ -57,6 +57,7 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
         ConfigError: the checkpoint does not fit, all are damaged, or a library refuses one of the config's values.
     """
     quiet()
+    base_model.check_tokens(config.model, base_folder, windows.values())
     loggers.check(config)
     make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
     layout = check_layout(config, known_tensors(config) or planned_adapter(config, base_folder)[0])
@@ -187,6 +188,7 @@ def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Win
     quiet()
     alone = config.trainer.model_copy(update={"strategy": "single", "devices": 1, "num_nodes": 1})
     config = config.model_copy(update={"trainer": alone})
+    base_model.check_tokens(config.model, base_folder, windows.values())
     model = peft_model.load_adapter(load_base(config, base_folder), adapter)
     module = FineTuning(config, model, DirectAdaptation({}))
     trainer = make_trainer(config.trainer, adapter.parent, loggers=[], callbacks=[])

@@ -45,9 +45,18 @@ def evaluate(model: AdaptedModel, encoder: TextEncoder, tasks: list[str], *, bat
             raise ConfigError("tasks", ",".join(tasks), " ".join(str(error).split()) + unreached) from error
         return {task: _numbers(metrics) for task, metrics in found["results"].items()}
 
+    cast(Any, model).get_input_embeddings().register_forward_pre_hook(_check_tokens)
     adapted = measured()
     with model.disable_adapter():
         return {"adapted": adapted, "base": measured()}
+
+
+def _check_tokens(embedding: Any, inputs: tuple) -> None:
+    """Before a forward pass: on a GPU a token without a row would end the whole process."""
+    largest, rows = int(inputs[0].max()), len(embedding.weight)
+    if largest >= rows:
+        problem = f"their text has token {largest}, and the model's embedding only {rows} rows"
+        raise UserError(f"tasks: {problem}; save the model's own tokenizer beside it, or the model after resize_token_embeddings")
 
 
 def _is_file(task: str) -> bool:

@@ -207,6 +207,7 @@ def _task(config: dict[str, Any], ours: dict[str, Any]) -> tuple[str, str]:
     tokens = data["context"] * windows_read * trainer["devices"] * trainer["num_nodes"]
     texts = {split: digests for split, digests in ours["texts"].items() if split != "forgetting"}
     windows = [data[key] for key in ("source", "hub", "hub_config", "val_fraction", "max_held_out_windows", "protocol", "context")]
+    windows += [data["text_column"], data["special_tokens"]]
     weights = " (random weights)" if model["weights"] == "random" else f" ({model['quantization']})" if model["quantization"] else ""
     text = ", ".join("/".join(Path(file).parts[-2:]) for file in data["train_files"]) or data["hub"] or data["source"]
     name = f"{str(model['path'] or model['hub']).rpartition('/')[2]}{weights} on {text}, {tokens:,} tokens read"
