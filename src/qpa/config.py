@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -357,8 +358,8 @@ class Config(Section):
         data = self.data
         files = {"train": data.train_files, "val": data.val_files, "test": data.test_files, "forgetting": data.forgetting_files}
         found = {split: [_digest(Path(file)) for file in given] for split, given in files.items()}
-        folder = Path(data.hub or "") if data.source == "hub" else None
-        return found | ({"hub": _folder_digests(folder)} if folder and data.hub and folder.is_dir() else {})
+        local = data.source == "hub" and data.hub and os.path.isdir(data.hub)
+        return found | ({"hub": _folder_digests(Path(data.hub))} if local else {})
 
 
 def _hash(value: object) -> str:
@@ -366,8 +367,9 @@ def _hash(value: object) -> str:
 
 
 def _folder_digests(folder: Path) -> list[str | None]:
-    """Of all its files, each with its name, which tells the split."""
-    return [f"{file.relative_to(folder)} {_digest(file)}" for file in sorted(folder.rglob("*")) if file.is_file()]
+    """Of all its files, each with its name, which tells the split; hidden ones are not data."""
+    files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("[!.]*"))}
+    return [f"{name} {_digest(file)}" for name, file in files.items() if file.is_file() and "/." not in name]
 
 
 def _digest(file: Path) -> str | None:

@@ -10,6 +10,7 @@ The paper's protocol makes a window of every line, empty ones too, cut at `conte
 import hashlib
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,8 +25,8 @@ from qpa.tokenizer import TextEncoder
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 Row = dict[str, list[int]]
-BLOCK = 1 << 20  # characters tokenised at once; text is cut at line ends, so memory stays flat on large files
-NEAR = 1 << 10  # characters before and after a cut that are looked at
+BLOCK = 1 << 20  # characters tokenised at once; text is cut between words, so memory stays flat on large files
+NEAR = 1 << 8  # characters before and after a cut that are looked at: more than a special token has
 
 
 class Windows(TorchDataset):
@@ -109,24 +110,23 @@ def _opened(ids: list[int], encoder: TextEncoder) -> list[int]:
 
 
 def _blocks(text: str, whole: re.Pattern[str]) -> Iterator[str]:
-    """The text in pieces that encode as the whole does: cut between lines, and not within what is `whole`."""
+    """The text in pieces that encode as the whole does: cut between words, and not within what is `whole`."""
     start = 0
     while len(text) - start > BLOCK:
-        end = _line_end(text, start, start + BLOCK)
-        near = whole.finditer(text, max(start, end - NEAR), end + NEAR)
-        end = next((match.start() for match in near if start < match.start() < end < match.end()), end)
+        end = _last_cut(text, start, start + BLOCK, whole)
         yield text[start:end]
         start = end
     yield text[start:]
 
 
-def _line_end(text: str, start: int, end: int) -> int:
-    """The last place between `start` and `end` after a line that no other white space is next to; of any line; else `end`."""
-    at = end - 1
-    while (at := text.rfind("\n", start + 1, at)) > 0:
-        if not text[at - 1].isspace() and not text[at + 1].isspace():
-            return at + 1
-    return text.rfind("\n", start, end) + 1 or end
+def _last_cut(text: str, start: int, end: int, whole: re.Pattern[str]) -> int:
+    """The last place after a word and before white space, where tokenizers part them; where there is none, just the last."""
+
+    def divides(at: int) -> bool:
+        return any(match.start() < at < match.end() for match in whole.finditer(text, max(start, at - NEAR), at + NEAR))
+
+    word_ends = (at for at in range(end, start, -1) if text[at].isspace() and text[at - 1].isalnum())
+    return next((at for at in chain(word_ends, range(end, start, -1)) if not divides(at)), end)
 
 
 def _pack(tokens: list[int], encoder: TextEncoder, context: int) -> Iterator[Row]:

@@ -49,7 +49,7 @@ def describe(content: bytes, file: str, at: int) -> str:
     for start, name, way_out in MAGIC:
         if content.startswith(start):
             return f"looks like {name}; {way_out.format(file)}"
-    if content[TAR_AT:].startswith(b"ustar"):
+    if content.startswith(b"ustar", TAR_AT):
         return f"looks like a tar archive; {UNPACK.format(f'tar -xf {file}')}"
     for start, name in MARKS:
         if content.startswith(start):
@@ -61,15 +61,16 @@ def describe(content: bytes, file: str, at: int) -> str:
 def _described_sample(sample: bytes, file: str, place: str) -> str:
     from chardet import detect
 
+    controls = set(sample) & set(NO_TEXT)
+    if controls == {0} and 4 * sample.count(0) < len(sample):  # in UTF-16 about half of all bytes are NULs, or others are controls
+        return f"has NULs ({place}); without them: tr -d '\\000' < {file} > TEXT"
     encoding = str(detect(sample)["encoding"] or "").upper()
     if encoding.startswith(("UTF-16", "UTF-32")):
         return f"looks like {encoding} without a mark; {CONVERT.format(encoding, file)}"
-    if sample.translate(None, NO_TEXT) != sample:
-        only_nuls = not set(sample) & set(NO_TEXT[1:])
-        return f"looks like a binary file ({place}); " + (f"if only NULs are wrong: tr -d '\\000' < {file} > TEXT" if only_nuls else EXPORT)
+    if controls:
+        return f"looks like a binary file ({place}); {EXPORT}"
     decoded = sample.decode(errors="replace")
-    if 2 * (broken := decoded.count("\N{REPLACEMENT CHARACTER}")) < sum(character > "\x7f" for character in decoded):
-        more = " and more" if broken > 1 else ""
-        return f"is UTF-8 but for {place}{more}; without such bytes: iconv -c -f UTF-8 -t UTF-8 {file} > TEXT"
+    if 2 * decoded.count("\N{REPLACEMENT CHARACTER}") < sum(character > "\x7f" for character in decoded):
+        return f"is UTF-8 but for {place}, perhaps more; without such bytes: iconv -c -f UTF-8 -t UTF-8 {file} > TEXT"
     name = "ISO-8859-1 or WINDOWS-1252" if encoding in ("WINDOWS-1252", "ISO-8859-1", "") else encoding
     return f"looks like {name} ({place}); {CONVERT.format(name.split()[-1], file)}"

@@ -1,9 +1,9 @@
 """The text of a dataset, from the Hugging Face hub or from a local folder that `datasets` reads: a row after the other."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ def _load(data: DataConfig) -> "DatasetDict":
     logging.set_verbosity_error()
     datasets.logging.set_verbosity(SILENT)  # what it says is in the error too
     datasets.disable_progress_bars()
-    local = Path(data.hub).is_dir()
+    local = os.path.isdir(data.hub)
     try:
         if not local:
             snapshot_download(data.hub, repo_type="dataset", allow_patterns=["README.md"])  # load_dataset would retry for long
