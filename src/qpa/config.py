@@ -358,8 +358,8 @@ class Config(Section):
         data = self.data
         files = {"train": data.train_files, "val": data.val_files, "test": data.test_files, "forgetting": data.forgetting_files}
         found = {split: [_digest(Path(file)) for file in given] for split, given in files.items()}
-        local = data.source == "hub" and data.hub and os.path.isdir(data.hub)
-        return found | ({"hub": _folder_digests(Path(data.hub))} if local else {})
+        local = data.hub if data.source == "hub" and data.hub and os.path.isdir(data.hub) else None
+        return found | ({"hub": _folder_digests(Path(local))} if local else {})
 
 
 def _hash(value: object) -> str:
