@@ -13,7 +13,7 @@ from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from qpa.config import GENERATED_ONLY, SHOWN, VOLATILE, CircuitConfig
-from qpa.earlier import completed
+from qpa.earlier import ADDED, completed
 from qpa.errors import ConfigError
 from qpa.files import read_json
 from qpa.record import JOB, RESULT
@@ -207,7 +207,7 @@ def _task(config: dict[str, Any], ours: dict[str, Any]) -> tuple[str, str]:
     tokens = data["context"] * windows_read * trainer["devices"] * trainer["num_nodes"]
     texts = {split: digests for split, digests in ours["texts"].items() if split != "forgetting"}
     windows = [data[key] for key in ("source", "hub", "hub_config", "val_fraction", "max_held_out_windows", "protocol", "context")]
-    windows += [data["text_column"], data["special_tokens"]]
+    windows += [(key, data[key]) for key in ("text_column", "special_tokens") if data[key] != ADDED[f"data.{key}"]]
     weights = " (random weights)" if model["weights"] == "random" else f" ({model['quantization']})" if model["quantization"] else ""
     text = ", ".join("/".join(Path(file).parts[-2:]) for file in data["train_files"]) or data["hub"] or data["source"]
     name = f"{str(model['path'] or model['hub']).rpartition('/')[2]}{weights} on {text}, {tokens:,} tokens read"
