@@ -18,7 +18,8 @@ from qpa.errors import ConfigError
 from qpa.files import read_json
 from qpa.record import JOB, RESULT
 
-UNSHARED = ("seed", *VOLATILE, *(f"trainer.{key}" for key in SHOWN))  # keys in which the runs of one setting may differ
+READ_AS = ("data.text_column", "data.special_tokens")  # of the task, where they are not as they always were
+UNSHARED = ("seed", *VOLATILE, *(f"trainer.{key}" for key in SHOWN), *READ_AS)  # keys in which the runs of one setting may differ
 RATE = ("generator.lr", "optimizer.lr")
 # Without effect where another thing stands in the circuit's place; small networks and states take their size from the first three.
 SIZES = ("circuit.layers", "circuit.rotations", "circuit.final_rotations")
@@ -207,7 +208,7 @@ def _task(config: dict[str, Any], ours: dict[str, Any]) -> tuple[str, str]:
     tokens = data["context"] * windows_read * trainer["devices"] * trainer["num_nodes"]
     texts = {split: digests for split, digests in ours["texts"].items() if split != "forgetting"}
     windows = [data[key] for key in ("source", "hub", "hub_config", "val_fraction", "max_held_out_windows", "protocol", "context")]
-    windows += [(key, data[key]) for key in ("text_column", "special_tokens") if data[key] != ADDED[f"data.{key}"]]
+    windows += [(key, value) for key, value in _flat({"data": data}) if key in READ_AS and value != ADDED[key]]
     weights = " (random weights)" if model["weights"] == "random" else f" ({model['quantization']})" if model["quantization"] else ""
     text = ", ".join("/".join(Path(file).parts[-2:]) for file in data["train_files"]) or data["hub"] or data["source"]
     name = f"{str(model['path'] or model['hub']).rpartition('/')[2]}{weights} on {text}, {tokens:,} tokens read"
