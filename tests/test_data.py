@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from qpa import text, tokenizer
+from qpa import evaluate, run, text, tokenizer
 from qpa.config import Config
 from qpa.data import IGNORED, windows
 from qpa.errors import ConfigError
@@ -84,11 +84,6 @@ def test_useless_text_is_refused(make_config: MakeConfig, tmp_path: Path, conten
         text.read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data)
 
 
-def test_broken_utf8_is_read(make_config: MakeConfig, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9 " * 100)
-    assert "caf\ufffd" in text.read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data).train
-
-
 def test_resumed_order_is_the_rest_of_the_whole_order() -> None:
     whole = list(ShuffledWindows(7, seed=3, start=0, stop=30))
     assert list(ShuffledWindows(7, seed=3, start=12, stop=30)) == whole[12:]
@@ -96,11 +91,54 @@ def test_resumed_order_is_the_rest_of_the_whole_order() -> None:
     assert whole[:7] != whole[7:14]
 
 
-def test_special_tokens_written_in_a_text_stay_text() -> None:
+@pytest.mark.parametrize("protocol", ["packed", "paper"])
+def test_special_tokens_written_in_a_text_are_tokens_unless_switched_off(make_config: MakeConfig, tmp_path: Path, protocol: str) -> None:
+    """From the cache too, which keeps both."""
+    content = "a word <bos> and more\n" * 20
     encoder = byte_encoder()
-    (ids,) = encoder.encode(["a<bos>b"])
-    assert encoder.bos not in ids
-    assert encoder.tokenizer.decode(ids) == "a<bos>b"
+    for special_tokens in (True, False, True):
+        config = make_config(f"data.special_tokens={special_tokens}", f"data.protocol={protocol}", "data.context=64")
+        rows = windows(config, Texts(content, content, content), encoder, tmp_path)["train"]
+        kept = [token for row in rows for token in row["labels"].tolist()[1:] if token != IGNORED]
+        assert kept.count(encoder.bos) == (20 if special_tokens else 0)
+        assert encoder.tokenizer.decode(kept, skip_special_tokens=False) == content
+
+
+@pytest.mark.parametrize("context", [2, 8, 32])
+@pytest.mark.parametrize(
+    "content", ["<bos>" + PROSE, ("<bos>" + PROSE[:30]) * 9, ("<bos>" + PROSE[:31]) * 9, "<bos>" * 40 + PROSE, "x" * 31 + "<bos>" + PROSE]
+)
+def test_window_that_begins_with_a_bos_of_the_text_gets_no_other(
+    make_config: MakeConfig, tmp_path: Path, content: str, context: int
+) -> None:
+    """And every token of the text is in one window, in order."""
+    encoder = byte_encoder()
+    rows = list(windows(make_config(f"data.context={context}"), Texts(content, PROSE, PROSE), encoder, tmp_path)["train"])
+    (tokens,) = encoder.encode([content], special_tokens=True)
+    at = 0
+    for row in rows:
+        kept = [token for token in row["labels"].tolist() if token != IGNORED]
+        assert kept[0] == encoder.bos
+        own = tokens[at] == encoder.bos
+        assert kept[0 if own else 1 :] == tokens[at : at + len(kept) - (not own)]
+        at += len(kept) - (not own)
+        assert len(kept) == context or row is rows[-1]
+    assert at >= len(tokens) - 1  # a lone last one has nothing to be predicted from
+
+
+def test_line_that_begins_with_bos_gets_no_other_in_the_papers_protocol(make_config: MakeConfig, tmp_path: Path) -> None:
+    rows = windows(make_config("data.protocol=paper"), Texts("<bos>one\ntwo\n", "a\n", "b\n"), byte_encoder(), tmp_path)["train"]
+    assert [row["labels"].tolist().count(256) for row in rows] == [1, 1]
+
+
+def test_largest_token_is_that_of_the_windows_that_are_read(make_config: MakeConfig, tmp_path: Path) -> None:
+    encoder = TextEncoder(byte_encoder().tokenizer, None, 0)
+    held_out = "a" * 320 + "é" * 32
+    found = windows(make_config("data.max_held_out_windows=10"), Texts(PROSE, held_out, held_out[::-1]), encoder, tmp_path)
+    assert found["val"].largest == encoder.encode(["a"], special_tokens=True)[0][0]
+    assert found["test"].largest == max(encoder.encode(["é"], special_tokens=True)[0])
+    again = windows(make_config("data.max_held_out_windows=10"), Texts(PROSE, held_out, held_out), encoder, tmp_path)  # from the cache
+    assert again["val"].largest == found["val"].largest
 
 
 @pytest.mark.parametrize(
@@ -133,3 +171,44 @@ def test_papers_protocol_makes_a_window_of_every_line_and_labels_no_padding(make
     assert [encoder.tokenizer.decode(k[1:]) for k in kept] == ["short\n", "", "", "x" * 31, "last"]
     for row, real in zip(rows, kept, strict=True):
         assert row["input_ids"].tolist() == real + [encoder.eos] * (32 - len(real))
+
+
+@pytest.fixture
+def base_with_more_tokens(saved_base: Callable[[str], Path]) -> Path:
+    """A model of 300 rows beside a tokenizer of 307 tokens, and no weights to be loaded."""
+    folder = saved_base("smollm2")
+    larger = byte_encoder().tokenizer
+    larger.add_tokens([f"<token{n}>" for n in range(257, 307)])
+    larger.save(str(folder / "tokenizer.json"))
+    (folder / "model.safetensors").rename(folder / "weights")
+    return folder
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test", "forgetting"])
+def test_token_that_the_embedding_has_no_row_for_is_refused_before_weights_are_loaded(
+    base_with_more_tokens: Path, make_config: MakeConfig, tmp_path: Path, split: str
+) -> None:
+    (tmp_path / "more.txt").write_text(PROSE + "<token300>" + PROSE)
+    (tmp_path / "plain.txt").write_text(PROSE + "<token299>" + PROSE)
+    files = {name: "more" if name == split else "plain" for name in (*SPLITS, "forgetting")}
+    given = ["model.weights=published", f"model.path={base_with_more_tokens}", "model.num_layers=null"]
+    config = make_config(*given, *(f"data.{name}_files=[{tmp_path}/{file}.txt]" for name, file in files.items()))
+    with pytest.raises(ConfigError, match=r"model\.path=.*token 300, .*only 300 rows; .*tokenizer"):
+        run.train(config)
+
+
+def test_token_that_the_embedding_has_no_row_for_is_refused_by_evaluate_too(
+    base_with_more_tokens: Path, make_config: MakeConfig, tmp_path: Path
+) -> None:
+    (base_with_more_tokens / "weights").rename(base_with_more_tokens / "model.safetensors")
+    config = make_config("model.weights=published", f"model.path={base_with_more_tokens}", "model.num_layers=null")
+    run.train(config)  # a larger tokenizer alone does no harm
+    (base_with_more_tokens / "model.safetensors").unlink()
+    (tmp_path / "more.txt").write_text(PROSE + "<token306>" + PROSE)
+    with pytest.raises(ConfigError, match=r"model\.path=.*token 306, .*only 300 rows"):
+        evaluate.main([f"run={config.folder}", f"data.test_files=[{tmp_path}/more.txt]"])
+
+
+def test_vocabulary_too_small_for_the_byte_tokenizer_is_refused(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"model\.architecture\.vocab_size=256: .*token 256.*at least 257"):
+        run.train(make_config("model.architecture.vocab_size=256"))

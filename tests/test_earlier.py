@@ -13,6 +13,7 @@ from qpa import evaluate, record, run
 from qpa.config import parse
 from qpa.earlier import ADDED, completed, of_record
 from qpa.errors import ConfigError
+from qpa.verbs import composed
 
 RECORDS = sorted((ROOT / "docs" / "results").rglob("result.json"))
 
@@ -65,3 +66,11 @@ def test_run_of_before_can_be_evaluated(compose_config: Callable[..., DictConfig
     file.write_text(yaml.safe_dump(plain))
     evaluate.main([f"run={config.folder}"])
     assert "perplexity" in capsys.readouterr().out
+
+
+def test_run_goes_on_from_a_checkpoint_of_before_only_where_it_reads_the_text_as_then() -> None:
+    """The hash that the versions without these keys wrote for this text."""
+    changes = (["data.special_tokens=false"], [], ["data.special_tokens=false", "data.text_column=body"])
+    same, parsed, other = (parse(composed("train", change)).lineage()["data"] for change in changes)
+    assert len({same, parsed, other}) == 3
+    assert same == "b26063d9"

@@ -255,8 +255,9 @@ def test_damaged_records_are_refused_in_one_line_or_read(
 @pytest.mark.parametrize(
     ("content", "works"),
     [
-        (b"\xff\xfe\xfa broken utf-8 \x80 " * 900, True),
-        (b"zero\0 bytes\0 " * 900, True),
+        (b"\xff\xfe\xfa broken utf-8 \x80 " * 900, False),
+        (b"zero\0 bytes\0 " * 900, False),
+        (b"no \x01 letters \x7f\r" * 900, True),
         (b"one line of many words " * 90_000, True),
         (b"lines that end in CR LF\r\n" * 900, True),
         (b"\r\n" * 9_000 + b"x", False),
@@ -270,7 +271,7 @@ def test_hostile_text_is_packed_or_refused_in_one_line(make_config: MakeConfig, 
     file.write_bytes(content)
     config = make_config(f"data.train_files=[{file}]")
     if not works:
-        with pytest.raises(ConfigError, match=r"shorter than one window|empty"):
+        with pytest.raises(ConfigError, match=r"shorter than one window|empty|no UTF-8 text"):
             windows(config, text.read(config.data), tokenizer.byte_encoder(), tmp_path / "cache")
         return
     found = windows(config, text.read(config.data), tokenizer.byte_encoder(), tmp_path / "cache")

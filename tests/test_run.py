@@ -1,5 +1,6 @@
 """Whole runs on a tiny model: what they leave behind, how they go on, what others can do with the adapter."""
 
+import contextlib
 import csv
 import json
 import subprocess
@@ -18,7 +19,7 @@ from qpa.adaptation import GeneratedAdaptation
 from qpa.assembly import load_base
 from qpa.config import Config
 from qpa.data import windows
-from qpa.errors import ConfigError, NonFiniteLossError, UsageError
+from qpa.errors import ConfigError, NonFiniteLossError, UsageError, UserError
 from qpa.text import Texts
 from qpa.tokenizer import TextEncoder, byte_encoder
 from qpa.verbs import named_run
@@ -394,11 +395,28 @@ def test_tasks_of_the_harness_are_measured_on_the_saved_adapter_and_on_the_base(
         evaluate.main([f"run={folder}", "tasks=[no_such_thing.yaml]"])
 
 
+@pytest.mark.slow
+def test_token_of_a_task_that_the_embedding_has_no_row_for_is_one_line(
+    make_config: MakeConfig, saved_base: Callable[[str], Path], tmp_path: Path
+) -> None:
+    base = saved_base("smollm2")
+    larger = byte_encoder().tokenizer
+    larger.add_special_tokens([f"<token{n}>" for n in range(257, 307)])
+    larger.save(str(base / "tokenizer.json"))
+    folder, _ = train(make_config("model.weights=published", f"model.path={base}", "model.num_layers=null"))
+    for number, problem in ((299, None), (300, r"tasks: .*token 300, .*only 300 rows")):
+        document = {"question": f"The sky of <token{number}> is", "choices": [" blue", " green"], "answer": 0}
+        (tmp_path / "data.json").write_text(json.dumps(document))
+        (tmp_path / f"task{number}.yaml").write_text(TASK.format(data=tmp_path / "data.json").replace("two_colours", f"colours{number}"))
+        with pytest.raises(UserError, match=problem) if problem else contextlib.nullcontext():
+            evaluate.main([f"run={folder}", f"tasks=[{tmp_path}/task{number}.yaml]"])
+
+
 def answer_of(model: torch.nn.Module, encoder: TextEncoder, document: dict) -> int:
     """The place of the choice with the smaller NLL after the question."""
     losses = []
     for choice in document["choices"]:
-        (question, both) = encoder.encode([document["question"], document["question"] + choice])
+        (question, both) = encoder.encode([document["question"], document["question"] + choice], special_tokens=True)
         ids = torch.tensor([both])
         with torch.no_grad():
             logits = model(input_ids=ids).logits[0, len(question) - 1 : -1].float()

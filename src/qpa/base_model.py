@@ -1,6 +1,8 @@
 """The frozen language model: loaded from a folder, or built with random weights from its published config."""
 
 import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from qpa import quantization
 from qpa.config import ModelConfig
+from qpa.data import Windows
 from qpa.errors import ConfigError
 from qpa.modules import depth_key
 from qpa.source import architecture
@@ -27,8 +30,32 @@ def load(model: ModelConfig, folder: Path | None, *, dtype: torch.dtype, meta: b
     Raises:
         ConfigError: transformers cannot build it, its own words are in the text; or its widths cannot be quantised.
     """
-    try:
+    with _errors_named(folder):
         return _load(model, folder, dtype, meta)
+
+
+def check_tokens(model: ModelConfig, folder: Path | None, windows: Iterable[Windows]) -> None:
+    """Refuse tokens that the embedding has no row for, before any weight is loaded.
+
+    Raises:
+        ConfigError: the tokenizer is not the model's, or transformers cannot read the model's config.
+    """
+    with _errors_named(folder):
+        rows = _architecture(model, folder).get_text_config().vocab_size
+    largest = max(split.largest for split in windows)
+    if largest < rows:
+        return
+    problem = f"the text has token {largest}, and the model's embedding only {rows} rows"
+    if folder is None:
+        raise ConfigError("model.architecture.vocab_size", rows, f"{problem}; give at least {largest + 1}")
+    key, value = ("path", model.path) if model.path else (model.source, getattr(model, model.source))
+    raise ConfigError(f"model.{key}", value, f"{problem}; save the model's own tokenizer there, or the model after resize_token_embeddings")
+
+
+@contextmanager
+def _errors_named(folder: Path | None) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, TypeError, KeyError, RuntimeError, OSError, ImportError, StrictDataclassError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError("model", folder or "random", f"transformers cannot build it: {reason}") from error

@@ -229,6 +229,8 @@ class DataConfig(Section):
     protocol: Literal["packed", "paper"]
     hub: str | None
     hub_config: str | None
+    text_column: str
+    special_tokens: bool
     train_files: Annotated[list[str], Part.SHOWN]
     val_files: Annotated[list[str], Part.SHOWN]
     test_files: Annotated[list[str], Part.SHOWN]
@@ -367,13 +369,21 @@ class Config(Section):
         return kept | {"texts": self.digests(), "computation": COMPUTATION}
 
     def digests(self) -> dict[str, list[str | None]]:
-        """SHA-256 of every text file by split; None of one that is not there."""
+        """SHA-256 of every text file by split, None of one that is not there; `hub`: of a local folder in the hub's place."""
         data = self.data
         files = {"train": data.train_files, "val": data.val_files, "test": data.test_files, "forgetting": data.forgetting_files}
-        return {split: [_digest(Path(file)) for file in given] for split, given in files.items()}
+        found = {split: [_digest(Path(file)) for file in given] for split, given in files.items()}
+        local = data.hub if data.source == "hub" and data.hub and os.path.isdir(data.hub) else None
+        return found | ({"hub": _folder_digests(Path(local))} if local else {})
 
 
 IDENTITY = Identity(Config)
+
+
+def _folder_digests(folder: Path) -> list[str | None]:
+    """Of all its files, each with its name, which tells the split; hidden ones are not data."""
+    files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("[!.]*"))}
+    return [f"{name} {_digest(file)}" for name, file in files.items() if file.is_file() and "/." not in name]
 
 
 def _digest(file: Path) -> str | None:

@@ -14,6 +14,8 @@ ADDED: dict[str, Any] = {
     "circuit.noise": None,
     "circuit.rotations": ["RY"],
     "circuit.shots": None,
+    "data.special_tokens": False,
+    "data.text_column": "text",
     "logger.entity": None,
     "model.dtype": "auto",
     "model.quantization": None,

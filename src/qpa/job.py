@@ -16,7 +16,7 @@ from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
-from qpa import baseline, checkpoints, launch, loggers, numerics, peft_model, quantization, record, source
+from qpa import base_model, baseline, checkpoints, launch, loggers, numerics, peft_model, quantization, record, source
 from qpa.adaptation import GeneratedAdaptation
 from qpa.assembly import Assembly, assemble, base_to_adapt, planned_adapter, shared_base
 from qpa.callbacks import EntanglementLog, StepClock, progress
@@ -66,6 +66,7 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
         ConfigError: the checkpoint does not fit, all are damaged, or a library refuses one of the config's values.
     """
     quiet()
+    base_model.check_tokens(config.model, base_folder, windows.values())
     loggers.check(config)
     make_trainer(config.trainer, Path("."), loggers=[], callbacks=[])  # writes nothing; the run makes its own
     layout = check_layout(config, known_tensors(config) or planned_adapter(config, base_folder)[0])
@@ -110,9 +111,7 @@ def _fit_checkpoint(config: Config, assembly: Assembly, path: Path, content: dic
     """The step of a checkpoint of a run as this one, but for steps and rates."""
     mine, theirs = config.lineage(), content.get("lineage")
     if not isinstance(theirs, dict) or "computation" not in theirs:
-        print(
-            f"qpa: {path} is of an older qpa, and does not say of which text and seed: not checked", file=sys.stderr
-        )
+        print(f"qpa: {path} is of an older qpa, and does not say of which text and seed: not checked", file=sys.stderr)
     elif other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
         raise ConfigError("ckpt", path, f"is of a run with another {', '.join(other)}; leave ckpt out to start anew")
     try:
@@ -219,6 +218,7 @@ def evaluate(config: Config, *, base_folder: Path | None, windows: dict[str, Win
     quiet()
     alone = config.trainer.model_copy(update={"strategy": "single", "devices": 1, "num_nodes": 1})
     config = numerics.resolved(config.model_copy(update={"trainer": alone}))
+    base_model.check_tokens(config.model, base_folder, windows.values())
     trainer = make_trainer(config.trainer, adapter.parent, loggers=[], callbacks=[])
     with loggers.opened(config, adapter.parent / "evaluation", job_type="evaluate") as opened:
         found = measure(config, trainer, windows, base_folder=base_folder, adapter=adapter)

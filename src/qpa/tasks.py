@@ -37,6 +37,7 @@ def evaluate(model: AdaptedModel | PreTrainedModel, encoder: TextEncoder, tasks:
         raise ConfigError("tasks", ",".join(unknown), "no such task; lm-eval ls tasks prints all, a path of a task file of yours adds one")
     harness: Any = simple_evaluate  # untyped decorators hide its parameters, and the model's
     asked: Any = model.get_base_model() if isinstance(model, BottleneckModel) else model  # its adapters are hooks on the base
+    asked.get_input_embeddings().register_forward_pre_hook(_check_tokens)
     wrapped = cast(Any, HFLM)(pretrained=asked.eval(), tokenizer=_tokenizer(encoder), batch_size=batch_size)
     try:
         found = harness(model=wrapped, tasks=list(tasks), task_manager=manager, log_samples=False, bootstrap_iters=0)
@@ -44,6 +45,14 @@ def evaluate(model: AdaptedModel | PreTrainedModel, encoder: TextEncoder, tasks:
         unreached = "; without the hub only tasks on files of your own run" if isinstance(error, OSError) else ""
         raise ConfigError("tasks", ",".join(tasks), " ".join(str(error).split()) + unreached) from error
     return {task: _numbers(metrics) for task, metrics in found["results"].items()}
+
+
+def _check_tokens(embedding: Any, inputs: tuple) -> None:
+    """Before a forward pass: on a GPU a token without a row would end the whole process."""
+    largest, rows = int(inputs[0].max()), len(embedding.weight)
+    if largest >= rows:
+        problem = f"their text has token {largest}, and the model's embedding only {rows} rows"
+        raise UserError(f"tasks: {problem}; save the model's own tokenizer beside it, or the model after resize_token_embeddings")
 
 
 def _is_file(task: str) -> bool:

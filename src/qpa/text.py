@@ -6,6 +6,7 @@ Pure reading, no heavy import, so that a missing or empty file answers at once.
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from qpa import formats, hub_data
 from qpa.config import DataConfig
 from qpa.errors import ConfigError
 
@@ -33,12 +34,8 @@ def read(data: DataConfig) -> Texts:
     if data.source != "files" and data.train_files:
         raise ConfigError("data.train_files", data.train_files, "is not read here; add data=text")
     if data.source == "hub" and data.val_files:
-        raise ConfigError("data.val_files", data.val_files, "hub data bring their own; use data=text")
-    if data.source == "hub":
-        texts = _hub_texts(data)
-        texts = replace(texts, test=_join("data.test_files", data.test_files)) if data.test_files else texts
-    else:
-        texts = _split(data, _pydoc() if data.source == "pydoc" else _join("data.train_files", data.train_files))
+        raise ConfigError("data.val_files", data.val_files, "hub data bring their own, or give data.val_fraction; or use data=text")
+    texts = _hub_texts(data) if data.source == "hub" else _files_texts(data)
     if data.forgetting_files:
         texts = replace(texts, forgetting=_join("data.forgetting_files", data.forgetting_files))
     for name, text in texts.given().items():
@@ -58,7 +55,9 @@ def where(data: DataConfig, name: str) -> tuple[str, object]:
     files = getattr(data, f"{name}_files") or (data.val_files if name == "test" else [])
     if files:
         return f"data.{name}_files", files
-    return ("data.source", data.source) if name == "train" or data.source == "hub" else ("data.val_fraction", data.val_fraction)
+    if data.source == "hub":
+        return "data.hub", data.hub
+    return ("data.source", data.source) if name == "train" else ("data.val_fraction", data.val_fraction)
 
 
 def _pydoc() -> str:
@@ -70,22 +69,44 @@ def _pydoc() -> str:
 def _join(key: str, files: list[str]) -> str:
     if not files:
         raise ConfigError(key, files, "give at least one text file")
+    return "\n".join(_file_text(key, file) for file in files)
+
+
+def _file_text(key: str, file: str) -> str:
+    """A file's text, without the mark that some editors begin UTF-8 with."""
     try:
-        return "\n".join(Path(f).read_text(encoding="utf-8", errors="replace") for f in files)
+        text = Path(file).read_text(encoding="utf-8-sig")
+        if formats.is_text(text):
+            if not text or text.isspace():
+                raise ConfigError(key, file, "is empty; leave it out")
+            return text
+        content = Path(file).read_bytes()
+        at = max(0, content.find(b"\0"))
     except OSError as error:
-        raise ConfigError(key, files, f"cannot read {error.filename} ({error.strerror})") from error
+        raise ConfigError(key, file, f"cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        content, at = error.object, error.start
+    raise ConfigError(key, file, f"is no UTF-8 text; it {formats.describe(content, file, at)}")
 
 
-def _split(data: DataConfig, train: str) -> Texts:
-    if data.val_files:
-        val = _join("data.val_files", data.val_files)
-    elif data.val_fraction:
+def _files_texts(data: DataConfig) -> Texts:
+    train = _pydoc() if data.source == "pydoc" else _join("data.train_files", data.train_files)
+    val = _join("data.val_files", data.val_files) if data.val_files else None
+    return _split(data, train, val=val, test=_given_test(data))
+
+
+def _given_test(data: DataConfig) -> str | None:
+    return _join("data.test_files", data.test_files) if data.test_files else None
+
+
+def _split(data: DataConfig, train: str, *, val: str | None, test: str | None) -> Texts:
+    """Cut validation text from the end of the training text, and test text from that, where there is none."""
+    if val is None:
+        if data.val_fraction is None:
+            other = "data with a validation split" if data.source == "hub" else "data.val_files"
+            raise ConfigError("data.val_fraction", None, f"give a share of the training text, as 0.1, or {other}")
         train, val = _cut(train, 1 - data.val_fraction)
-    else:
-        raise ConfigError("data.val_fraction", data.val_fraction, "give a share of the training text, or data.val_files")
-    if data.test_files:
-        return Texts(train, val, _join("data.test_files", data.test_files))
-    return Texts(train, *_cut(val, 0.5))
+    return Texts(train, *(_cut(val, 0.5) if test is None else (val, test)))
 
 
 def _cut(text: str, share: float) -> tuple[str, str]:
@@ -97,14 +118,6 @@ def _cut(text: str, share: float) -> tuple[str, str]:
 
 
 def _hub_texts(data: DataConfig) -> Texts:
-    from datasets import load_dataset
-    from huggingface_hub import logging, snapshot_download
-
-    logging.set_verbosity_error()
-    try:
-        snapshot_download(data.hub or "", repo_type="dataset", allow_patterns=["README.md"])  # load_dataset would retry for long
-        splits = load_dataset(data.hub or "", data.hub_config)
-    except Exception as error:  # network, missing, gated: many kinds, one way out
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise ConfigError("data.hub", data.hub, f"cannot be fetched ({reason}); use data=text with data.train_files=[FILE]") from error
-    return Texts(*("\n".join(row.removesuffix("\n") for row in splits[name]["text"]) for name in ("train", "validation", "test")))
+    given = _given_test(data)
+    found = hub_data.read(data, wanted=("train", "validation", *(() if given else ("test",))))
+    return _split(data, found["train"], val=found.get("validation"), test=given or found.get("test"))

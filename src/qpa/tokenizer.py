@@ -1,5 +1,6 @@
 """Text to token ids with the fast `tokenizers` library alone: no torch, no transformers, so that text is checked early."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,21 @@ class TextEncoder:
     bos: int | None
     eos: int
 
-    def encode(self, texts: list[str]) -> list[list[int]]:
-        """Token ids of each text, without special tokens."""
+    def encode(self, texts: list[str], *, special_tokens: bool) -> list[list[int]]:
+        """Token ids of each text alone, without any that would be put around it.
+
+        Args:
+            texts: each encoded by itself.
+            special_tokens: whether one that is written in a text, as "<|im_start|>", is that token; else it is text.
+        """
+        self.tokenizer.encode_special_tokens = not special_tokens
         return [e.ids for e in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+
+    def whole(self) -> re.Pattern[str]:
+        """What in a text must not be cut in two: all that is one token wherever it stands, with the white space that it takes in."""
+        longest_first = sorted(self.tokenizer.get_added_tokens_decoder().values(), key=lambda token: -len(token.content))
+        parts = [r"\s*" * token.lstrip + re.escape(token.content) + r"\s*" * token.rstrip for token in longest_first]
+        return re.compile("|".join(parts) or "(?!)", re.IGNORECASE)  # some are found in lower-cased text
 
     def key(self) -> str:
         """What identifies it in a cache key."""
@@ -49,7 +62,6 @@ def load(folder: Path | None) -> TextEncoder:
         raise ConfigError("model.path", folder, "no readable tokenizer.json there; save a fast tokenizer beside the model") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    tokenizer.encode_special_tokens = True  # "<s>" written in a text is text
     try:
         bos, eos = (_special(name, folder, tokenizer) for name in ("bos", "eos"))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -85,6 +97,5 @@ def byte_encoder() -> TextEncoder:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([BYTE_BOS])
-    tokenizer.encode_special_tokens = True
     bos = len(alphabet)
     return TextEncoder(tokenizer, bos, bos)
