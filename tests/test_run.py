@@ -50,8 +50,14 @@ def test_run_learns_and_leaves_a_complete_record(make_config: MakeConfig, overri
     ours = result["qpa"]
     assert result["train_info"]["status"] == "success"
     assert ours["test"]["perplexity"] < 0.95 * ours["test"]["base_perplexity"]
-    assert ours["params"]["trainable"] == ours["params"]["circuit"] + ours["params"]["mapper"] or overrides
-    assert ours["params"]["ratio"] == ours["params"]["trainable"] / ours["params"]["plain_peft"]
+    saved = load_file(folder / "adapter" / "adapter_model.safetensors").values()
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    parts = {part: sum(t.numel() for name, t in state.items() if f"{part}." in name) for part in ("latents", "mapper")}
+    params = ours["params"]
+    assert (params["circuit"], params["mapper"]) == (parts["latents"], parts["mapper"])
+    assert params["plain_peft"] == sum(t.numel() for t in saved)
+    assert params["trainable"] == (params["plain_peft"] if overrides else parts["latents"] + parts["mapper"])
+    assert params["ratio"] == params["trainable"] / params["plain_peft"]
     assert ours["seconds_per_step"] > 0
     assert ours["peak_memory_bytes"] > 0
     assert (folder / "adapter" / "adapter_config.json").is_file()
@@ -310,14 +316,16 @@ def test_compiled_layers_train_as_plain_ones_do(make_config: MakeConfig, tmp_pat
 
 
 def test_finished_run_is_shown_and_not_run_again(make_config: MakeConfig, capsys: pytest.CaptureFixture) -> None:
-    config = make_config()
-    _, first = train(config)
-    _, second = train(config)
+    folder, first = train(make_config())
+    metrics = folder / "metrics.csv"
+    curve = losses(metrics)
+    metrics.write_text("not written again")
+    _, second = train(make_config())
     assert first == second
     assert "Finished before" in capsys.readouterr().out
-    _, third = train(make_config("force=true"))
-    assert third["run_info"]["created_at"] >= first["run_info"]["created_at"]
-    assert third["run_info"]["total_time"] != first["run_info"]["total_time"]
+    assert metrics.read_text() == "not written again"
+    train(make_config("force=true"))
+    assert losses(metrics) == curve
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"qpa": null}'])
