@@ -33,6 +33,16 @@ def command_line(text_file: Path, folder: Path) -> list[str]:
     return [*shape, *text, f"cache_dir={folder}/cache", "name=tiny", "trainer.val_every=1000"]
 
 
+def real_record() -> str:
+    """A committed `result.json` of a run whose trained circuits generate LoRA r=4 of the head: of all these, the first by path."""
+    for path in sorted((ROOT / "docs" / "results").glob("*/*/result.json")):
+        config = json.loads(content := path.read_text())["run_info"]["train_config"]
+        kinds = config["generator"]["kind"], config["latents"]["kind"], config["mapper"]["kind"]
+        if kinds == ("qpa", "circuit", "codes") and (config["peft"]["r"], config["peft"]["target_modules"]) == (4, ["lm_head"]):
+            return content
+    raise AssertionError("there is no such record")
+
+
 @pytest.fixture(scope="session")
 def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Some real prose of the standard library: 20,000 characters."""
