@@ -130,7 +130,8 @@ def test_command_line_of_the_mission_composes_for_gemma2_dora(tmp_path: Path, te
     done = command(
         "model=gemma2", "peft=dora", "circuit.qubits=8", "model.weights=random", "model.num_layers=1", "model.architecture.vocab_size=300",
         "model.architecture.intermediate_size=1024", "trainer.max_steps=1", "data=text", f"data.train_files=[{text_file}]",
-        "data.val_fraction=0.02", "data.context=32", "logger=none", f"run_dir={tmp_path}/run", f"cache_dir={tmp_path}/cache",
+        "data.val_fraction=0.02", "data.max_held_out_windows=8", "data.context=32", "data.batch_size=8", "logger=none",
+        f"run_dir={tmp_path}/run", f"cache_dir={tmp_path}/cache",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"{tmp_path}/run"

@@ -94,8 +94,9 @@ WITHOUT_EFFECT = re.compile(
     r"(name|run_dir|cache_dir|ckpt|force|fail_fast|baseline)|logger\..*|trainer\.(log_every_n_steps|enable_progress_bar|checkpoint_every)"
 )
 TOGETHER = {"trainer.strategy", "trainer.devices", "trainer.num_nodes"}  # see test_ddp
-OTHER = [True, False, 2, 3, 0.25, "other", ["other"], "none", "table", "codes", "mean", "shared", "paper", "cosine", "32-true", "auto", "hub"]
-OTHER += ["published", "nf4", "ring", "CZ", ["RX"], "qiskit", "aer", "spsa", "wandb", "online", "torch.optim.SGD", "peft.LoHaConfig"]
+NUMBERS, LISTS, CLASSES = [True, False, 2, 3, 0.25], [["other"], ["RX"]], ["torch.optim.SGD", "peft.LoHaConfig"]
+WORDS = ["other", "none", "table", "codes", "shared", "paper", "cosine", "32-true", "auto", "hub", "published", "wandb", "online"]
+OTHER = [*NUMBERS, *WORDS, *LISTS, *CLASSES, "nf4", "ring", "CZ", "qiskit", "aer", "spsa"]
 
 
 def leaves(tree: dict[str, Any], path: str = "") -> Iterator[str]:

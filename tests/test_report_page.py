@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(report: Path, browser: Browser) -> Iterator[Page]:
-    """The page as a reader opens it, each test its own; at the end, nothing may have been reported as an error or fetched from elsewhere."""
+    """The page as a reader opens it; at the end, nothing may have been reported as an error or fetched from elsewhere."""
     wrong: list[str] = []
     opened = browser.new_page(viewport={"width": 1100, "height": 900})
     opened.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
