@@ -131,6 +131,7 @@ def test_figures_are_saved_as_images(report: Path) -> None:
         assert (report / "out" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_thousand_runs_make_a_small_page(tmp_path: Path) -> None:
     draw = random.Random(1)
     for number in range(334):
