@@ -22,6 +22,7 @@ TINY = {
     "gemma2": LLAMA | {"query_pre_attn_scalar": 8},
     "gemma3_270m": LLAMA | {"query_pre_attn_scalar": 8},
 }
+FEW = "data.max_held_out_windows=8"  # reading all would take most of a tiny run's time
 FITTING = {"peft=fourierft": ["peft.n_frequency=50"], "peft=vblora": ["peft.vector_length=8", "peft.num_vectors=16"]}  # tiny widths
 FITTING |= {f"experiment=all_linear/{name}_5": FITTING[f"peft={name}"] for name in ("fourierft", "vblora")}
 
@@ -29,8 +30,18 @@ FITTING |= {f"experiment=all_linear/{name}_5": FITTING[f"peft={name}"] for name 
 def command_line(text_file: Path, folder: Path) -> list[str]:
     """Overrides for a process of its own: a tiny random model, a short text, a cache in `folder`, runs that are named `tiny`."""
     shape = ["model.weights=random", "model.num_layers=1", *(f"model.architecture.{key}={value}" for key, value in LLAMA.items())]
-    text = ["data=text", f"data.train_files=[{text_file}]", "data.val_fraction=0.1", "data.context=32", "data.batch_size=2"]
+    text = ["data=text", f"data.train_files=[{text_file}]", "data.val_fraction=0.1", "data.context=32", "data.batch_size=2", FEW]
     return [*shape, *text, f"cache_dir={folder}/cache", "name=tiny", "trainer.val_every=1000"]
+
+
+def real_record() -> str:
+    """A committed `result.json` of a run whose trained circuits generate LoRA r=4 of the head: of all these, the first by path."""
+    for path in sorted((ROOT / "docs" / "results").glob("*/*/result.json")):
+        config = json.loads(content := path.read_text())["run_info"]["train_config"]
+        kinds = config["generator"]["kind"], config["latents"]["kind"], config["mapper"]["kind"]
+        if kinds == ("qpa", "circuit", "codes") and (config["peft"]["r"], config["peft"]["target_modules"]) == (4, ["lm_head"]):
+            return content
+    raise AssertionError("there is no such record")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +60,7 @@ def compose_config(tmp_path: Path, text_file: Path) -> Callable[..., DictConfig]
 
     def composed(*overrides: str, model: str = "smollm2") -> DictConfig:
         shape = [f"model.architecture.{key}={value}" for key, value in TINY[model].items()]
-        text = [f"data.train_files=[{text_file}]", "data.val_fraction=0.2", "data.context=32", "data.batch_size=4"]
+        text = [f"data.train_files=[{text_file}]", "data.val_fraction=0.2", "data.context=32", "data.batch_size=4", FEW]
         trainer = ["trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu"]
         places = [f"cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run", "logger=none"]
         width = [] if any("paper" in choice for choice in overrides) else ["mapper.width=4"]

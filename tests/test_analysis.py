@@ -1,21 +1,27 @@
 """What the analyses say of states, gradients and runs whose answer is known."""
 
+import csv
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
+from scipy import stats
 
 from qpa.analysis import __main__ as analysis
 from qpa.analysis import gradient_variance, spectrum
+from qpa.assembly import assemble, load_base
 from qpa.circuits import statevector
 from qpa.circuits.ansatz import RY_CNOT
 from qpa.circuits.entanglement import bond_entropies, meyer_wallach
-from qpa.errors import ConfigError
+from qpa.errors import ConfigError, NonFiniteLossError
 from qpa.export import main as export
-from qpa.record import save_config
+from qpa.peft_model import load_adapter
+from qpa.record import load_config, save_config
 from qpa.run import train
 
 ROOT_HALF = math.sqrt(0.5)
@@ -99,18 +105,29 @@ def test_the_contribution_of_a_runs_circuits_is_measured_against_its_own_test_pe
 def test_entanglement_before_and_after_brackets_what_the_run_logged(run: Path) -> None:
     analysis.main(["what=entanglement", f"run={run}"])
     found = json.loads((run / "analysis" / "entanglement.json").read_text())
+    validated = [row for row in csv.DictReader((run / "metrics.csv").open()) if row["val/perplexity"]]
+    best = min(validated, key=lambda row: float(row["val/perplexity"]))  # whose weights the run keeps
+    assert found["after"]["meyer_wallach"] == pytest.approx(float(best["circuit/meyer_wallach"]), rel=1e-5)
+    assert found["after"]["bond_entropies"][1] == pytest.approx(float(best["circuit/half_chain_entropy"]), rel=1e-5)
     logged = [value for _, value in found["over_training"]["circuit/meyer_wallach"]]
-    assert len(logged) == 4  # validated every second of eight steps
-    assert found["before"]["meyer_wallach"] < 0.01
-    assert found["after"]["meyer_wallach"] == pytest.approx(min(logged, key=lambda v: abs(v - found["after"]["meyer_wallach"])), rel=1e-3)
+    assert logged == [float(row["circuit/meyer_wallach"]) for row in validated]
+    assert len(logged) == 4  # every second of eight steps
+    untrained = assemble(load_config(run), None).adaptation.generator.latents
+    expected = meyer_wallach(statevector.amplitudes(RY_CNOT, untrained.angles)).mean().item()
+    assert found["before"]["meyer_wallach"] == pytest.approx(expected, rel=1e-5)
     assert is_png(run / "analysis" / "entanglement.png")
 
 
-def test_the_spectrum_of_a_run_counts_every_module(run: Path) -> None:
+def test_the_spectrum_of_a_run_is_that_of_what_its_adapter_adds_to_every_module(run: Path) -> None:
     analysis.main(["what=spectrum", f"run={run}"])
     (numbers,) = json.loads((run / "analysis" / "spectrum.json").read_text()).values()
-    assert numbers["modules"] == 14
-    assert 1 <= numbers["effective_rank"] <= 8
+    adapted = load_adapter(load_base(load_config(run), None), run / "adapter")
+    layers = [m for m in adapted.modules() if isinstance(m, LoraLayer)]
+    values = [numpy.linalg.svd(layer.get_delta_weight("default").float().numpy(), compute_uv=False)[:8] for layer in layers]
+    shares = [v / v.sum() for v in values]
+    assert numbers["modules"] == len(layers) == 14
+    assert numbers["effective_rank"] == pytest.approx(numpy.mean([math.exp(stats.entropy(share)) for share in shares]), rel=1e-3)
+    assert numbers["frobenius_norm"] == pytest.approx(numpy.mean([numpy.linalg.norm(v) for v in values]), rel=1e-3)
     assert is_png(run / "analysis" / "spectrum.png")
 
 
@@ -140,9 +157,6 @@ def test_a_sampled_runs_checkpoint_exports_the_adapter_that_was_tested(make_conf
 
 
 def test_circuit_angles_that_are_not_finite_are_one_line(make_config: Callable) -> None:
-    from qpa.assembly import assemble
-    from qpa.errors import NonFiniteLossError
-
     latents = assemble(make_config("circuit.qubits=4", "circuit.shots=50"), None).adaptation.generator.latents
     latents.angles.data.fill_(float("nan"))
     with pytest.raises(NonFiniteLossError, match=r"lower generator\.lr"):
@@ -151,8 +165,6 @@ def test_circuit_angles_that_are_not_finite_are_one_line(make_config: Callable) 
 
 def test_controls_do_not_need_the_circuits_backend(make_config: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
-
-    from qpa.assembly import assemble
 
     monkeypatch.setitem(sys.modules, "qpa.circuits.qiskit", None)
     config = make_config("circuit.qubits=4", "latents=zeros", "circuit.backend=qiskit", "circuit.shots=50")

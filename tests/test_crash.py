@@ -5,6 +5,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,20 +146,34 @@ def stop_after(config: Config, steps: int) -> None:
         run.train(config)
 
 
+EVEN = ["trainer.max_steps=6", "trainer.val_every=6", "trainer.checkpoint_every=2"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def whole_and_half(make_config: MakeConfig, runs: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A run of six steps, and a copy of the same stopped after the fifth; both are trained once."""
+    if not runs.joinpath("half").exists():
+        run.train(make_config(f"run_dir={runs}/whole", *EVEN))
+        stop_after(make_config(f"run_dir={runs}/half", *EVEN), 5)
+    return runs / "whole", Path(shutil.copytree(runs / "half", tmp_path / "half"))
+
+
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
 def test_damaged_checkpoint_is_skipped_for_the_one_before_it_and_said(
-    make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture, damage: str
+    make_config: MakeConfig, whole_and_half: tuple[Path, Path], capsys: pytest.CaptureFixture, damage: str
 ) -> None:
-    fixed = ["trainer.max_steps=6", "trainer.val_every=6", "trainer.checkpoint_every=2"]
-    run.train(make_config(f"run_dir={tmp_path}/whole", *fixed))
-    half = make_config(f"run_dir={tmp_path}/half", *fixed)
-    stop_after(half, 5)
-    last = half.folder / "checkpoints" / "last.ckpt"
+    whole, half = whole_and_half
+    last = half / "checkpoints" / "last.ckpt"
     last.write_bytes(damaged(last.read_bytes(), damage))
-    run.train(make_config(f"run_dir={half.folder}", "ckpt=last", *fixed))
+    run.train(make_config(f"run_dir={half}", "ckpt=last", *EVEN))
     assert f"qpa: {last} is damaged and skipped\n" in capsys.readouterr().err
-    assert record.read(half.folder)["qpa"]["resumed_from_step"] == 4
-    assert_same(tmp_path / "whole", half.folder)
+    assert record.read(half)["qpa"]["resumed_from_step"] == 4
+    assert_same(whole, half)
 
 
 def damaged(content: bytes, how: str) -> bytes:

@@ -17,10 +17,11 @@ import torch
 from conftest import command_line
 from safetensors.torch import load_file
 
-from qpa import checkpoints, record
+from qpa import checkpoints, record, run
 from qpa.config import parse
 from qpa.errors import ConfigError
 from qpa.loaders import Share, ShuffledWindows
+from qpa.verbs import composed
 
 ROOT = Path(__file__).parents[1]
 STEPS = 6
@@ -40,8 +41,7 @@ json.dump(found, open(out + os.environ["RANK"], "w"))
 
 
 def alone(text_file: Path, folder: Path, *overrides: str) -> None:
-    command = [sys.executable, "train.py", *command_line(text_file, folder.parent), *EXACT, f"run_dir={folder}", *overrides]
-    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=200)
+    run.train(parse(composed("train", [*command_line(text_file, folder.parent), *EXACT, f"run_dir={folder}", *overrides])))
 
 
 def losses(folder: Path) -> list[float]:
@@ -58,7 +58,7 @@ def test_two_processes_equal_one_with_double_batch_and_send_only_the_gradient(
 ) -> None:
     """Under torchrun, with two micro-batches per step and an odd number of held-out windows for each process."""
     accumulate = 2
-    shared = [f"trainer.accumulate_grad_batches={accumulate}", "trainer.val_every=4", "peft.lora_dropout=0"]
+    shared = [f"trainer.accumulate_grad_batches={accumulate}", "trainer.val_every=4", "peft.lora_dropout=0", "data.max_held_out_windows=6"]
     alone(text_file, tmp_path / "one", "data.batch_size=4", *shared)
     (tmp_path / "profiled.py").write_text(PROFILED)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", tmp_path / "profiled.py", tmp_path / "sent"]

@@ -14,8 +14,8 @@ LAYOUT = plan([AdapterTensor(f"m.{i}.t", (11, 4), f"m.{i}") for i in range(3)], 
 BUDGET = 8 * LAYOUT.qubits
 
 
-def make(kind: str, layout: Layout = LAYOUT) -> torch.nn.Module:
-    torch.manual_seed(3)
+def make(kind: str, layout: Layout = LAYOUT, *, seed: int = 3) -> torch.nn.Module:
+    torch.manual_seed(seed)
     return {
         "circuit": lambda: Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT)),
         "frozen_circuit": lambda: Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT), trained=False),
@@ -57,9 +57,13 @@ def test_control_costs_no_more_than_the_circuits_and_a_larger_one_would(kind: st
 
 
 @pytest.mark.parametrize("kind", ["frozen_circuit", "zeros", "random"])
-def test_what_is_frozen_has_nothing_to_train_and_is_the_same_again(kind: str) -> None:
-    assert count(make(kind)) == 0
-    assert torch.equal(make(kind)(), make(kind)())
+def test_what_is_frozen_has_nothing_to_train_is_drawn_once_and_comes_back_with_a_checkpoint(kind: str) -> None:
+    latents, other = make(kind), make(kind, seed=4)
+    assert count(latents) == 0
+    assert torch.equal(latents(), latents())
+    assert torch.equal(latents(), other()) == (kind == "zeros")
+    other.load_state_dict(latents.state_dict())
+    assert torch.equal(latents(), other())
 
 
 @pytest.mark.parametrize("kind", ["circuit", "table", "mlp", "mps", "zeros"])

@@ -1,50 +1,122 @@
-"""The commands of README and docs: those that take seconds run as they are written, of all others the overrides compose."""
+"""The commands of README and docs: those that take seconds run as they are written, of all others every value is composed and checked."""
 
 import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+
+from qpa.config import AnalysisConfig, TuneConfig, checked, parse
+from qpa.verbs import composed
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PLACEHOLDER = re.compile(r"NAME|DIR|HOST|SHARE|\$|VALUE|\.\.\.|\{")
+VARIABLE = re.compile(r"""^\s*([A-Z]+)="([^"]*)"$""")
+STARTED = r"(?:time |srun )?(?:[\w./]*python|torchrun)\b[^`]*?(?:\btrain\.py|-m (?:qpa|benchmarks)\.\w+)"
+COMMAND = re.compile(rf"(?:^\s*|`)({STARTED}(?: [^`]*)?)")
+QUICK = re.compile(r"python -m qpa\.plan|python -m qpa\.report runs=docs|python train\.py --(help|cfg)")
+GRAMMAR = re.compile(r"KEY=|\.\.\.")  # how a command is made up, not one
 
 
 def commands() -> list[str]:
-    """Every command of ours in a code block or in backticks, without its comment."""
+    """Every command of ours in a code block or in backticks, its shell variables filled in, without its comment."""
     found: dict[str, None] = {}
     for file in FILES:
-        text = file.read_text().replace("\\\n", " ")
-        for match in re.finditer(r"(?:^\s*|`)((?:python -m qpa\.|python train\.py)[^`\n]*)", text, flags=re.MULTILINE):
-            found[re.sub(r"\s+#.*| \(.*", "", match[1]).strip()] = None
+        variables: dict[str, str] = {}
+        for line in file.read_text().replace("\\\n", " ").splitlines():
+            if assigned := VARIABLE.match(line):
+                variables[assigned[1]] = assigned[2]
+            for match in COMMAND.finditer(line):
+                command = re.sub(r"\s+#.*| \(.*", "", match[1]).strip()
+                for name in re.findall(r"\$([A-Z]+)", command):
+                    command = command.replace(f"${name}", variables[name])
+                found[command] = None
     return list(found)
 
 
-def arguments(command: str) -> list[str]:
-    return shlex.split(command)[1:]
+def of(*modules: str) -> list[str]:
+    """The commands of some modules that are not run."""
+    return [c for c in commands() if parts(c)[0] in modules and not GRAMMAR.search(c) and not QUICK.match(c)]
 
 
-QUICK = re.compile(r"python -m qpa\.plan|python -m qpa\.report runs=docs|python train\.py --(help|cfg)")
+def parts(command: str) -> tuple[str, list[str]]:
+    """The module that a command runs, and what it gives to it."""
+    words = shlex.split(command)
+    at = next(at for at, word in enumerate(words) if word == "train.py" or word.startswith(("qpa.", "benchmarks.")))
+    return words[at], words[at + 1 :]
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if QUICK.match(c) and not PLACEHOLDER.search(c)])
-def test_quick_command_works_as_written(command: str, tmp_path: Path) -> None:
-    elsewhere = [re.sub(r"^out=.*", f"out={tmp_path}", argument) for argument in arguments(command)]
-    done = subprocess.run([sys.executable, *elsewhere], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
+def main_of(module: str) -> ModuleType:
+    return import_module(f"{module}.__main__" if module == "qpa.report" else module)
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if c.startswith("python train.py") and not PLACEHOLDER.search(c)])
-def test_overrides_of_every_training_command_compose(command: str) -> None:
-    from hydra import compose, initialize_config_dir
-
-    overrides = [a for a in arguments(command)[1:] if not a.startswith(("-", "hydra", "job"))]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        compose("train", overrides=[re.sub(r"(?<==)([\w.-]+),.*", r"\1", o) if "[" not in o else o for o in overrides])
+def jobs(arguments: list[str]) -> list[list[str]]:
+    """As many jobs as the longest list of values has: every value of every key is in one of them."""
+    values = [values_of(override) for override in OverridesParser.create().parse_overrides([a for a in arguments if a[0] != "-"])]
+    return [[value or first[0] for value, first in zip(row, values, strict=True)] for row in zip_longest(*values)] or [[]]
 
 
-def test_there_are_commands_to_test() -> None:
-    assert len(commands()) > 20
+def values_of(override: Override) -> list[str]:
+    """`KEY=VALUE` for all that an override sweeps over: of an interval its start, of seeds the first."""
+    key, value = override.get_key_element(), override.value()
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}"]
+    found = [f"{key}={each}" for each in override.sweep_string_iterator()]
+    return found[:1] if key == "seed" else found
+
+
+@pytest.mark.parametrize("command", [c for c in commands() if QUICK.match(c) and not GRAMMAR.search(c)])
+def test_quick_command_works_as_written(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    module, arguments = parts(command)
+    if module == "train.py":
+        subprocess.run([sys.executable, module, *arguments], capture_output=True, check=True)
+    else:
+        main_of(module).main([re.sub(r"^out=.*", f"out={tmp_path}", argument) for argument in arguments])
+
+
+@pytest.mark.parametrize("command", of("train.py"))
+def test_every_value_of_a_training_command_is_accepted(command: str) -> None:
+    for overrides in jobs(parts(command)[1]):
+        parse(composed("train", overrides))
+
+
+@pytest.mark.parametrize("command", of("qpa.tune"))
+def test_every_value_of_a_search_is_accepted(command: str) -> None:
+    for overrides in jobs(parts(command)[1]):
+        plain = composed("tune", overrides)
+        checked(TuneConfig, plain.pop("tune"))
+        parse(plain)
+
+
+@pytest.mark.parametrize("command", of("qpa.analysis"))
+def test_every_value_of_an_analysis_is_accepted(command: str) -> None:
+    checked(AnalysisConfig, composed("analysis", parts(command)[1]))
+
+
+@pytest.mark.parametrize("command", of("qpa.evaluate", "qpa.export", "qpa.report", "qpa.dashboard"))
+def test_every_key_of_a_verb_is_in_its_usage_or_in_the_config(command: str) -> None:
+    module, arguments = parts(command)
+    parse(composed("train", [a for a in arguments if f"{a.partition('=')[0]}=" not in main_of(module).USAGE]))
+
+
+@pytest.mark.parametrize("module", sorted({parts(c)[0] for c in commands()} - {"train.py"}))
+def test_every_module_of_a_command_exists(module: str) -> None:
+    assert find_spec(module)
+
+
+def test_every_command_is_looked_at() -> None:
+    assert len(commands()) > 80
+    verbs = ("plan", "tune", "evaluate", "export", "analysis", "report", "dashboard")
+    assert {parts(c)[0] for c in commands()} >= {"train.py", *(f"qpa.{verb}" for verb in verbs)}
+    assert not [c for c in commands() if "$" in c.replace("$head", "")]  # Slurm's, of a machine

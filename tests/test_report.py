@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, real_record
 from scipy import stats
 
 from qpa.errors import ConfigError, UsageError
@@ -20,7 +20,7 @@ from qpa.report.runs import Run, find
 from qpa.report.table import HEADS, markdown, rows
 from qpa.report.verdict import label, sentences
 
-TEMPLATE = next((ROOT / "docs/results/runs").glob("*circuit*/result.json")).read_text()  # a real record
+TEMPLATE = real_record()
 
 
 def write_run(root: Path, *, seed: int, perplexity: float, latents: str = "circuit", kind: str = "qpa", **changed: Any) -> Path:

@@ -2,7 +2,9 @@
 
 import contextlib
 import csv
+import inspect
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,23 +28,37 @@ from qpa.verbs import named_run
 
 MakeConfig = Callable[..., Config]
 
-# Stock transformers and peft in a process where qpa cannot be imported: logits of the adapter, with and without it.
-STOCK = """
-import sys
-sys.modules["qpa"] = None
-import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-base, adapter, ids, out = sys.argv[1:]
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
-with torch.no_grad():
-    torch.save(model(input_ids=torch.load(ids)).logits, out)
-"""
+
+def stock_logits(base: str, adapter: str, ids: str, out: str) -> None:
+    """Logits of an adapter by stock transformers and peft alone."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+    with torch.no_grad():
+        torch.save(model(input_ids=torch.load(ids)).logits, out)
+
+
+WITHOUT_QPA = f"import sys\nsys.modules['qpa'] = None\n{inspect.getsource(stock_logits)}\nstock_logits(*sys.argv[1:])"
 
 
 def train(config: Config) -> tuple[Path, record.Record]:
     run.train(config)
     return config.folder, record.read(config.folder)
+
+
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("trained") / "run"
+
+
+@pytest.fixture
+def finished(make_config: MakeConfig, trained_once: Path) -> Path:
+    """A finished run of the plain config where `make_config()` would leave it: a copy of one that many tests look at."""
+    if not trained_once.exists():
+        run.train(make_config(f"run_dir={trained_once}"))
+    return Path(shutil.copytree(trained_once, make_config().folder))
 
 
 @pytest.mark.parametrize("overrides", [[], ["generator=none"]])
@@ -51,8 +67,14 @@ def test_run_learns_and_leaves_a_complete_record(make_config: MakeConfig, overri
     ours = result["qpa"]
     assert result["train_info"]["status"] == "success"
     assert ours["test"]["perplexity"] < 0.95 * ours["test"]["base_perplexity"]
-    assert ours["params"]["trainable"] == ours["params"]["circuit"] + ours["params"]["mapper"] or overrides
-    assert ours["params"]["ratio"] == ours["params"]["trainable"] / ours["params"]["plain_peft"]
+    saved = load_file(folder / "adapter" / "adapter_model.safetensors").values()
+    state = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    parts = {part: sum(t.numel() for name, t in state.items() if f"{part}." in name) for part in ("latents", "mapper")}
+    params = ours["params"]
+    assert (params["circuit"], params["mapper"]) == (parts["latents"], parts["mapper"])
+    assert params["plain_peft"] == sum(t.numel() for t in saved)
+    assert params["trainable"] == (params["plain_peft"] if overrides else parts["latents"] + parts["mapper"])
+    assert params["ratio"] == params["trainable"] / params["plain_peft"]
     assert ours["seconds_per_step"] > 0
     assert ours["peak_memory_bytes"] > 0
     assert (folder / "adapter" / "adapter_config.json").is_file()
@@ -77,24 +99,29 @@ def test_adapter_alone_decides_the_reported_perplexity(make_config: MakeConfig) 
 
 
 @pytest.mark.parametrize(
-    ("model", "overrides"),
+    ("model", "overrides", "process"),
     [
-        ("smollm2", []),
-        ("gpt2", ["peft=dora"]),
-        pytest.param("gemma2", ["peft.target_modules=[lm_head]"], marks=pytest.mark.slow),
-        pytest.param("gemma3_270m", ["generator=none"], marks=pytest.mark.slow),
-        ("smollm2", ["mapper=paper", "peft.target_modules=[lm_head,q_proj]"]),
+        ("smollm2", [], True),
+        ("gpt2", ["peft=dora"], False),
+        pytest.param("gemma2", ["peft.target_modules=[lm_head]"], True, marks=pytest.mark.slow),
+        pytest.param("gemma3_270m", ["generator=none"], True, marks=pytest.mark.slow),
+        ("smollm2", ["mapper=paper", "peft.target_modules=[lm_head,q_proj]"], False),
     ],
 )
 def test_stock_peft_reloads_the_adapter_with_equal_logits(
-    make_config: MakeConfig, saved_base: Callable[..., Path], tmp_path: Path, model: str, overrides: list[str]
+    make_config: MakeConfig, saved_base: Callable[..., Path], tmp_path: Path, model: str, overrides: list[str], process: bool
 ) -> None:
+    """In a process where qpa cannot be imported, or, which is faster, in this one."""
     base = saved_base(model)
     config = make_config("model.weights=published", f"model.path={base}", "model.num_layers=null", *overrides, model=model)
     folder, _ = train(config)
     ids = torch.randint(0, 256, (2, 16))
     torch.save(ids, tmp_path / "ids.pt")
-    subprocess.run([sys.executable, "-c", STOCK, base, folder / "adapter", tmp_path / "ids.pt", tmp_path / "out.pt"], check=True)
+    places = [str(place) for place in (base, folder / "adapter", tmp_path / "ids.pt", tmp_path / "out.pt")]
+    if process:
+        subprocess.run([sys.executable, "-c", WITHOUT_QPA, *places], check=True)
+    else:
+        stock_logits(*places)
     stock = torch.load(tmp_path / "out.pt")
 
     ours = generated_logits(config, base, ids)
@@ -161,13 +188,11 @@ def test_run_that_died_after_training_is_finished_without_training(make_config: 
 
 
 @pytest.mark.parametrize("overrides", [["mapper.width=5"], ["trainer.max_steps=3"]])
-def test_checkpoint_of_another_config_is_refused_and_stays(make_config: MakeConfig, overrides: list[str]) -> None:
-    config = make_config()
-    train(config)
-    before = (config.folder / "checkpoints" / "last.ckpt").read_bytes()
+def test_checkpoint_of_another_config_is_refused_and_stays(make_config: MakeConfig, finished: Path, overrides: list[str]) -> None:
+    before = (finished / "checkpoints" / "last.ckpt").read_bytes()
     with pytest.raises(ConfigError, match=r"ckpt=|trainer.max_steps=3"):
         run.train(make_config("ckpt=last", *overrides))
-    assert (config.folder / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert (finished / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
 def test_run_goes_on_with_its_own_text_and_seed_alone(make_config: MakeConfig, tmp_path: Path, text_file: Path) -> None:
@@ -226,9 +251,8 @@ def test_folder_of_somebody_else_is_left_alone(make_config: MakeConfig, tmp_path
     assert (theirs / "checkpoints" / "precious.pt").read_text() == "years of work"
 
 
-def test_mistake_found_late_leaves_the_finished_run_as_it_was(make_config: MakeConfig) -> None:
-    config = make_config()
-    _, before = train(config)
+def test_mistake_found_late_leaves_the_finished_run_as_it_was(make_config: MakeConfig, finished: Path) -> None:
+    before = record.read(finished)
     for mistake in (
         "+peft.no_such_argument=1",
         "+optimizer.no_such_argument=1",
@@ -237,8 +261,8 @@ def test_mistake_found_late_leaves_the_finished_run_as_it_was(make_config: MakeC
     ):
         with pytest.raises(ConfigError):
             run.train(make_config("force=true", mistake))
-    assert record.read(config.folder) == before
-    assert (config.folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert record.read(finished) == before
+    assert (finished / "adapter" / "adapter_model.safetensors").is_file()
 
 
 def test_changed_text_is_another_run(make_config: MakeConfig, tmp_path: Path, text_file: Path) -> None:
@@ -310,26 +334,26 @@ def test_compiled_layers_train_as_plain_ones_do(make_config: MakeConfig, tmp_pat
     assert losses[0] == pytest.approx(losses[1], rel=tolerance)
 
 
-def test_finished_run_is_shown_and_not_run_again(make_config: MakeConfig, capsys: pytest.CaptureFixture) -> None:
-    config = make_config()
-    _, first = train(config)
-    _, second = train(config)
+def test_finished_run_is_shown_and_not_run_again(make_config: MakeConfig, finished: Path, capsys: pytest.CaptureFixture) -> None:
+    first = record.read(finished)
+    metrics = finished / "metrics.csv"
+    curve = losses(metrics)
+    metrics.write_text("not written again")
+    _, second = train(make_config())
     assert first == second
     assert "Finished before" in capsys.readouterr().out
-    _, third = train(make_config("force=true"))
-    assert third["run_info"]["created_at"] >= first["run_info"]["created_at"]
-    assert third["run_info"]["total_time"] != first["run_info"]["total_time"]
+    assert metrics.read_text() == "not written again"
+    train(make_config("force=true"))
+    assert losses(metrics) == curve
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"qpa": null}'])
-def test_run_with_a_damaged_record_is_not_taken_for_finished(make_config: MakeConfig, damage: str) -> None:
-    folder, _ = train(make_config())
-    (folder / "result.json").write_text(damage)
+def test_run_with_a_damaged_record_is_run_again(make_config: MakeConfig, finished: Path) -> None:
+    (finished / "result.json").write_text('{"qpa": null}')  # other damages: test_hostile
     assert train(make_config())[1]["train_info"]["status"] == "success"
 
 
+@pytest.mark.usefixtures("finished")
 def test_finished_run_of_another_config_is_not_replaced(make_config: MakeConfig) -> None:
-    train(make_config())
     with pytest.raises(ConfigError, match="finished run of another config"):
         run.train(make_config("seed=2"))
 
@@ -344,11 +368,10 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(make_config: MakeConfig, 
     assert found[0] == found[1] != found[2]
 
 
-def test_checkpoint_holds_only_what_is_trained(make_config: MakeConfig) -> None:
-    folder, result = train(make_config())
-    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+def test_checkpoint_holds_only_what_is_trained(finished: Path) -> None:
+    state = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     check_sums = 2
-    assert sum(t.numel() for t in state.values()) == result["qpa"]["params"]["trainable"] + check_sums
+    assert sum(t.numel() for t in state.values()) == record.read(finished)["qpa"]["params"]["trainable"] + check_sums
 
 
 def test_wandb_writes_offline_into_the_runs_folder_only(make_config: MakeConfig) -> None:
@@ -433,13 +456,10 @@ def test_forgetting_is_the_change_of_perplexity_on_another_text(make_config: Mak
     evaluate.main([f"run={folder}", f"data.test_files=[{other}]", "data.forgetting_files=[]"])
     again = json.loads((folder / "evaluation.json").read_text())["test"]
     assert (again["perplexity"], again["base_perplexity"]) == pytest.approx((found["perplexity"], found["base_perplexity"]), rel=1e-5)
-    _, without = train(make_config(f"run_dir={folder.parent}/other"))
-    assert without["qpa"]["forgetting"] is None
 
 
-def test_overrides_of_a_finished_run_replace_keys_and_whole_groups(make_config: MakeConfig) -> None:
-    folder, _ = train(make_config())
-    _, config, options = named_run([f"run={folder}", "data=pydoc", "data.context=64", "merged=true"], usage="", options=("merged",))
+def test_overrides_of_a_finished_run_replace_keys_and_whole_groups(make_config: MakeConfig, finished: Path) -> None:
+    _, config, options = named_run([f"run={finished}", "data=pydoc", "data.context=64", "merged=true"], usage="", options=("merged",))
     assert (config.data.source, config.data.context, options) == ("pydoc", 64, {"merged": "true"})
     assert config.peft == make_config().peft
 
@@ -463,8 +483,11 @@ def test_legacy_perplexity_is_logged_beside_the_honest_one_under_that_name_only(
     assert again["legacy"]["perplexity"] == pytest.approx(ours["legacy"]["perplexity"], rel=1e-5)
     columns = next(iter(csv.DictReader((folder / "metrics.csv").open())))
     assert [c for c in columns if "perplexity" in c] == ["legacy/perplexity", "val/perplexity"]
-    _, other = train(make_config(f"run_dir={folder.parent}/other"))
-    assert other["qpa"]["legacy"] is None
+
+
+def test_record_has_no_numbers_that_were_not_asked_for(finished: Path) -> None:
+    ours = record.read(finished)["qpa"]
+    assert [ours[kind] for kind in ("legacy", "forgetting", "usage")] == [None] * 3
 
 
 @pytest.mark.parametrize("method", ["prefix", "adapter"])

@@ -12,7 +12,17 @@ from typing import Any
 from qpa.errors import ConfigError
 from qpa.layout import AdapterTensor
 
-LLAMA_LIKE = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text")
+# The types with Llama's modules, and what such a config may leave out: hidden / heads, and as many keys as heads. Of what else is
+# left out transformers has defaults of its own for every type.
+LLAMA_LIKE: dict[str, tuple[str, ...]] = {
+    "llama": ("head_dim", "num_key_value_heads"),
+    "mistral": ("head_dim",),
+    "qwen2": ("head_dim",),
+    "qwen3": (),
+    "gemma": (),
+    "gemma2": (),
+    "gemma3_text": (),
+}
 DEPTH_KEY = {"gpt2": "n_layer"}  # all others: num_hidden_layers
 HEAD = "lm_head"
 EMBEDDINGS = ("embed_tokens", "wte", "wpe")
@@ -39,15 +49,16 @@ def position_key(architecture: Mapping[str, Any]) -> str:
 
 
 def linear_modules(architecture: Mapping[str, Any], num_layers: int | None) -> list[Linear] | None:
-    """Every linear module in forward order, or None where this model type is not in our table."""
-    if "model_type" not in architecture:
-        return None
+    """Every linear module in forward order, or None where our table does not know this model type, or a size that is left out."""
+    kind = architecture.get("model_type")
     layers = num_layers or architecture.get(depth_key(architecture))
-    if architecture["model_type"] in LLAMA_LIKE:
+    if kind in LLAMA_LIKE:
+        if not all(architecture.get(key) or key in LLAMA_LIKE[kind] for key in ("head_dim", "num_key_value_heads")):
+            return None
         block, prefix = _llama_block(architecture), "model.layers"
         head = Linear(HEAD, architecture["hidden_size"], architecture["vocab_size"])
-    elif architecture["model_type"] == "gpt2":
-        block, prefix = _gpt2_block(architecture["n_embd"]), "transformer.h"
+    elif kind == "gpt2":
+        block, prefix = _gpt2_block(architecture["n_embd"], architecture.get("n_inner")), "transformer.h"
         head = Linear(HEAD, architecture["n_embd"], architecture["vocab_size"])
     else:
         return None
@@ -69,12 +80,13 @@ def _llama_block(a: Mapping[str, Any]) -> list[Linear]:
     ]
 
 
-def _gpt2_block(hidden: int) -> list[Linear]:
+def _gpt2_block(hidden: int, inner: int | None) -> list[Linear]:
+    inner = inner or 4 * hidden
     return [
         Linear("attn.c_attn", hidden, 3 * hidden),
         Linear("attn.c_proj", hidden, hidden),
-        Linear("mlp.c_fc", hidden, 4 * hidden),
-        Linear("mlp.c_proj", 4 * hidden, hidden),
+        Linear("mlp.c_fc", hidden, inner),
+        Linear("mlp.c_proj", inner, hidden),
     ]
 
 
