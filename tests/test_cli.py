@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 TINY = ["model.weights=random", "model.num_layers=1", "logger=none"]
 
 
+NEEDS_FOLDER_OR_HUB = {"ckpt=last", "model=gpt2", "run_dir=conf"}
 SLOW = {"torch", "transformers", "peft", "pytorch_lightning", "datasets", "wandb"}  # a second and more each
 
 # train.py in a process that leaves the names of the packages it has loaded.
@@ -87,7 +88,8 @@ def test_mistake_gets_one_clear_line_before_anything_slow(arguments: list[str], 
     done = command(*arguments, entry=("-c", WATCHED, str(tmp_path / "loaded"), "train.py"))
     loaded = set((tmp_path / "loaded").read_text().split())
     assert "hydra" in loaded
-    assert not SLOW & loaded
+    late = {"torch"} if set(arguments) & NEEDS_FOLDER_OR_HUB else set()  # torch tells what this machine computes in, and so the folder
+    assert not (SLOW - late) & loaded
     assert done.returncode == code
     line = done.stderr.strip().splitlines()[-1]
     assert all(word in line for word in words), line

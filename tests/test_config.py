@@ -92,8 +92,10 @@ def test_unknown_key_is_refused(compose_config: Callable[..., DictConfig]) -> No
 # What changes no result: where a run's files are and what they are called, what is shown, and how a run is begun or ended.
 WITHOUT_EFFECT = re.compile(
     r"(name|run_dir|cache_dir|ckpt|force|fail_fast|baseline)|logger\..*|trainer\.(log_every_n_steps|enable_progress_bar|checkpoint_every)"
+    r"|model\.install|generator\.lr|data\.(cache_hidden|cache_hidden_gib)"
 )
 TOGETHER = {"trainer.strategy", "trainer.devices", "trainer.num_nodes"}  # see test_ddp
+FILES = {f"data.{split}_files" for split in ("train", "val", "test", "forgetting")}  # see test_identity: their content counts
 NUMBERS, LISTS, CLASSES = [True, False, 2, 3, 0.25], [["other"], ["RX"]], ["torch.optim.SGD", "peft.LoHaConfig"]
 WORDS = ["other", "none", "table", "codes", "shared", "paper", "cosine", "32-true", "auto", "hub", "published", "wandb", "online"]
 OTHER = [*NUMBERS, *WORDS, *LISTS, *CLASSES, "nf4", "ring", "CZ", "qiskit", "aer", "spsa"]
@@ -126,10 +128,10 @@ def test_run_folder_changes_with_what_is_computed_and_with_nothing_else(make_con
     for base in bases:
         plain = base.model_dump(by_alias=True)
         for path in leaves(plain):
-            if path not in TOGETHER and (other := changed(plain, path)):
+            if path not in TOGETHER | FILES and (other := changed(plain, path)):
                 assert (other.fingerprint() == base.fingerprint()) == bool(WITHOUT_EFFECT.fullmatch(path)), path
                 tried.add(path)
-    assert set(leaves(plain)) - tried - TOGETHER == {"trainer._target_"}  # which can only be Lightning's
+    assert set(leaves(plain)) - tried - TOGETHER - FILES == {"trainer._target_"}  # which can only be Lightning's
 
 
 def test_run_folder_of_a_baseline_does_not_change_with_the_generator(make_config: Callable[..., Config]) -> None:

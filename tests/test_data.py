@@ -191,7 +191,7 @@ def test_token_that_the_embedding_has_no_row_for_is_refused_before_weights_are_l
     (tmp_path / "more.txt").write_text(PROSE + "<token300>" + PROSE)
     (tmp_path / "plain.txt").write_text(PROSE + "<token299>" + PROSE)
     files = {name: "more" if name == split else "plain" for name in (*SPLITS, "forgetting")}
-    given = ["model.weights=published", f"model.path={base_with_more_tokens}", "model.num_layers=null"]
+    given = ["model.weights=published", f"model.path={base_with_more_tokens}", "model.num_layers=null", "data.max_held_out_windows=null"]
     config = make_config(*given, *(f"data.{name}_files=[{tmp_path}/{file}.txt]" for name, file in files.items()))
     with pytest.raises(ConfigError, match=r"model\.path=.*token 300, .*only 300 rows; .*tokenizer"):
         run.train(config)
@@ -206,7 +206,7 @@ def test_token_that_the_embedding_has_no_row_for_is_refused_by_evaluate_too(
     (base_with_more_tokens / "model.safetensors").unlink()
     (tmp_path / "more.txt").write_text(PROSE + "<token306>" + PROSE)
     with pytest.raises(ConfigError, match=r"model\.path=.*token 306, .*only 300 rows"):
-        evaluate.main([f"run={config.folder}", f"data.test_files=[{tmp_path}/more.txt]"])
+        evaluate.main([f"run={config.folder}", f"data.test_files=[{tmp_path}/more.txt]", "data.max_held_out_windows=null"])
 
 
 def test_vocabulary_too_small_for_the_byte_tokenizer_is_refused(make_config: MakeConfig) -> None:

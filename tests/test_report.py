@@ -354,6 +354,7 @@ def test_committed_report_is_what_the_committed_records_say(monkeypatch: pytest.
     assert told == json.loads(Path("docs/results/report.json").read_text())
 
 
+@pytest.mark.slow
 def test_thousand_runs_make_a_small_page(tmp_path: Path) -> None:
     draw = random.Random(1)
     for number in range(334):

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM
 
-from qpa import evaluate, export, job, peft_model, record, run
+from qpa import evaluate, export, job, numerics, peft_model, record, run
 from qpa.adaptation import GeneratedAdaptation
 from qpa.assembly import load_base
 from qpa.config import Config
@@ -226,7 +226,7 @@ def test_too_few_windows_for_the_processes_are_found_before_training(make_config
     texts = {split: "text " * 40 for split in ("train", "val", "test")} | {"forgetting": "x" * 31}
     found = windows(config, Texts(**texts), byte_encoder(), tmp_path)
     with pytest.raises(ConfigError, match=r"devices=2: .*only 1 windows"):
-        job.prepare(several, None, found, [])
+        job.prepare(numerics.resolved(several), None, found, [])
 
 
 def test_names_are_shown_as_they_are(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something in the config or the run cannot work, 2 wrong us
 
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -60,6 +61,8 @@ def describe(error: Exception) -> str:
             return f"{group}={value}: {ABSENT[group, value]}"
         choices = sorted(option for option in error.options if not option.startswith("_"))  # the others are parts of choices
         return f"{group}={value}: there is no such choice; there are {', '.join(choices)}"
+    if isinstance(error, OverrideParseException):
+        return _quoted(error.override)
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     if unknown := re.match(r"Could not override '(.+?)'\.", str(error)):
@@ -67,3 +70,23 @@ def describe(error: Exception) -> str:
     cause = error.__cause__
     text = f"{error} ({cause})" if isinstance(error, HydraException) and cause else str(error)
     return " ".join(text.split())
+
+
+def _quoted(override: str) -> str:
+    """What to write in place of an override that Hydra's grammar does not take: its value in quotes, and the whole in the shell's."""
+    key, given, value = override.partition("=")
+    if not given or not key:
+        return f"{override}: is no KEY=VALUE; python train.py --help shows how"
+    is_list = value.startswith("[") and value.endswith("]")
+    right = f"[{','.join(map(_in_quotes, value[1:-1].split(',')))}]" if is_list else _in_quotes(value)
+    return f"{override}: has signs that mean something to Hydra; put quotes round the value: {shlex.quote(f'{key}={right}')}"
+
+
+def _in_quotes(value: str) -> str:
+    """As Hydra's grammar reads it back: https://hydra.cc/docs/advanced/override_grammar/basic/#quoted-values"""
+    stripped = value.strip()
+    if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
+        return stripped
+    escaped = re.sub(r'(\\*)"', r'\1\1\\"', stripped)
+    ending = re.search(r"\\*$", escaped)
+    return f'"{escaped}{ending[0] if ending else ""}"'

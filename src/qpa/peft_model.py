@@ -4,6 +4,7 @@ Bottleneck adapters, which peft does not have, offer the same few methods (`qpa.
 """
 
 import json
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -24,16 +25,18 @@ from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from qpa import plain_lora
 from qpa.bottleneck import CONFIG, PEFT_TYPE, Bottleneck, BottleneckConfig, BottleneckModel
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
-from qpa.layout import AdapterTensor
+from qpa.layout import NUMBER, AdapterTensor
 
 AdaptedModel = PeftModel | BottleneckModel
 ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
 BEYOND_MODULES = ("alora_invocation_tokens", "kasa_config", "monteclora_config")  # of LoraConfig: a mask, and losses to be added
+ALL_LINEAR, LAYERS = "all-linear", "layers_to_transform"
 PROMPTS = (peft.PeftType.PREFIX_TUNING, peft.PeftType.PROMPT_TUNING, peft.PeftType.P_TUNING)
 
 
@@ -43,10 +46,14 @@ def make_config(settings: dict[str, Any]) -> PeftConfig | BottleneckConfig:
     Raises:
         ConfigError: peft refuses the settings; its own words are in the text.
     """
+    chosen = {LAYERS} if settings.get("target_modules") == ALL_LINEAR else set()  # which peft does not take together
     try:
-        return instantiate(settings, _convert_="all")
+        config = instantiate({key: value for key, value in settings.items() if key not in chosen}, _convert_="all")
     except (InstantiationException, ValueError, TypeError) as error:
         raise ConfigError("peft", settings.get("_target_"), " ".join(str(error.__cause__ or error).split())) from error
+    if chosen & settings.keys():
+        setattr(config, LAYERS, settings[LAYERS])
+    return config
 
 
 def wrap(base: PreTrainedModel, config: PeftConfig | BottleneckConfig, *, seed: int, gradient_checkpointing: bool) -> AdaptedModel:
@@ -105,6 +112,8 @@ def tensors_saved(model: AdaptedModel) -> int:
 
 
 def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
+    if getattr(config, "target_modules", None) == ALL_LINEAR and getattr(config, LAYERS, None) is not None:
+        _name_modules(base, cast(Any, config))
     try:
         if isinstance(config, BottleneckConfig):
             return BottleneckModel(base, config)
@@ -118,6 +127,19 @@ def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> Ada
         problem = "does more in peft's forward pass or loss than its modules do, and would be trained without it"
         raise ConfigError("peft", type(config).__name__, f"{problem}; choose another method")
     return model
+
+
+def _name_modules(base: PreTrainedModel, config: Any) -> None:
+    """Of all linear modules those of some layers, as a list of names: so peft takes them, and reads them back."""
+    layers = config.layers_to_transform
+    wanted = set(layers) if isinstance(layers, list) else {layers}
+    head = base.get_output_embeddings()
+    linear = [name for name, module in base.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+    by_layer = {name: int(found[1]) for name in linear if (found := re.search(NUMBER, name))}
+    if absent := wanted - set(by_layer.values()):
+        problem = f"this model has no layer {min(absent, key=str)}; it has 0 to {max(by_layer.values(), default=0)}"
+        raise ConfigError(f"peft.{LAYERS}", layers, problem)
+    config.target_modules, config.layers_to_transform = [name for name, layer in by_layer.items() if layer in wanted], None
 
 
 def _check_saved(config: PeftConfig) -> None:

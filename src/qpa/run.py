@@ -48,6 +48,11 @@ def ready(config: Config) -> Config:
         ConfigError: something in it cannot work.
     """
     preflight.check(config)
+    source.cache_folder(config)
+    if config.run_dir:
+        _make(Path(config.run_dir))
+    if config.data.source != "hub":
+        text.read(config.data)
     from qpa import numerics  # torch: a second
 
     return numerics.resolved(config)
@@ -62,8 +67,6 @@ def _start_processes(config: Config) -> None:
         raise ConfigError("trainer.strategy", "ddp", f"{problem} hydra/launcher=processes")
     if config.trainer.num_nodes > 1:
         raise ConfigError("trainer.num_nodes", config.trainer.num_nodes, "start it on every machine with torchrun (docs/scaling.md)")
-    source.cache_folder(config)
-    text.read(config.data)
     launch.start(config.trainer.devices)
 
 
@@ -75,7 +78,6 @@ def _train(config: Config, folder: Path) -> None:
 def _take_part(config: Config, folder: Path, unwritten: record.Record | None) -> None:
     """Prepare and train; of several processes only the first, which has no `unwritten` record, touches the folder."""
     checkpoints = _checkpoints(folder, config)
-    source.cache_folder(config)
     texts = text.read(config.data)
     base_folder = source.folder(config)
     encoder = tokenizer.load(base_folder)
