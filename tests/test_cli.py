@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 TINY = ["model.weights=random", "model.num_layers=1", "logger=none"]
 
 
-NEEDS_FOLDER_OR_HUB = {"ckpt=last", "model=gpt2", "run_dir=conf"}
+NEEDS_FOLDER_OR_HUB = {"ckpt=last", "model=gpt2", "run_dir=conf", "run_dir=/sys/qpa", "data=hub"}
 SLOW = {"torch", "transformers", "peft", "pytorch_lightning", "datasets", "wandb"}  # a second and more each
 
 # train.py in a process that leaves the names of the packages it has loaded.

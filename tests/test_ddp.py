@@ -53,6 +53,7 @@ def together(text_file: Path, folder: Path, *overrides: str) -> list[str]:
     return ["train.py", *command_line(text_file, folder.parent), *EXACT, f"run_dir={folder}", "trainer=ddp", *overrides]
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_with_double_batch_and_send_only_the_gradient(
     text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -496,3 +496,24 @@ def test_method_that_changes_no_weights_is_not_merged(make_config: MakeConfig, m
     with pytest.raises(ConfigError, match=r"merged=true: .*no weights"):
         export.main([f"run={folder}", "merged=true"])
     assert not (folder / "merged").exists()
+
+
+def test_run_with_more_steps_goes_on_from_the_longest_one_with_fewer(
+    make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def steps(count: int, *overrides: str) -> Config:
+        return make_config("run_dir=null", "name=mine", f"trainer.max_steps={count}", *overrides)
+
+    for config in (steps(2), steps(4), steps(4, "seed=2"), steps(4, "optimizer.lr=0.5")):
+        run.train(config)
+    shorter = numerics.resolved(steps(4)).folder
+    capsys.readouterr()
+    run.train(steps(6, "ckpt=last"))
+    assert f"Goes on from {shorter}, whose steps were taken at the rates of a run of 4" in capsys.readouterr().out
+    assert record.read(numerics.resolved(steps(6)).folder)["qpa"]["resumed_from_step"] == 4
+    with pytest.raises(ConfigError, match=r"ckpt=last: there is no outputs/mine-.*last\.ckpt, nor a run of this config with fewer steps"):
+        run.train(steps(6, "ckpt=last", "seed=3"))
+    run.train(steps(6, "ckpt=auto", "seed=2"))  # which goes on from itself alone
+    assert record.read(numerics.resolved(steps(6, "seed=2")).folder)["qpa"]["resumed_from_step"] == 0

@@ -1,7 +1,6 @@
 """Sweeps as a user starts them: real processes that are killed, fail in one job, or are stopped by it."""
 
 import contextlib
-import itertools
 import json
 import os
 import pty
@@ -163,7 +162,8 @@ def grid(question: str) -> dict[str, list[str]]:
 def test_every_job_of_a_sweep_file_is_a_config_of_its_own(question: str) -> None:
     """Or the same one again, where a value is of no use to it: then it runs once."""
     values = {key: chosen[:1] if key == "seed" else chosen for key, chosen in grid(question).items()}
-    jobs = [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
+    first = {key: chosen[0] for key, chosen in values.items()}
+    jobs = [first, *(first | {key: value} for key, chosen in values.items() for value in chosen[1:])]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         runs = {}
         for job in jobs:

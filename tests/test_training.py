@@ -11,9 +11,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
-from qpa import run
+from qpa import data, run, text
 from qpa.assembly import assemble
 from qpa.config import Config
+from qpa.tokenizer import byte_encoder
 from qpa.training import FineTuning
 
 MakeConfig = Callable[..., Config]
@@ -97,3 +98,56 @@ def test_gradient_is_clipped_where_it_is_that_of_what_is_trained_by_its_norm_ove
     first = next(csv.DictReader((tmp_path / "clipped" / "metrics.csv").read_text().splitlines()))
     assert float(first["train/gradient_norm"]) == pytest.approx(norm, rel=1e-5)  # what is logged is not clipped yet
     assert len(whole[0]) == sum(p.numel() for p in assemble(make_config(*fixed), None).adaptation.parameters())
+
+
+@pytest.fixture
+def four_windows(tmp_path: Path) -> list[str]:
+    """Overrides for a training text of four windows of 31 bytes and a BOS, the last of only two bytes."""
+    from pydoc_data.topics import topics
+
+    prose = next(topic for topic in topics.values() if len(topic) > 2000).encode("ascii", "ignore")
+    for name, content in {"train": prose[: 3 * 31 + 2], "val": prose[500:700], "test": prose[700:900]}.items():
+        (tmp_path / f"{name}.txt").write_bytes(content)
+    return [*(f"data.{name}_files=[{tmp_path}/{name}.txt]" for name in ("train", "val", "test")), "model.dtype=float32"]
+
+
+def one_step(config: Config) -> tuple[dict[str, torch.Tensor], float, float]:
+    """What is trained after a first step, the loss that is logged, and the norm of the gradient before it is clipped."""
+    run.train(config)
+    (logged,) = [row for row in csv.DictReader((config.folder / "metrics.csv").open()) if row["train/loss"]]
+    state = torch.load(config.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return state, float(logged["train/loss"]), float(logged["train/gradient_norm"])
+
+
+@pytest.mark.parametrize("method", [["generator=none"], ["generator=qpa"], ["peft.target_modules=[lm_head]"], ["data.protocol=paper"]])
+def test_micro_batches_of_any_size_make_the_step_of_one_batch(
+    make_config: MakeConfig, tmp_path: Path, four_windows: list[str], method: list[str]
+) -> None:
+    steps = ["trainer.max_steps=1", "trainer.val_every=1", *four_windows, *method]
+    found = [
+        one_step(make_config(f"data.batch_size={size}", f"trainer.accumulate_grad_batches={count}", f"run_dir={tmp_path}/{size}", *steps))
+        for size, count in ((4, 1), (1, 4), (2, 2))
+    ]
+    whole, loss, norm = found[0]
+    for state, other_loss, other_norm in found[1:]:
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        assert other_norm == pytest.approx(norm, rel=1e-4)
+        for name, tensor in state.items():
+            torch.testing.assert_close(tensor, whole[name], rtol=1e-4, atol=1e-6)
+
+
+def test_a_steps_loss_and_gradient_are_those_of_stock_peft_over_all_its_tokens(
+    make_config: MakeConfig, tmp_path: Path, four_windows: list[str]
+) -> None:
+    one_by_one = ["data.batch_size=1", "trainer.accumulate_grad_batches=4"]
+    config = make_config(*one_by_one, "trainer.max_steps=1", "trainer.val_every=1", "generator=none", *four_windows)
+    model = assemble(config, None).model.train()
+    rows = data.windows(config, text.read(config.data), byte_encoder(), tmp_path / "tokens")["train"]
+    batch = {name: torch.stack([rows[place][name] for place in range(len(rows))]) for name in ("input_ids", "labels")}
+    assert [int((row != data.IGNORED).sum()) for row in batch["labels"]] == [32, 32, 32, 3]
+    loss = model(**batch).loss  # transformers' own: the mean over the batch's tokens
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    _, ours, our_norm = one_step(config)
+    assert ours == pytest.approx(loss.item(), rel=1e-5)
+    assert our_norm == pytest.approx(norm.item(), rel=1e-4)

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from qpa.errors import ConfigError
+from qpa.files import files_of
 from qpa.identity import COMPUTATION, Identity, Part, hashed
 
 OURS = {
@@ -381,9 +382,8 @@ IDENTITY = Identity(Config)
 
 
 def _folder_digests(folder: Path) -> list[str | None]:
-    """Of all its files, each with its name, which tells the split; hidden ones are not data."""
-    files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("[!.]*"))}
-    return [f"{name} {_digest(file)}" for name, file in files.items() if file.is_file() and "/." not in name]
+    """Of all its files, each with its name, which tells the split."""
+    return [f"{file.relative_to(folder)} {_digest(file)}" for file in files_of(folder, key="data.hub")]
 
 
 def _digest(file: Path) -> str | None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from qpa.errors import ConfigError
 
+MOST_FILES = 10_000  # of a local dataset
+
 
 @contextmanager
 def whole_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
@@ -29,6 +31,21 @@ def whole_folder(target: Path, *, replace: bool = True) -> Iterator[Path]:
             return
         shutil.rmtree(target, ignore_errors=True)
         os.replace(filled, target)
+
+
+def files_of(folder: Path, *, key: str) -> list[Path]:
+    """All files of a data folder that `key` names, hidden ones left out.
+
+    Raises:
+        ConfigError: there are more than a dataset has: it is some other folder.
+    """
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place, name) for name in sorted(names) if not name.startswith(".")]
+        if len(found) > MOST_FILES:
+            raise ConfigError(key, folder, f"has more than {MOST_FILES:,} files in it; give the dataset's own folder")
+    return found
 
 
 @contextmanager

@@ -4,12 +4,14 @@ import os
 import re
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from qpa import launch
 from qpa.config import DataConfig
 from qpa.errors import ConfigError
+from qpa.files import files_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -25,6 +27,7 @@ def read(data: DataConfig, wanted: Iterable[str]) -> dict[str, str]:
     Raises:
         ConfigError: the dataset cannot be had, has no train split, or no text in `data.text_column`.
     """
+    check(data)
     from datasets.data_files import SPLIT_KEYWORDS  # the names that a split goes by
 
     splits = _load(data)
@@ -34,16 +37,27 @@ def read(data: DataConfig, wanted: Iterable[str]) -> dict[str, str]:
     return {split: _text(data, split, rows) for split, rows in found.items() if rows is not None and split in wanted}
 
 
+def check(data: DataConfig) -> None:
+    """Refuse a dataset without a name, before anything is imported.
+
+    Raises:
+        ConfigError: what to give.
+    """
+    if not data.hub:
+        raise ConfigError("data.hub", data.hub, "give OWNER/NAME of a dataset on the hub, or a local folder")
+
+
 def _load(data: DataConfig) -> "DatasetDict":
     import datasets
     from huggingface_hub import logging, snapshot_download
 
-    if not data.hub:
-        raise ConfigError("data.hub", data.hub, "give OWNER/NAME of a dataset on the hub, or a local folder")
+    assert data.hub, "check() has found it"
     logging.set_verbosity_error()
     datasets.logging.set_verbosity(SILENT)  # what it says is in the error too
     datasets.disable_progress_bars()
     local = os.path.isdir(data.hub)
+    if local:
+        files_of(Path(data.hub), key="data.hub")  # `datasets` would look through all of a large folder
     try:
         if not local:
             snapshot_download(data.hub, repo_type="dataset", allow_patterns=["README.md"])  # load_dataset would retry for long

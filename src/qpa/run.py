@@ -1,10 +1,12 @@
 """A training run from config to closing table: check, prepare, train, measure, export, record."""
 
+import glob
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
-from qpa import baseline, launch, preflight, record, source, table, text, tokenizer
+from qpa import baseline, hub_data, launch, preflight, record, source, table, text, tokenizer
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.files import locked, write_json
@@ -49,9 +51,9 @@ def ready(config: Config) -> Config:
     """
     preflight.check(config)
     source.cache_folder(config)
-    if config.run_dir:
-        _make(Path(config.run_dir))
-    if config.data.source != "hub":
+    if config.data.source == "hub":
+        hub_data.check(config.data)
+    else:
         text.read(config.data)
     from qpa import numerics  # torch: a second
 
@@ -123,11 +125,35 @@ def _checkpoints(folder: Path, config: Config) -> list[Path]:
     if config.ckpt is None:
         return []
     own = config.ckpt in ("last", "auto")
-    paths = [folder / "checkpoints" / name for name in ("last.ckpt", "previous.ckpt")] if own else [Path(config.ckpt)]
-    found = [path for path in paths if path.is_file()]
+    found = _newest(folder) if own else [path for path in [Path(config.ckpt)] if path.is_file()]
+    if not found and config.ckpt == "last" and not config.run_dir:
+        found = _of_fewer_steps(config)
     if not found and config.ckpt != "auto":
-        raise ConfigError("ckpt", config.ckpt, f"there is no {paths[0]}; leave ckpt out to start from the beginning")
+        wanted = folder / "checkpoints" / "last.ckpt" if own else config.ckpt
+        others = ", nor a run of this config with fewer steps" if own else ""
+        raise ConfigError("ckpt", config.ckpt, f"there is no {wanted}{others}; leave ckpt out to start from the beginning")
     return found
+
+
+def _newest(folder: Path) -> list[Path]:
+    return [path for name in ("last.ckpt", "previous.ckpt") if (path := folder / "checkpoints" / name).is_file()]
+
+
+def _of_fewer_steps(config: Config) -> list[Path]:
+    """The checkpoints of the longest run that is the same but for fewer steps: they are part of what its folder is named by."""
+    runs: dict[int, Path] = {}
+    for folder in config.folder.parent.glob(f"{glob.escape(config.name)}-*"):
+        with suppress(ConfigError):  # another one's, or damaged
+            theirs = record.load_config(folder)
+            steps = theirs.trainer.max_steps
+            longer = theirs.model_copy(update={"trainer": theirs.trainer.model_copy(update={"max_steps": config.trainer.max_steps})})
+            if steps < config.trainer.max_steps and longer.fingerprint() == config.fingerprint() and _newest(folder):
+                runs[steps] = folder
+    if not runs:
+        return []
+    steps = max(runs)
+    print(f"Goes on from {runs[steps]}, whose steps were taken at the rates of a run of {steps}")
+    return _newest(runs[steps])
 
 
 def _clear(folder: Path, *, resumed: bool) -> None:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from scipy import stats
 
 from qpa.baseline import gain_kept
+from qpa.config import IDENTITY
+from qpa.identity import Part
 from qpa.report.runs import Run
 
 CONFIDENCE = 0.95
-TOLD = ("generator.kind", "latents.kind", "peft._target_", "peft.r", "peft.use_dora", "peft.target_modules", "optimizer.lr")
+TOLD = ("generator.kind", "latents.kind", "peft._target_", "peft.r", "peft.use_dora", "peft.target_modules")
 
 
 @dataclass(frozen=True)
@@ -197,11 +199,11 @@ def told(setting: Setting, keys: Iterable[str]) -> tuple[tuple[str, object], ...
 
 
 def _varied(settings: list[Setting]) -> list[str]:
-    """Keys are added, those of `peft` last, while they tell settings apart that were alike before."""
+    """Keys are added, the rate first and those of `peft` last, while they tell settings apart that were alike before."""
     candidates = dict.fromkeys(key for s in settings for key in s.first.config if key not in TOLD)
     kept: list[str] = []
     known = 0
-    for key in ("", *sorted(candidates, key=lambda key: key.startswith("peft."))):
+    for key in ("", *sorted(candidates, key=lambda key: (key.startswith("peft."), IDENTITY.part(key) is not Part.RATE))):
         found = len({(s.first.method, str(told(s, [*kept, key]))) for s in settings})
         kept += [key] if found > known and key else []
         known = max(known, found)
