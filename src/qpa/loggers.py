@@ -3,7 +3,6 @@
 wandb's own environment variables hold wherever neither the config nor the run's folder says otherwise (docs/sweeps.md).
 """
 
-import csv
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
-from qpa import launch
+from qpa import history, launch
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.record import WANDB_ID, in_sweep, sweep_name
@@ -168,7 +167,7 @@ def _wandb(config: Config, folder: Path, job_type: str, from_step: int) -> Spare
     goes_on = known and config.logger.mode == "online"  # on the server, by the id
     if known and not goes_on:
         identity.write_text(_new_id())  # to one that it knows the server would add the whole curve once more
-    rows = [] if goes_on else _rows(folder, before=from_step)
+    rows = [] if goes_on or not from_step else [row for row in history.read(folder) if row[0] < from_step]
     logger = SparedWandbLogger(experiment=_begun(config, folder, job_type, identity.read_text()))
     for step, numbers in rows:
         logger.log_metrics(numbers, step)
@@ -208,14 +207,3 @@ def _new_id() -> str:
 def _sent(part: Path) -> bool:
     """Whether W&B's server knows a part of a run: it was online, or `wandb sync` has left its mark."""
     return part.name.startswith("run-") or any(part.glob("*.wandb.sync*"))
-
-
-def _rows(folder: Path, *, before: int) -> list[tuple[int, dict[str, float]]]:
-    """What a run's earlier parts have logged up to a step; a part counts up to where the next one goes on."""
-    rows: list[tuple[int, dict[str, float]]] = []
-    for part in sorted(folder.glob("metrics-*.csv"), key=lambda path: int(path.stem.rpartition("-")[2])):
-        with part.open(newline="") as file:
-            found = [row for row in csv.DictReader(file) if row.get("step")]  # the last may be torn
-        own = [(int(row.pop("step")), {name: float(value) for name, value in row.items() if value}) for row in found]
-        rows = [row for row in rows if not own or row[0] < own[0][0]] + own
-    return [row for row in rows if row[0] < before]

@@ -3,7 +3,6 @@
 The curve is what the run itself logged at every validation (`metrics.csv`).
 """
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from plotly.graph_objects import Figure
 from plotly.subplots import make_subplots
 from torch import Tensor
 
+from qpa import history
 from qpa.analysis.gradient_variance import COLOURS
 from qpa.circuits import statevector
 from qpa.circuits.entanglement import bond_entropies, meyer_wallach
@@ -40,8 +40,8 @@ def _measured(run: Restored, angles: Tensor) -> dict[str, Any]:
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """By metric, `(step, value)` of every validation, those before a resume too."""
-    rows = [row for file in folder.glob("metrics*.csv") for row in csv.DictReader(file.read_text().splitlines())]
-    return {name: sorted({(int(row["step"]), float(row[name])) for row in rows if row.get(name)}) for name in CURVES}
+    rows = history.read(folder)
+    return {name: [(step, numbers[name]) for step, numbers in rows if name in numbers] for name in CURVES}
 
 
 def figure(found: dict[str, Any]) -> Figure:

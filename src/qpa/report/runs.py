@@ -10,6 +10,7 @@ from typing import Any, Literal, cast
 from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
+from qpa import history
 from qpa.config import IDENTITY
 from qpa.earlier import of_record
 from qpa.errors import ConfigError
@@ -162,14 +163,12 @@ def _run(folder: Path, record: dict[str, Any]) -> Run:
 
 
 def _curve(folder: Path, steps: int) -> tuple[tuple[int, float], ...]:
-    """Validation perplexity by step, from the run's metrics (a resumed run has several files); none where they are damaged."""
-    points = []
+    """Validation perplexity by step, from the run's metrics; none where they are damaged."""
     try:
-        for path in sorted(folder.glob("metrics*.csv"), key=lambda p: (p.stem == "metrics", p.stem)):
-            rows = csv.DictReader(path.read_text().splitlines())
-            points += [(min(int(row["step"]) + 1, steps), float(row["val/perplexity"])) for row in rows if row.get("val/perplexity")]
-    except (OSError, ValueError, KeyError, TypeError, csv.Error):
+        rows = history.read(folder)
+    except (OSError, ValueError, TypeError, csv.Error):
         return ()
+    points = [(min(step + 1, steps), numbers["val/perplexity"]) for step, numbers in rows if "val/perplexity" in numbers]
     return tuple(point for point in points if math.isfinite(point[1]))
 
 
