@@ -85,8 +85,9 @@ def test_base_is_measured_as_published_and_the_adapter_as_exported_by_every_meth
     check_numbers(published(f"peft={method}"))
 
 
-@pytest.mark.parametrize("start", STARTED)
-@pytest.mark.parametrize("generator", ["none", "qpa"])
+@pytest.mark.parametrize(
+    ("start", "generator"), [*((start, "qpa") for start in STARTED), ("pissa_niter_4", "none"), ("olora", "none"), ("mica", "none")]
+)
 def test_base_is_measured_as_published_and_the_adapter_as_exported_from_every_start(
     published: Callable[..., Config], start: str, generator: str
 ) -> None:

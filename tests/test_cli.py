@@ -129,6 +129,7 @@ def test_readonly_run_folder_is_one_line(tmp_path: Path) -> None:
     assert "cannot be written" in done.stderr
 
 
+@pytest.mark.slow
 def test_command_line_of_the_mission_composes_for_gemma2_dora(tmp_path: Path, text_file: Path) -> None:
     """`model=gemma2 peft=dora circuit.qubits=8`, the model's own shape but for depth, vocabulary, the MLP's width and weights."""
     done = command(

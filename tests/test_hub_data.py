@@ -173,11 +173,21 @@ def test_what_cannot_be_read_as_text_is_one_line(dataset: Callable[..., Config],
 
 
 @pytest.mark.parametrize("name", ["", "..", "no/such/folder", "-", "a b", "x" * 300, "https://example.org/x", "owner/name@main"])
-def test_name_that_no_dataset_has_is_one_line(make_config: MakeConfig, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_that_no_dataset_has_is_one_line(make_config: MakeConfig, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "without" / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "without" / "data")
     with pytest.raises(ConfigError, match=r"data\.hub=") as caught:
         text.read(make_config("data=hub", "data.train_files=[]", f"data.hub='{name}'").data)
     assert "\n" not in str(caught.value)
+
+
+def test_folder_of_very_many_files_is_refused_before_all_are_read(dataset: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qpa.files.MOST_FILES", 2)
+    config = dataset({"a/train.jsonl": TRAIN, "b/validation.jsonl": VAL, "c/test.jsonl": TEST})
+    for ask in (config.digests, lambda: text.read(config.data)):
+        with pytest.raises(ConfigError, match=r"data\.hub=.*more than 2 files"):
+            ask()
 
 
 def test_other_files_in_the_folder_are_another_run(dataset: Callable[..., Config]) -> None:

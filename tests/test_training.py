@@ -119,14 +119,14 @@ def one_step(config: Config) -> tuple[dict[str, torch.Tensor], float, float]:
     return state, float(logged["train/loss"]), float(logged["train/gradient_norm"])
 
 
-@pytest.mark.parametrize("method", [["generator=none"], ["generator=qpa"], ["peft.target_modules=[lm_head]"], ["data.protocol=paper"]])
+@pytest.mark.parametrize("method", [["generator=none"], ["generator=qpa", "peft.target_modules=[lm_head,q_proj]"]])
 def test_micro_batches_of_any_size_make_the_step_of_one_batch(
     make_config: MakeConfig, tmp_path: Path, four_windows: list[str], method: list[str]
 ) -> None:
     steps = ["trainer.max_steps=1", "trainer.val_every=1", *four_windows, *method]
     found = [
         one_step(make_config(f"data.batch_size={size}", f"trainer.accumulate_grad_batches={count}", f"run_dir={tmp_path}/{size}", *steps))
-        for size, count in ((4, 1), (1, 4), (2, 2))
+        for size, count in ((4, 1), (1, 4))
     ]
     whole, loss, norm = found[0]
     for state, other_loss, other_norm in found[1:]:
