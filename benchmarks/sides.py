@@ -55,9 +55,8 @@ def step(config: Config, trained: FineTuning, windows: dict[str, Tensor], optimi
         with autocast(config):
             trained.adaptation.write()
             nll, tokens = trained.nll(trained.hidden(windows, "train"), windows["labels"])
-        nll.backward()
+        (nll / tokens).backward()
         trained.adaptation.collect()
-        torch._foreach_div_([p.grad for p in trained.adaptation.parameters() if p.grad is not None], tokens.float())
         torch.nn.utils.clip_grad_norm_(trained.adaptation.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from qpa import job, run
+from qpa import measurement, run
 from qpa.assembly import Assembly, assemble, planned_adapter
 from qpa.config import Config
 from qpa.errors import ConfigError
@@ -95,7 +95,7 @@ def test_stock_peft_reads_what_is_exported(
     move(assembly)
     ours = logits_of(assembly)
     assert (ours - start).abs().max() > 5e-5  # there is something that could be lost
-    job.export(config, assembly, tmp_path / "adapter")
+    measurement.export(config, assembly, tmp_path / "adapter")
     torch.testing.assert_close(stock_logits(base, tmp_path / "adapter"), ours, atol=1e-5, rtol=1e-5)
     if method not in NO_TARGETS:
         planned = planned_adapter(config, base)[1]

@@ -1,6 +1,6 @@
 """Settings of peft that reach into the base model's own weights: some train a few of them, some rewrite them, some cannot work here.
 
-Both are kept right by what a run measures and exports: the base as published, and the saved adapter on it (`job.measure`).
+Both are kept right by what a run measures and exports: the base as published, and the saved adapter on it (`qpa.measurement`).
 """
 
 from collections.abc import Mapping

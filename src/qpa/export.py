@@ -48,7 +48,7 @@ def _flag(options: dict[str, str], name: str) -> bool:
 def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
     """Generate the adapter's weights from a checkpoint and save them."""
     base_folder = source.folder(config)
-    from qpa import job
+    from qpa import measurement
     from qpa.assembly import assemble
     from qpa.quiet import quiet
     from qpa.restored import load
@@ -56,7 +56,7 @@ def export_adapter(config: Config, checkpoint: Path, target: Path) -> None:
     quiet()
     assembly = assemble(config, base_folder)
     load(assembly.adaptation, checkpoint)
-    job.export(config, assembly, target)
+    measurement.export(config, assembly, target)
 
 
 def export_merged(config: Config, adapter: Path, target: Path) -> None:

@@ -40,20 +40,21 @@ class FineTuning(Reading):
         self.seed = config.seed
         self.lineage = config.lineage()
         self.last_checked = 0
+        self.full = config.data.batch_size * (config.data.context - 1)  # tokens that a micro-batch of full windows predicts
         self.paper_protocol = config.data.protocol == "paper"
         self.nll_read, self.tokens_read = torch.zeros(()), torch.zeros((), dtype=torch.int64)  # of the step so far
         self.val_perplexity = Perplexity()
         self.legacy = LegacyPerplexity()
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        """Summed NLL of one micro-batch in nats; the paper's protocol counts padding as text."""
+        """NLL of one micro-batch, nats per token of a full one; the paper's protocol counts padding as text."""
         exchange = self.exchange
         place = (self.seed * 1_000_003 + index) * exchange.processes + exchange.rank
         torch.manual_seed(place)  # dropout depends on seed and place alone: a resumed run has the same
         self.adaptation.write()
         nll, tokens = self.nll(self.hidden(batch, "train"), batch["input_ids" if self.paper_protocol else "labels"])
         self.nll_read, self.tokens_read = self.nll_read + nll.detach(), self.tokens_read + tokens
-        return nll * self.settings.accumulate_grad_batches  # which Lightning divides by
+        return nll / self.full
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """After the last backward of a step: one vector-Jacobian product, and its mean over the tokens of all micro-batches and processes.
@@ -64,7 +65,7 @@ class FineTuning(Reading):
         gradients = [p.grad for p in self.adaptation.parameters() if p.grad is not None]
         nll, tokens = self.exchange.losses(self.nll_read, self.tokens_read)
         self.exchange.gradients(self.adaptation.parameters())
-        torch._foreach_div_(gradients, tokens.float())
+        torch._foreach_mul_(gradients, self.full * self.settings.accumulate_grad_batches / tokens)  # Lightning has divided by the latter
         self.log("train/loss", nll / tokens, prog_bar=True)
         self.nll_read, self.tokens_read = torch.zeros_like(nll), torch.zeros_like(tokens)
         self._refuse_infinite(nn.utils.get_total_norm(gradients))
