@@ -1,11 +1,16 @@
 """The command line as a user meets it: real processes, one clear line for every mistake before anything slow is loaded."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+
+from qpa.cli import describe
 
 ROOT = Path(__file__).parents[1]
 TINY = ["model.weights=random", "model.num_layers=1", "logger=none"]
@@ -80,7 +85,8 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
         (["circuit.qubit=8"], 1, ["circuit.qubit", "no such key"]),
         (["optimizer.lr=nan"], 1, ["optimizer.lr=nan", "finite"]),
         (["ckpt=last", "seed=123456"], 1, ["ckpt=last", "last.ckpt"]),
-        (["circuit.qubits"], 2, ["circuit.qubits"]),
+        (["circuit.qubits"], 2, ["circuit.qubits", "KEY=VALUE"]),
+        (["peft.target_modules=.*(q|v)_proj"], 2, ["peft.target_modules", """'peft.target_modules=".*(q|v)_proj"'"""]),
         (["--no-such-flag"], 2, ["--no-such-flag"]),
     ],
 )
@@ -153,3 +159,32 @@ def test_online_run_without_an_account_is_one_line_and_leaves_the_folder_empty(t
     assert "logger.mode=online" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "peft.target_modules=.*(q|v)_proj",
+        r"peft.target_modules=^model\.layers\.(0|1)\..*proj$",
+        "data.train_files=[C:\\x(1).txt,b.txt]",
+        "data.train_files=[a b.txt",
+        "run_dir=/tmp/a(1)",
+        "name=a=b",
+        "name='x",
+        'name=a"b(\\',
+        "+peft.rank_pattern={^q(:3}",
+    ],
+)
+def test_value_that_hydras_grammar_does_not_take_is_shown_in_quotes_that_it_takes(override: str) -> None:
+    """The line names the key, and what stands at its end, given to a shell, is the value that was meant."""
+    parser = OverridesParser.create()
+    with pytest.raises(OverrideParseException) as caught:
+        parser.parse_overrides([override])
+    line = describe(caught.value)
+    key, _, value = override.partition("=")
+    assert line.startswith(override)
+    (argument,) = shlex.split(line.rpartition("quotes round the value: ")[2])
+    (parsed,) = parser.parse_overrides([argument])
+    assert parsed.key_or_group == key.lstrip("+")
+    meant = value[1:-1].split(",") if value.startswith("[") and value.endswith("]") else value
+    assert parsed.value() == meant

@@ -398,12 +398,15 @@ metric_list: [{{metric: acc}}]
 
 
 @pytest.mark.slow
-def test_tasks_of_the_harness_are_measured_on_the_saved_adapter_and_on_the_base(make_config: MakeConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["lora", "adapter", "prefix"])
+def test_tasks_of_the_harness_are_measured_on_the_saved_adapter_and_on_the_base(
+    make_config: MakeConfig, tmp_path: Path, method: str
+) -> None:
     """The score of a choice is its NLL: what is more likely under the model is what the model answers."""
     documents = [{"question": f"The sky of day {n} is", "choices": [" blue", " green"], "answer": n % 2} for n in range(6)]
     (tmp_path / "data.json").write_text("\n".join(map(json.dumps, documents)))
     (tmp_path / "two_colours.yaml").write_text(TASK.format(data=tmp_path / "data.json"))
-    folder, _ = train(make_config())
+    folder, _ = train(make_config(f"peft={method}"))
     evaluate.main([f"run={folder}", f"tasks=[{tmp_path}/two_colours.yaml]"])
     found = json.loads((folder / "tasks.json").read_text())
     assert set(found) == {"adapted", "base"}
@@ -442,7 +445,7 @@ def answer_of(model: torch.nn.Module, encoder: TextEncoder, document: dict) -> i
         (question, both) = encoder.encode([document["question"], document["question"] + choice], special_tokens=True)
         ids = torch.tensor([both])
         with torch.no_grad():
-            logits = model(input_ids=ids).logits[0, len(question) - 1 : -1].float()
+            logits = model(input_ids=ids).logits[0, -ids.shape[1] :][len(question) - 1 : -1].float()
         losses.append(torch.nn.functional.cross_entropy(logits, ids[0, len(question) :], reduction="sum").item())
     return losses.index(min(losses))
 
