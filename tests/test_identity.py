@@ -5,6 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from qpa import numerics, record, run
 from qpa.config import IDENTITY, Config
@@ -15,7 +17,7 @@ from qpa.report.runs import find
 MakeConfig = Callable[..., Config]
 
 
-def folder_of(config: Config, tmp_path: Path) -> Path:
+def folder_of(config: Config) -> Path:
     """Where a run of it would lie, its own `run_dir` left out."""
     return run.ready(config.model_copy(update={"run_dir": None})).folder
 
@@ -28,13 +30,11 @@ def test_every_key_says_one_thing_of_a_run(make_config: MakeConfig) -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_runs_that_compute_in_other_numbers_lie_apart(
-    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast: bool
-) -> None:
+def test_runs_that_compute_in_other_numbers_lie_apart(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
     monkeypatch.setattr(numerics, "fast_in_bf16", lambda _: fast)
-    left_to_the_machine = folder_of(make_config(), tmp_path)
-    bf16 = folder_of(make_config("model.dtype=bfloat16", "trainer.precision=bf16-mixed"), tmp_path)
-    fp32 = folder_of(make_config("model.dtype=float32", "trainer.precision=32-true"), tmp_path)
+    left_to_the_machine = folder_of(make_config())
+    bf16 = folder_of(make_config("model.dtype=bfloat16", "trainer.precision=bf16-mixed"))
+    fp32 = folder_of(make_config("model.dtype=float32", "trainer.precision=32-true"))
     assert bf16 != fp32
     assert left_to_the_machine == (bf16 if fast else fp32)
 
@@ -54,9 +54,9 @@ def test_same_text_under_two_paths_is_one_setting_and_one_run(make_config: MakeC
     other = tmp_path / "elsewhere.txt"
     other.write_bytes(text_file.read_bytes())
     moved = f"data.train_files=[{other}]"
-    assert folder_of(make_config(moved), tmp_path) == folder_of(make_config(), tmp_path)
+    assert folder_of(make_config(moved)) == folder_of(make_config())
     other.write_text("another text " * 500)
-    assert folder_of(make_config(moved), tmp_path) != folder_of(make_config(), tmp_path)
+    assert folder_of(make_config(moved)) != folder_of(make_config())
 
 
 @pytest.mark.parametrize("override", ["data.cache_hidden=false", "data.cache_hidden_gib=3.0", "trainer.checkpoint_every=3", "name=x"])
@@ -100,13 +100,26 @@ def test_run_of_an_older_computation_is_not_taken_for_finished(make_config: Make
     assert not record.finished(config.folder, numerics.resolved(config))
 
 
-def test_checkpoint_of_before_that_does_not_say_whose_it_is_says_so(make_config: MakeConfig, capsys: pytest.CaptureFixture) -> None:
-    import torch
-
+@pytest.mark.parametrize("lineage", [None, {"peft": "0123abcd", "seed": "0123abcd"}])
+def test_checkpoint_of_an_older_computation_is_not_gone_on_from(make_config: MakeConfig, lineage: dict[str, str] | None) -> None:
     config = make_config("trainer.max_steps=2", "trainer.val_every=1")
     run.train(config)
     path = config.folder / "checkpoints" / "last.ckpt"
-    content = torch.load(path, weights_only=True)
-    torch.save(content | {"lineage": {"peft": "0123abcd", "seed": "0123abcd"}}, path)
-    run.train(make_config("trainer.max_steps=3", "trainer.val_every=1", "ckpt=last"))
-    assert "of an older qpa, and does not say of which text and seed: not checked" in capsys.readouterr().err
+    torch.save(torch.load(path, weights_only=True) | {"lineage": lineage}, path)
+    with pytest.raises(ConfigError, match=r"ckpt=.*of an older qpa, whose steps came to other numbers"):
+        run.train(make_config("trainer.max_steps=3", "trainer.val_every=1", f"ckpt={path}", "force=true"))
+
+
+def test_another_model_saved_in_the_place_of_one_is_another_run(make_config: MakeConfig, saved_base: Callable[..., Path]) -> None:
+    base = saved_base("smollm2")
+    config = make_config("model.weights=published", f"model.path={base}", "model.num_layers=null")
+    before = config.fingerprint()
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"].zero_()
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    assert config.fingerprint() != before
+
+
+def test_key_of_a_later_version_counts(make_config: MakeConfig) -> None:
+    plain = make_config().model_dump(by_alias=True)
+    assert IDENTITY.effective(plain | {"later": 1}) != IDENTITY.effective(plain)

@@ -51,6 +51,8 @@ def assemble(config: Config, folder: Path | None) -> Assembly:
     initial = peft_model.initial_state(model) if rewrites else None
     parameters = peft_model.adapter_parameters(model)
     plain = sum(p.numel() for p in parameters.values())
+    if not plain:
+        raise ConfigError("peft", config.peft["_target_"], "trains nothing on this model; choose other settings of it")
     layout = check_layout(config, peft_model.adapter_tensors(model))
     if layout is None:
         return Assembly(model, DirectAdaptation(parameters), direct(plain), None, initial, None)
@@ -98,7 +100,7 @@ def base_to_adapt(config: Config, folder: Path | None) -> PreTrainedModel:
 def shared_base(config: Config, folder: Path | None) -> PreTrainedModel:
     """The same for all that leaves it as it is: modules of its own on weights that stay loaded, for the next run of a sweep too."""
     dtype = numerics.dtype(config)
-    key = (config.model.model_dump_json(), folder, config.seed if folder is None else 0, dtype)
+    key = (config.model.model_dump_json(), *config.weights(), folder, config.seed if folder is None else 0, dtype)
     if key not in _KEPT:
         _KEPT.clear()  # first: two would not always fit
         _KEPT[key] = load_base(config, folder)

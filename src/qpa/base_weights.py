@@ -11,7 +11,7 @@ from qpa.errors import ConfigError
 TRAINING = ("modules_to_save", "trainable_token_indices")  # settings that train weights of the base
 TRAINERS = ("peft.LNTuningConfig", "peft.TrainableTokensConfig")  # methods that do nothing else
 REWRITING = ("pissa", "olora")  # starts that take their own part out of the base's weights (`qpa.plain_lora`)
-ALONE = ("use_dora", *TRAINING, "bias", "lora_bias")  # what is no part of plain LoRA
+ALONE = ("use_dora", *TRAINING, "bias", "lora_bias", "layer_replication")  # what is no part of plain LoRA
 FROM_DATA = ("eva", "corda", "lora_ga")
 
 
@@ -25,13 +25,20 @@ def rewrites_base(peft: Mapping[str, Any]) -> bool:
     return _start(peft).startswith(REWRITING)
 
 
-def check(peft: Mapping[str, Any]) -> None:
+def check(peft: Mapping[str, Any], *, dtype: str, quantization: str | None) -> None:
     """Refuse what could not be exported as an adapter of the published model, or would silently be something else.
 
     Raises:
         ConfigError: what, and what to take instead.
     """
     start, key = _start(peft), "peft.init_lora_weights"
+    saved = peft.get("modules_to_save")
+    if saved is not None and not isinstance(saved, list):
+        raise ConfigError("peft.modules_to_save", saved, "should be a list of module names, as [lm_head]")
+    if rewrites_base(peft) and quantization:
+        raise ConfigError("model.quantization", quantization, f"peft.init_lora_weights={start} rewrites the weights; leave one of them out")
+    if dtype == "bfloat16" and (rewrites_base(peft) or trains_base(peft)):
+        raise ConfigError("model.dtype", dtype, "this peft changes weights of the base model, which bf16 would round; give float32 or auto")
     if start == "loftq":
         raise ConfigError(key, start, "rounds the base model's weights, so that its adapter fits no published model; leave it out")
     if start in FROM_DATA:

@@ -67,6 +67,8 @@ def describe(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if unknown := re.match(r"Could not override '(.+?)'\.", str(error)):
         return f"{unknown[1]}: there is no such key; python train.py --cfg job prints all keys, +{unknown[1]}=... adds one"
+    if isinstance(error, OmegaConfBaseException):
+        return str(error).splitlines()[0]
     cause = error.__cause__
     text = f"{error} ({cause})" if isinstance(error, HydraException) and cause else str(error)
     return " ".join(text.split())

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
@@ -360,7 +361,7 @@ class Config(Section):
 
     def fingerprint(self) -> str:
         """Eight hexadecimal digits that change when a value that the result depends on changes."""
-        return hashed([COMPUTATION, IDENTITY.effective(self.model_dump(by_alias=True)), self.digests()])
+        return hashed([COMPUTATION, IDENTITY.effective(self.model_dump(by_alias=True)), self.digests(), self.weights()])
 
     def lineage(self) -> dict[str, Any]:
         """By key, what a run and one that goes on from its checkpoint share: not steps, rates, or what runs the circuits."""
@@ -368,6 +369,12 @@ class Config(Section):
         kept = IDENTITY.picked(self.model_dump(by_alias=True), *shared)
         kept["model.path"] = Path(self.model.path or "").name  # a model may be moved
         return kept | {"texts": self.digests(), "computation": COMPUTATION}
+
+    def weights(self) -> list[str | None]:
+        """SHA-256 of what `model.path` holds: another model saved in its place is another."""
+        folder = Path(self.model.path or "")
+        files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json"))) if self.model.path else []
+        return [f"{file.name} {_digest_once(file, file.stat().st_size, file.stat().st_mtime_ns)}" for file in files]
 
     def digests(self) -> dict[str, list[str | None]]:
         """SHA-256 of every text file by split, None of one that is not there; `hub`: of a local folder in the hub's place."""
@@ -386,8 +393,16 @@ def _folder_digests(folder: Path) -> list[str | None]:
     return [f"{file.relative_to(folder)} {_digest(file)}" for file in files_of(folder, key="data.hub")]
 
 
+@cache
+def _digest_once(file: Path, size: int, changed: int) -> str | None:
+    return _digest(file)
+
+
 def _digest(file: Path) -> str | None:
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None
+    if not file.is_file():
+        return None
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def parse(config: DictConfig | Mapping[str, Any]) -> Config:

@@ -14,12 +14,16 @@ def read(folder: Path) -> list[tuple[int, dict[str, float]]]:
         ValueError: one has other things in it than numbers.
     """
     rows: list[tuple[int, dict[str, float]]] = []
-    for part in sorted(folder.glob("metrics*.csv"), key=_order):
+    for part in sorted(filter(_is_part, folder.glob("metrics*.csv")), key=_order):
         with part.open(newline="") as file:
             found = [row for row in csv.DictReader(file) if row.get("step")]  # the last may be torn
         own = [(int(row.pop("step")), {name: float(value) for name, value in row.items() if name and value}) for row in found]
         rows = [row for row in rows if not own or row[0] < own[0][0]] + own
     return rows
+
+
+def _is_part(file: Path) -> bool:
+    return file.name == CURRENT or file.stem.rpartition("-")[2].isdigit()
 
 
 def _order(part: Path) -> float:

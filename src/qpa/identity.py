@@ -42,10 +42,10 @@ class Identity:
         self._parts = dict(_marks(config, ""))
 
     def part(self, path: str) -> Part:
-        """Of a dotted key, or of the nearest group around it that is marked."""
-        while path not in self._parts:
+        """Of a dotted key, or of the nearest group around it that is marked; one of another version of qpa counts as a method's."""
+        while path and path not in self._parts:
             path = path.rpartition(".")[0]
-        return self._parts[path]
+        return self._parts.get(path, Part.METHOD)
 
     def effective(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """By dotted key, all that has an effect on what a run computes; processes are counted together, wherever they run."""

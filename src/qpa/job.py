@@ -74,7 +74,7 @@ def prepare(config: Config, base_folder: Path | None, windows: dict[str, Windows
         )
     try:
         module = FineTuning(config, assembly.model, assembly.adaptation)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError("peft", config.peft["_target_"], f"the adapted model does not run: {reason}") from error
     for split in HELD_OUT:
@@ -104,8 +104,8 @@ def _fit_checkpoint(config: Config, assembly: Assembly, path: Path, content: dic
     """The step of a checkpoint of a run as this one, but for steps and rates."""
     mine, theirs = config.lineage(), content.get("lineage")
     if not isinstance(theirs, dict) or "computation" not in theirs:
-        print(f"qpa: {path} is of an older qpa, and does not say of which text and seed: not checked", file=sys.stderr)
-    elif other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
+        raise ConfigError("ckpt", path, "is of an older qpa, whose steps came to other numbers; leave ckpt out to start anew")
+    if other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
         raise ConfigError("ckpt", path, f"is of a run with another {', '.join(other)}; leave ckpt out to start anew")
     try:
         assembly.adaptation.load_state_dict(content["state_dict"])
@@ -157,7 +157,11 @@ def open_stores(config: Config, module: FineTuning, windows: dict[str, Windows],
     head_only, dtype = language.only_head_is_adapted(), language.base.dtype
     if data.cache_hidden and not head_only:
         raise ConfigError("data.cache_hidden", True, "more than the head is adapted, so what the body puts out changes; set it to false")
-    if data.cache_hidden is False or not head_only or (data.cache_hidden is None and language.body_drops_out()):
+    drops_out = head_only and data.cache_hidden is not False and language.body_drops_out()
+    if data.cache_hidden and drops_out:
+        problem = "the body drops out while it is trained, and kept states would not; set it to null, or the model's dropout to 0"
+        raise ConfigError("data.cache_hidden", True, problem)
+    if data.cache_hidden is False or not head_only or drops_out:
         return {}
     shapes = {split: (len(w.rows), (w.tokens, language.width)) for split, w in windows.items()}
     size = sum(HiddenStore.bytes(n, shape, dtype) for n, shape in shapes.values()) / 2**30

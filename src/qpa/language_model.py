@@ -31,7 +31,8 @@ class LanguageModel:
         self.adapted = True
         text: Any = self.base.config.get_text_config()
         self.vocabulary: int = text.vocab_size
-        self.width: int = text.hidden_size
+        head: Any = self.base.get_output_embeddings()
+        self.width: int = text.hidden_size if head is None else head.weight.shape[-1]  # OPT-350m projects down before its head
         self.softcap: float | None = getattr(text, "final_logit_softcapping", None)
         self.whole = False
         self.whole = not self._parts_are_the_model()

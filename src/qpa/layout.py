@@ -134,7 +134,7 @@ def plan(tensors: Sequence[AdapterTensor], *, circuits: str, qubits: int | None,
     Raises:
         ConfigError: the chunks do not fit the basis states; the text says what would.
     """
-    if not tensors:
+    if not sum(tensor.size for tensor in tensors):
         raise ConfigError("peft", "...", "trains nothing on this model")
     by_circuit: dict[str | None, list[AdapterTensor]] = {}
     for tensor in tensors:

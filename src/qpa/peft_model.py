@@ -120,9 +120,12 @@ def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> Ada
         model = cast(PeftModel, peft.get_peft_model(base, config))
     except NotImplementedError:
         raise
-    except (ValueError, TypeError, RuntimeError, AttributeError, KeyError, ArithmeticError) as error:
+    except (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError) as error:
         raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
     _check_saved(model.active_peft_config)
+    for name in getattr(config, "modules_to_save", None) or ():
+        if not any(isinstance(m, AuxiliaryTrainingWrapper) and n.endswith(name) for n, m in model.named_modules()):
+            raise ConfigError("peft.modules_to_save", name, "this model has no such module; leave it out")
     if _has_own_forward(model):
         problem = "does more in peft's forward pass or loss than its modules do, and would be trained without it"
         raise ConfigError("peft", type(config).__name__, f"{problem}; choose another method")
@@ -221,6 +224,11 @@ def initial_state(model: AdaptedModel) -> dict[str, Tensor]:
         start = cast(Any, model.active_peft_config).init_lora_weights
         problem = f"only linear layers have this start, and {other[0]} is of none; take it out of peft.target_modules"
         raise ConfigError("peft.init_lora_weights", start, problem)
+    for name, layer in model.named_modules():
+        for adapter, rank in layer.r.items() if isinstance(layer, LoraLayer) else ():
+            most = len(cast(Any, layer.lora_A)[adapter].weight)
+            if most < rank:
+                raise ConfigError("peft.r", rank, f"this start has no more directions in {name} than its smaller width; at most {most}")
     return {name: tensor.detach().clone() for name, tensor in state.items()}
 
 

@@ -31,7 +31,7 @@ def check(config: Config) -> None:
         ConfigError: the first thing found, with the way out.
     """
     source.check(config)
-    base_weights.check(config.peft)
+    base_weights.check(config.peft, dtype=config.model.dtype, quantization=config.model.quantization)
     _check_method(config)
     if config.generator.kind == "qpa" and config.circuit.qubits:
         check_memory(config, circuits=1, qubits=config.circuit.qubits)

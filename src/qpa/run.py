@@ -94,6 +94,8 @@ def _take_part(config: Config, folder: Path, unwritten: record.Record | None) ->
     _clear(
         folder, resumed=prepared.resume_from is not None and prepared.resume_from.parent.resolve() == own.resolve()
     )  # only now: a mistake found so far has cost nothing
+    if prepared.resume_from is not None and config.ckpt == "last":
+        _inherit(folder, prepared.resume_from.parent.parent)
     record.save_config(folder, config)
     with record.writing(folder, config) as result:
         job.run(config, prepared, base_folder=base_folder, windows=windows, folder=folder, result=result)
@@ -154,6 +156,18 @@ def _of_fewer_steps(config: Config) -> list[Path]:
     steps = max(runs)
     print(f"Goes on from {runs[steps]}, whose steps were taken at the rates of a run of {steps}")
     return _newest(runs[steps])
+
+
+def _inherit(folder: Path, earlier: Path) -> None:
+    """Take over what the run with fewer steps had found: its best step, and its metrics."""
+    if earlier.resolve() == folder.resolve():
+        return
+    (folder / "checkpoints").mkdir(exist_ok=True)
+    for file in (earlier / "checkpoints" / "best.ckpt", *earlier.glob("metrics-*.csv")):
+        if file.exists():
+            shutil.copy(file, folder / file.relative_to(earlier))
+    if (earlier / "metrics.csv").exists():
+        shutil.copy(earlier / "metrics.csv", folder / f"metrics-{len(list(folder.glob('metrics-*.csv'))) + 1}.csv")
 
 
 def _clear(folder: Path, *, resumed: bool) -> None:

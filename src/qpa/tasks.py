@@ -37,6 +37,7 @@ def evaluate(model: AdaptedModel | PreTrainedModel, encoder: TextEncoder, tasks:
         raise ConfigError("tasks", ",".join(unknown), "no such task; lm-eval ls tasks prints all, a path of a task file of yours adds one")
     harness: Any = simple_evaluate  # untyped decorators hide its parameters, and the model's
     asked: Any = model.get_base_model() if isinstance(model, BottleneckModel) else model  # its adapters are hooks on the base
+    asked.tie_weights = lambda *_, **__: None  # the harness would tie a head and an embedding again that the adapter tells apart
     asked.get_input_embeddings().register_forward_pre_hook(_check_tokens)
     wrapped = cast(Any, HFLM)(pretrained=asked.eval(), tokenizer=_tokenizer(encoder), batch_size=batch_size)
     try:

@@ -15,6 +15,7 @@ from qpa.analysis.gradient_variance import COLOURS
 from qpa.circuits import statevector
 from qpa.circuits.entanglement import bond_entropies, meyer_wallach
 from qpa.config import AnalysisConfig
+from qpa.errors import ConfigError
 from qpa.record import load_config
 from qpa.restored import Restored, restore
 
@@ -40,7 +41,10 @@ def _measured(run: Restored, angles: Tensor) -> dict[str, Any]:
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """By metric, `(step, value)` of every validation, those before a resume too."""
-    rows = history.read(folder)
+    try:
+        rows = history.read(folder)
+    except (OSError, ValueError) as error:
+        raise ConfigError("run", folder, f"its metrics cannot be read ({error}); run it again with force=true") from error
     return {name: [(step, numbers[name]) for step, numbers in rows if name in numbers] for name in CURVES}
 
 
