@@ -81,7 +81,8 @@ def _quoted(override: str) -> str:
         return f"{override}: is no KEY=VALUE; python train.py --help shows how"
     is_list = value.startswith("[") and value.endswith("]")
     right = f"[{','.join(map(_in_quotes, value[1:-1].split(',')))}]" if is_list else _in_quotes(value)
-    return f"{override}: has signs that mean something to Hydra; put quotes round the value: {shlex.quote(f'{key}={right}')}"
+    line = f"{override}: has signs that mean something to Hydra; put quotes round the value: {shlex.quote(f'{key}={right}')}"
+    return " ".join(line.splitlines())
 
 
 def _in_quotes(value: str) -> str:

@@ -103,7 +103,7 @@ def perplexity(overrides: list[str]) -> float:
     """Of the validation text after a run with these overrides; a run that has finished before is not repeated."""
     from qpa import run
 
-    config = parse(composed("train", overrides))
+    config = run.ready(parse(composed("train", overrides)))
     run.train(config)
     return record.read(config.folder)["qpa"]["val"]["perplexity"]
 
