@@ -81,6 +81,7 @@ def test_killed_sweep_goes_on_where_it_stopped(sweep: Callable[..., list[str]], 
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_job_that_fails_leaves_the_others_and_the_exit_code_tells(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     done = finish(sweep("circuit.qubits=6,99,7,0", "trainer.max_steps=2", "mapper.chunk_size=64"), tmp_path)
     assert done.returncode == 1

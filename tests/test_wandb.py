@@ -133,6 +133,7 @@ def test_disabled_leaves_nothing_of_wandb(make_config: MakeConfig) -> None:
     assert (config.folder / "metrics.csv").is_file()
 
 
+@pytest.mark.slow
 def test_resumed_offline_run_is_one_whole_curve_when_it_is_synced(make_config: MakeConfig, server: Server, tmp_path: Path) -> None:
     """Three parts; each goes on from before what the one before had logged, as its newest checkpoint is damaged."""
     fixed = ["logger=wandb", "trainer.max_steps=9", "trainer.val_every=3", "trainer.checkpoint_every=2"]
@@ -175,6 +176,7 @@ def assert_summary(held: Held, folder: Path) -> None:
     assert held.summary["val/perplexity"] == pytest.approx(lowest) or held.summary["val/perplexity"]["min"] == pytest.approx(lowest)
 
 
+@pytest.mark.slow
 def test_run_that_goes_on_after_it_was_synced_is_whole_under_a_new_id(make_config: MakeConfig, server: Server, tmp_path: Path) -> None:
     """To the id that it knows the server would add every step once more."""
     fixed = ["logger=wandb", "trainer.max_steps=6", "trainer.val_every=3", "trainer.checkpoint_every=1"]
