@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM
 
-from qpa import evaluate, export, job, numerics, peft_model, record, run
+from qpa import evaluate, export, history, job, numerics, peft_model, record, run, tasks
 from qpa.adaptation import GeneratedAdaptation
 from qpa.assembly import load_base
 from qpa.config import Config
@@ -422,6 +422,23 @@ def test_tasks_of_the_harness_are_measured_on_the_saved_adapter_and_on_the_base(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("overrides", [["+peft.modules_to_save=[embed_tokens]"], ["peft.target_modules=[lm_head]"]])
+def test_harness_leaves_a_head_and_an_embedding_apart_that_the_adapter_tells_apart(
+    make_config: MakeConfig, tmp_path: Path, overrides: list[str]
+) -> None:
+    documents = [{"question": "The sky is", "choices": [" blue", " green"], "answer": 0}]
+    (tmp_path / "data.json").write_text("\n".join(map(json.dumps, documents)))
+    (tmp_path / "two_colours.yaml").write_text(TASK.format(data=tmp_path / "data.json"))
+    folder, _ = train(make_config(*overrides, "generator=none", "optimizer.lr=0.05"))
+    model = peft_model.load_adapter(load_base(record.load_config(folder), None), folder / "adapter").eval()
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        tasks.evaluate(model, byte_encoder(), [f"{tmp_path}/two_colours.yaml"], batch_size=1)
+        assert torch.equal(model(input_ids=ids).logits, before)
+
+
+@pytest.mark.slow
 def test_token_of_a_task_that_the_embedding_has_no_row_for_is_one_line(
     make_config: MakeConfig, saved_base: Callable[[str], Path], tmp_path: Path
 ) -> None:
@@ -515,7 +532,12 @@ def test_run_with_more_steps_goes_on_from_the_longest_one_with_fewer(
     capsys.readouterr()
     run.train(steps(6, "ckpt=last"))
     assert f"Goes on from {shorter}, whose steps were taken at the rates of a run of 4" in capsys.readouterr().out
-    assert record.read(numerics.resolved(steps(6)).folder)["qpa"]["resumed_from_step"] == 4
+    longer = numerics.resolved(steps(6)).folder
+    assert record.read(longer)["qpa"]["resumed_from_step"] == 4
+    found = [(step, numbers["val/perplexity"]) for step, numbers in history.read(longer) if "val/perplexity" in numbers]
+    assert [step for step, _ in found] == [1, 3, 5]  # the curve from the first step
+    best = torch.load(longer / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
+    assert best == min(found, key=lambda point: point[1])[0] + 1  # of all steps
     with pytest.raises(ConfigError, match=r"ckpt=last: there is no outputs/mine-.*last\.ckpt, nor a run of this config with fewer steps"):
         run.train(steps(6, "ckpt=last", "seed=3"))
     run.train(steps(5, "ckpt=auto"))  # which goes on from itself alone
