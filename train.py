@@ -3,9 +3,10 @@
 import hydra
 from omegaconf import DictConfig
 
-from qpa import cli, sweep
+from qpa.commands import cli
+from qpa.commands.overview import overview
 from qpa.config import Config
-from qpa.overview import overview
+from qpa.runs import sweep
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -16,7 +17,7 @@ def main(composed: DictConfig) -> None:
 
 def train(config: Config) -> None:
     """Imported only now, after the check: what it imports takes seconds."""
-    from qpa import run
+    from qpa.runs import run
 
     run.train(config)
 

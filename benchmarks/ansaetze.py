@@ -13,9 +13,9 @@ from benchmarks.circuits import OURS, found, step
 from benchmarks.peers import Peer
 from benchmarks.timing import NotTimedError, cell, each, finish, medians, ratio
 from qpa.analysis.gradient_variance import shipped
-from qpa.circuits import pennylane, statevector, torchquantum
+from qpa.commands.composing import composed
 from qpa.config import AnalysisConfig, checked
-from qpa.verbs import composed
+from qpa.core.circuits import pennylane, statevector, torchquantum
 
 CASES = [(8, 8, 1), (8, 8, 64), (4, 2, 210)]  # Q, L, K; the last is SmolLM2's default run
 PEERS = {"torchquantum": torchquantum.simulator, "PennyLane default.qubit": partial(pennylane.simulator, device="default.qubit")}

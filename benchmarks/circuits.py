@@ -17,8 +17,8 @@ from torch import Tensor
 
 from benchmarks.peers import PEERS, Peer
 from benchmarks.timing import NotTimedError, each, finish, medians, ratio
-from qpa.circuits import statevector
-from qpa.circuits.ansatz import RY_CNOT
+from qpa.core.circuits import statevector
+from qpa.core.circuits.ansatz import RY_CNOT
 
 OURS = "qpa"
 HEADLINE = (8, 8, 1)  # Q, L, K

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from benchmarks.sides import batch, configured, module, optimizer_of, step
 from benchmarks.timing import cell, each, finish, synchronize
-from qpa.hidden_store import HiddenStore
-from qpa.training import FineTuning
+from qpa.tasks.language.hidden_store import HiddenStore
+from qpa.training.module import FineTuning
 
 CONTEXT, PER_STEP = 512, 2
 CASES = {

@@ -17,8 +17,8 @@ Peer = Callable[[Tensor], Tensor]
 
 def torchquantum() -> Peer:
     """torchquantum 0.1.8, all circuits in one device."""
-    from qpa.circuits import torchquantum
-    from qpa.circuits.ansatz import RY_CNOT
+    from qpa.core.circuits import torchquantum
+    from qpa.core.circuits.ansatz import RY_CNOT
 
     return torchquantum.simulator(RY_CNOT)
 

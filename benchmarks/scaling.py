@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.timing import cell, each, finish, medians
-from qpa.adaptation import GeneratedAdaptation, Leaves
-from qpa.circuits import statevector
-from qpa.circuits.ansatz import RY_CNOT
-from qpa.generator import Generator
-from qpa.latents import Circuits
-from qpa.layout import AdapterTensor, Layout, plan
-from qpa.mapper import TiedMapper
+from qpa.core.adaptation import GeneratedAdaptation, Leaves
+from qpa.core.circuits import statevector
+from qpa.core.circuits.ansatz import RY_CNOT
+from qpa.core.generator import Generator
+from qpa.core.latents import Circuits
+from qpa.core.layout import AdapterTensor, Layout, plan
+from qpa.core.mapper import TiedMapper
 
 HIDDEN, RANK, WIDTH = 576, 8, 11
 

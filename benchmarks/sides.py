@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qpa import source
-from qpa.assembly import assemble
+from qpa.commands.composing import composed
 from qpa.config import Config, parse
-from qpa.numerics import resolved
-from qpa.quiet import quiet
-from qpa.training import FineTuning
-from qpa.verbs import composed
+from qpa.runs.numerics import resolved
+from qpa.runs.parts import assemble
+from qpa.tasks.language import source
+from qpa.training.module import FineTuning
+from qpa.training.quiet import quiet
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 

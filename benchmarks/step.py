@@ -15,7 +15,7 @@ from rich.table import Table
 
 from benchmarks.sides import DEVICE, batch, configured, generator_alone, module, optimizer_of, step
 from benchmarks.timing import cell, each, finish, medians, rounds
-from qpa.record import forget_peak_memory, peak_memory
+from qpa.runs.record import forget_peak_memory, peak_memory
 
 QUICK_TOKENS = 256  # of a step
 ALONE = {"MALLOC_MMAP_THRESHOLD_": str(1 << 16), "OMP_NUM_THREADS": "1"}

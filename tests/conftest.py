@@ -89,8 +89,8 @@ def saved_base(make_config, tmp_path: Path) -> Callable[..., Path]:
     """A tiny model saved in fp32 as a user would have it, with a byte tokenizer beside it."""
 
     def save(model: str) -> Path:
-        from qpa.assembly import load_base
-        from qpa.tokenizer import BYTE_BOS, byte_encoder
+        from qpa.runs.parts import load_base
+        from qpa.tasks.language.tokenizer import BYTE_BOS, byte_encoder
 
         folder = tmp_path / f"base-{model}"
         load_base(make_config(model=model), None).float().save_pretrained(folder)

@@ -14,8 +14,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
+from qpa.commands.composing import composed
 from qpa.config import AnalysisConfig, TuneConfig, checked, parse
-from qpa.verbs import composed
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -55,7 +55,7 @@ def parts(command: str) -> tuple[str, list[str]]:
 
 
 def main_of(module: str) -> ModuleType:
-    return import_module(f"{module}.__main__" if module == "qpa.report" else module)
+    return import_module(module.replace("qpa.", "qpa.commands."))
 
 
 def jobs(arguments: list[str]) -> list[list[str]]:

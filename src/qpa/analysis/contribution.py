@@ -13,14 +13,15 @@ import torch
 from plotly import graph_objects as go
 from torch import Tensor
 
-from qpa import numerics, source, text, tokenizer
 from qpa.config import AnalysisConfig, Config
-from qpa.job import open_stores
-from qpa.latents import Fixed
-from qpa.perplexity import Perplexity
-from qpa.record import load_config
-from qpa.restored import Restored, restore
-from qpa.training import FineTuning
+from qpa.core.latents import Fixed
+from qpa.runs import numerics
+from qpa.runs.job import open_stores
+from qpa.runs.record import load_config
+from qpa.runs.restored import Restored, restore
+from qpa.tasks.language import source, text, tokenizer
+from qpa.tasks.language.perplexity import Perplexity
+from qpa.training.module import FineTuning
 
 
 def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
@@ -75,7 +76,7 @@ class Reader:
     """Reads a run's test text with given numbers in the circuits' place."""
 
     def __init__(self, config: Config, run: Restored) -> None:
-        from qpa import data
+        from qpa.tasks.language import windows as data
 
         base_folder = source.folder(config)
         windows = data.windows(config, text.read(config.data), tokenizer.load(base_folder), source.cache_folder(config))
@@ -85,7 +86,7 @@ class Reader:
 
     def perplexity(self, numbers: Tensor) -> float:
         """Of the test windows, read as stock PEFT reads them."""
-        from qpa.loaders import held_out_loader
+        from qpa.tasks.loaders import held_out_loader
 
         generator = self.run.generator
         kept, generator.latents = generator.latents, Fixed(numbers)

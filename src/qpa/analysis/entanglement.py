@@ -10,14 +10,14 @@ from plotly.graph_objects import Figure
 from plotly.subplots import make_subplots
 from torch import Tensor
 
-from qpa import history
 from qpa.analysis.gradient_variance import COLOURS
-from qpa.circuits import statevector
-from qpa.circuits.entanglement import bond_entropies, meyer_wallach
 from qpa.config import AnalysisConfig
+from qpa.core.circuits import statevector
+from qpa.core.circuits.entanglement import bond_entropies, meyer_wallach
 from qpa.errors import ConfigError
-from qpa.record import load_config
-from qpa.restored import Restored, restore
+from qpa.runs.record import load_config
+from qpa.runs.restored import Restored, restore
+from qpa.training import history
 
 CURVES = {"circuit/meyer_wallach": "Meyer-Wallach", "circuit/half_chain_entropy": "half-chain entropy, bits"}
 

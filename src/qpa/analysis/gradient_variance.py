@@ -13,13 +13,12 @@ import torch
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
-from qpa import backends
-from qpa.circuits import statevector
-from qpa.circuits.ansatz import Ansatz
-from qpa.circuits.states import basis_bits
+from qpa.commands.composing import CONF, composed
 from qpa.config import AnalysisConfig, CircuitConfig, checked
+from qpa.core.circuits import backends, statevector
+from qpa.core.circuits.ansatz import Ansatz
+from qpa.core.circuits.states import basis_bits
 from qpa.errors import ConfigError
-from qpa.verbs import CONF, composed
 
 COSTS = {"global": "global cost: 1 - p(0...0)", "local": "local cost: mean probability of a 1", "feature": "what the mapper reads: S p - 1"}
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f7f7f")  # Okabe and Ito's

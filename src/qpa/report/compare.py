@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from qpa.baseline import gain_kept
 from qpa.config import IDENTITY
-from qpa.identity import Part
+from qpa.config.identity import Part
 from qpa.report.runs import Run
+from qpa.runs.baseline import gain_kept
 
 CONFIDENCE = 0.95
 TOLD = ("generator.kind", "latents.kind", "peft._target_", "peft.r", "peft.use_dora", "peft.target_modules")

@@ -10,13 +10,13 @@ from typing import Any, Literal, cast
 from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from qpa import history
 from qpa.config import IDENTITY
-from qpa.earlier import of_record
+from qpa.config.earlier import of_record
+from qpa.config.identity import Part, hashed, standing
 from qpa.errors import ConfigError
 from qpa.files import read_json
-from qpa.identity import Part, hashed, standing
-from qpa.record import JOB, RESULT
+from qpa.runs.record import JOB, RESULT
+from qpa.training import history
 
 SPELLED = {"Lora": "LoRA", "Vera": "VeRA", "UniLora": "Uni-LoRA", "VBLoRA": "VB-LoRA", "TinyLora": "TinyLoRA", "RandLora": "RandLoRA"}
 Latents = Literal["none", "circuit", "frozen_circuit", "table", "mlp", "mps", "zeros", "random"]

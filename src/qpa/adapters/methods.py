@@ -1,0 +1,323 @@
+"""The one place where peft enters: wrap the base model, find the adapter's tensors, save and merge the adapter.
+
+Bottleneck adapters, which peft does not have, offer the same few methods (`qpa.adapters.bottleneck`) and are told apart here only.
+"""
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import peft
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from peft import PeftConfig, PeftModel
+from peft.tuners.lora.dora import DoraLinearLayer
+from peft.tuners.lora.layer import LoraLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils import AuxiliaryTrainingWrapper
+from peft.utils.integrations import dequantize_module_weight
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from qpa.adapters import plain_lora
+from qpa.adapters.bottleneck import CONFIG, PEFT_TYPE, Bottleneck, BottleneckConfig, BottleneckModel
+from qpa.core.layout import NUMBER, AdapterTensor
+from qpa.errors import ConfigError
+from qpa.files import whole_folder
+
+AdaptedModel = PeftModel | BottleneckModel
+ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
+BEYOND_MODULES = ("alora_invocation_tokens", "kasa_config", "monteclora_config")  # of LoraConfig: a mask, and losses to be added
+ALL_LINEAR, LAYERS = "all-linear", "layers_to_transform"
+PROMPTS = (peft.PeftType.PREFIX_TUNING, peft.PeftType.PROMPT_TUNING, peft.PeftType.P_TUNING)
+
+
+def make_config(settings: dict[str, Any]) -> PeftConfig | BottleneckConfig:
+    """The PEFT method's config that config group `peft` names.
+
+    Raises:
+        ConfigError: peft refuses the settings; its own words are in the text.
+    """
+    chosen = {LAYERS} if settings.get("target_modules") == ALL_LINEAR else set()  # which peft does not take together
+    try:
+        config = instantiate({key: value for key, value in settings.items() if key not in chosen}, _convert_="all")
+    except (InstantiationException, ValueError, TypeError) as error:
+        raise ConfigError("peft", settings.get("_target_"), " ".join(str(error.__cause__ or error).split())) from error
+    if chosen & settings.keys():
+        setattr(config, LAYERS, settings[LAYERS])
+    return config
+
+
+def wrap(base: PreTrainedModel, config: PeftConfig | BottleneckConfig, *, seed: int, gradient_checkpointing: bool) -> AdaptedModel:
+    """Put the adapter on the base model, its initial weights drawn from `seed`, and switch everything to training mode.
+
+    Some starts rewrite weights of the base, in their place: `base` has to be the run's own then (`base_weights.rewrites_base`).
+
+    Raises:
+        ConfigError: the method cannot be put on this model; peft's own words are in the text.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(seed)
+        model = _put_on(base, config)
+    _exact_magnitudes(model)
+    _check_precision(model)
+    if gradient_checkpointing:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
+
+
+def planned(skeleton: Callable[[], PreTrainedModel], config: PeftConfig | BottleneckConfig) -> tuple[list[AdapterTensor], int]:
+    """The adapter's tensors, and the bytes of what is saved of it (some methods save projections too), before any weight is loaded.
+
+    Args:
+        skeleton: builds the base model on the meta device, anew at each call.
+        config: of the PEFT method.
+
+    Raises:
+        ConfigError: as for `wrap`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                model = _put_on(skeleton(), config)
+        except NotImplementedError:
+            model = _planned_on_cpu(skeleton(), config)
+    tensors = adapter_tensors(model)
+    saved = tensors_saved(model)
+    return tensors, saved or sum(t.size for t in tensors) * torch.float32.itemsize
+
+
+def _planned_on_cpu(skeleton: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
+    """Uni-LoRA counts its indices, which the meta device cannot: they are made on the CPU."""
+    try:
+        return _put_on(skeleton, config)
+    except NotImplementedError as error:
+        raise ConfigError("peft", type(config).__name__, f"cannot be put on this model ({error}); choose another method") from error
+
+
+def tensors_saved(model: AdaptedModel) -> int:
+    """Bytes of all tensors that peft saves of an adapter that is put on modules; 0 for prompts, which it makes when it saves."""
+    if isinstance(model, BottleneckModel) or model.active_peft_config.is_prompt_learning:
+        return 0
+    saved = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    return sum(tensor.numel() * tensor.itemsize for tensor in saved.values())
+
+
+def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
+    if getattr(config, "target_modules", None) == ALL_LINEAR and getattr(config, LAYERS, None) is not None:
+        _name_modules(base, cast(Any, config))
+    try:
+        if isinstance(config, BottleneckConfig):
+            return BottleneckModel(base, config)
+        model = cast(PeftModel, peft.get_peft_model(base, config))
+    except NotImplementedError:
+        raise
+    except (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
+    _check_saved(model.active_peft_config)
+    for name in getattr(config, "modules_to_save", None) or ():
+        if not any(isinstance(m, AuxiliaryTrainingWrapper) and n.endswith(name) for n, m in model.named_modules()):
+            raise ConfigError("peft.modules_to_save", name, "this model has no such module; leave it out")
+    if _has_own_forward(model):
+        problem = "does more in peft's forward pass or loss than its modules do, and would be trained without it"
+        raise ConfigError("peft", type(config).__name__, f"{problem}; choose another method")
+    return model
+
+
+def _name_modules(base: PreTrainedModel, config: Any) -> None:
+    """Of all linear modules those of some layers, as a list of names: so peft takes them, and reads them back."""
+    layers = config.layers_to_transform
+    wanted = set(layers) if isinstance(layers, list) else {layers}
+    head = base.get_output_embeddings()
+    linear = [name for name, module in base.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
+    by_layer = {name: int(found[1]) for name in linear if (found := re.search(NUMBER, name))}
+    if absent := wanted - set(by_layer.values()):
+        problem = f"this model has no layer {min(absent, key=str)}; it has 0 to {max(by_layer.values(), default=0)}"
+        raise ConfigError(f"peft.{LAYERS}", layers, problem)
+    config.target_modules, config.layers_to_transform = [name for name, layer in by_layer.items() if layer in wanted], None
+
+
+def _check_saved(config: PeftConfig) -> None:
+    """Refuse what peft would write but not read again: IA3's default feedforward_modules on some models."""
+    with tempfile.TemporaryDirectory() as place:
+        config.save_pretrained(place)
+        try:
+            PeftConfig.from_pretrained(place)
+        except (ValueError, TypeError, KeyError) as error:
+            problem = f"peft could not read its own adapter ({' '.join(str(error).split())}); change that setting"
+            raise ConfigError("peft", type(config).__name__, problem) from error
+
+
+def _has_own_forward(model: PeftModel) -> bool:
+    """Whether the method does more than its modules and prompts do: body and head are called themselves, without peft's wrappers."""
+    config, tuner = model.active_peft_config, model.base_model
+    if config.is_prompt_learning:
+        return config.peft_type not in PROMPTS
+    more = any(getattr(config, field, None) is not None for field in BEYOND_MODULES)
+    return more or (isinstance(tuner, BaseTuner) and type(tuner).forward is not BaseTuner.forward)
+
+
+def _exact_magnitudes(model: nn.Module) -> None:
+    """Set DoRA's magnitudes again: peft rounds them to the base's bf16 on the way, so that its step 0 is not the base model."""
+    for layer in model.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for name, magnitude in layer.lora_magnitude_vector.items():
+            if name not in layer.lora_B:
+                continue  # an embedding: peft does not round its magnitude
+            weight = dequantize_module_weight(layer.get_base_layer()).float()
+            update = cast(Tensor, layer.lora_B[name].weight) @ cast(Tensor, layer.lora_A[name].weight)
+            norm = cast(DoraLinearLayer, magnitude).get_weight_norm(weight, update.detach(), layer.scaling[name])
+            cast(nn.Parameter, magnitude.weight).data.copy_(norm)
+
+
+def _check_precision(model: AdaptedModel) -> None:
+    """Refuse to train in bf16, where small updates are rounded away: peft has fp32 for its own tensors, but not for the base's."""
+    for name, parameter in adapter_parameters(model).items():
+        if parameter.dtype != torch.float32:
+            given = str(parameter.dtype).removeprefix("torch.")
+            raise ConfigError("model.dtype", given, f"{name} is a weight of the base model and would be trained in it; give float32")
+
+
+def adapter_parameters(model: AdaptedModel) -> dict[str, nn.Parameter]:
+    """What the PEFT method trains, by name, in the model's order."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def adapter_tensors(model: AdaptedModel) -> list[AdapterTensor]:
+    """Shapes of `adapter_parameters`, each with the module it adapts."""
+    adapted = sorted((name for name, m in model.named_modules() if isinstance(m, ADAPTED)), key=len, reverse=True)
+
+    def module(name: str) -> str:
+        return next((a for a in adapted if name.startswith(a + ".")), name.rsplit(".", 1)[0])
+
+    return [AdapterTensor(name, tuple(p.shape), module(name)) for name, p in adapter_parameters(model).items()]
+
+
+def adapted_modules(model: AdaptedModel) -> set[nn.Module]:
+    """The modules that the method has put something on, each once; for prompt learning what makes the prompts."""
+    found: set[nn.Module] = {module for module in model.modules() if isinstance(module, ADAPTED)}
+    return found | set(getattr(model, "prompt_encoder", {}).values())
+
+
+def replicates_layers(model: AdaptedModel) -> bool:
+    """Whether the method has given the base model more layers than it had."""
+    return getattr(model.peft_config["default"], "layer_replication", None) is not None
+
+
+def initial_state(model: AdaptedModel) -> dict[str, Tensor]:
+    """What peft would save of the adapter now, copied: where the base's weights were rewritten, export has to take it away again.
+
+    Raises:
+        ConfigError: there is something in it that has no part in plain LoRA.
+    """
+    state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    if other := [name for name in state if not name.endswith((plain_lora.A, plain_lora.B))]:
+        start = cast(Any, model.active_peft_config).init_lora_weights
+        problem = f"only linear layers have this start, and {other[0]} is of none; take it out of peft.target_modules"
+        raise ConfigError("peft.init_lora_weights", start, problem)
+    for name, layer in model.named_modules():
+        for adapter, rank in layer.r.items() if isinstance(layer, LoraLayer) else ():
+            most = len(cast(Any, layer.lora_A)[adapter].weight)
+            if most < rank:
+                raise ConfigError("peft.r", rank, f"this start has no more directions in {name} than its smaller width; at most {most}")
+    return {name: tensor.detach().clone() for name, tensor in state.items()}
+
+
+def save_adapter(model: AdaptedModel, folder: Path, *, base_name: str | None, initial: dict[str, Tensor] | None = None) -> None:
+    """Write a plain PEFT adapter of the published base: `adapter_config.json` and `adapter_model.safetensors`, naming the base model.
+
+    Args:
+        model: with the adapter.
+        folder: where to.
+        base_name: of the model it belongs to.
+        initial: where putting the adapter on has rewritten the base, its `initial_state`.
+    """
+    model.peft_config["default"].base_model_name_or_path = base_name
+    with whole_folder(folder) as scratch:
+        if isinstance(model, BottleneckModel):
+            model.save_pretrained(str(scratch))
+        else:
+            model.save_pretrained(str(scratch), save_embedding_layers=False)  # "auto" would add a whole tied head
+        if initial is not None:
+            plain_lora.convert(scratch, initial)
+
+
+def load_adapter(base: PreTrainedModel, folder: Path) -> AdaptedModel:
+    """A saved adapter on its base model, as stock peft reads it.
+
+    Raises:
+        ConfigError: the adapter is damaged, does not fit the model, or holds more than numbers.
+    """
+    try:
+        if json.loads((folder / CONFIG).read_text())["peft_type"] == PEFT_TYPE:
+            return BottleneckModel.from_pretrained(base, str(folder))
+        return PeftModel.from_pretrained(base, str(folder))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConfigError("run", folder, f"its adapter cannot be read ({reason}); python -m qpa.export run=DIR makes it anew") from error
+
+
+def merge(model: AdaptedModel) -> PreTrainedModel:
+    """Fold the adapter into the base weights.
+
+    Modules that share a weight with others, as a head does with the input embedding, are given their own first: what is folded
+    into one would change the others as well (peft #2018, #2864).
+
+    Raises:
+        ConfigError: the method does not work by changing weights, or peft cannot fold it in.
+    """
+    if not hasattr(model.base_model, "merge_and_unload"):
+        name = type(model.peft_config["default"]).__name__
+        raise ConfigError("merged", "true", f"{name} changes no weights that an adapter could be folded into; use the adapter itself")
+    untie(cast(PreTrainedModel, model.get_base_model()), adapted_modules(model))
+    try:
+        return cast(Any, model.base_model).merge_and_unload()
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise ConfigError("merged", "true", f"{' '.join(str(error).split())} Use the adapter itself") from error
+
+
+def untie(base: PreTrainedModel, changing: Iterable[nn.Module]) -> None:
+    """Give every module weights of its own, so that none is changed with another, nor tied to it again when the model is read.
+
+    A head stays tied to the input embedding, as config.json says it is, where neither is among those that are `changing`.
+    """
+    uses = Counter(p.data_ptr() for module in base.modules() for p in module.parameters(recurse=False))
+    tied = {p.data_ptr() for p in base.get_input_embeddings().parameters()}
+    tied -= {p.data_ptr() for module in changing for p in module.parameters()}
+    for module in base.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            place = parameter.data_ptr()
+            if uses[place] > 1 and place not in tied:
+                uses[place] -= 1
+                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
+    if not tied:
+        base.config.tie_word_embeddings = base.config.get_text_config().tie_word_embeddings = False
+
+
+def same_logits(ours: Tensor, theirs: Tensor, *, within: float) -> bool:
+    """Whether two models say the same: logits that differ by at most `within` of their spread."""
+    ours, theirs = ours.float(), theirs.float()
+    return ours.shape == theirs.shape and bool((ours - theirs).abs().max() <= within * theirs.std())
+
+
+def prompt_arguments(model: AdaptedModel | PreTrainedModel, ids: Tensor) -> dict[str, Any]:
+    """What the base model is called with: the ids, and in prompt learning the learned vectors before them.
+
+    peft's own forward does the same and adds only masks for padding on the left, which our windows do not have.
+    """
+    if not isinstance(model, PeftModel) or not model.active_peft_config.is_prompt_learning:
+        return {"input_ids": ids}
+    prompt = model.get_prompt(batch_size=len(ids))
+    if model.active_peft_config.peft_type == peft.PeftType.PREFIX_TUNING:
+        return {"input_ids": ids, "past_key_values": prompt}
+    embedded = cast(Any, model.word_embeddings)(ids)
+    return {"inputs_embeds": torch.cat([cast(Tensor, prompt).to(embedded.dtype), embedded], dim=1)}

@@ -1,0 +1,1 @@
+"""The method itself in plain torch: which circuits, what they give, which weights are made of it. Knows no config."""

@@ -1,0 +1,96 @@
+"""The same circuits on torchquantum (Wang et al. 2022, arXiv 2107.10845), the reference simulator.
+
+torchquantum 0.1.8 imports qiskit < 1, torchpack, torchvision and plotting at its top, none of which its simulator uses and
+which do not install together any more. Inert stand-ins take their names while it is imported, and are gone afterwards, so
+that any real qiskit beside it stays as it is.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor
+
+from qpa.core.circuits.ansatz import Ansatz
+from qpa.core.circuits.states import Simulator
+
+UNUSED = ("qiskit", "qiskit_aer", "qiskit_ibm_runtime", "torchpack", "torchvision", "pylatexenc", "pathos", "sklearn", "matplotlib")
+
+
+class _Anything(type):
+    def __getattr__(cls, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
+class _Unused(metaclass=_Anything):
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        pass
+
+
+class _Inert(ModuleType):
+    """A module whose every public name is a class that does nothing; it is a package, so submodules import too."""
+
+    __path__ = ()  # pyright: ignore[reportAssignmentType]
+    __file__ = ""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return _Anything(name, (_Unused,), {})
+
+
+class _InertFinder(MetaPathFinder, Loader):
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self, is_package=True) if fullname.split(".")[0] in UNUSED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Inert(spec.name)
+
+    def exec_module(self, module: ModuleType) -> None:
+        pass
+
+
+@contextmanager
+def _stand_ins() -> Iterator[None]:
+    def unused() -> list[str]:
+        return [name for name in sys.modules if name.split(".")[0] in UNUSED]
+
+    real = {name: sys.modules.pop(name) for name in unused()}
+    finder = _InertFinder()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in unused():
+            del sys.modules[name]
+        sys.modules.update(real)
+
+
+@cache
+def _torchquantum() -> ModuleType:
+    with _stand_ins():
+        return importlib.import_module("torchquantum")
+
+
+def simulator(ansatz: Ansatz) -> Simulator:
+    """From angles `[K, A, Q]` to probabilities `[K, 2**Q]`; torchquantum computes in complex64 whatever the angles' dtype."""
+    return partial(probabilities, ansatz)
+
+
+def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
+    """All `K` circuits in one `QuantumDevice`."""
+    tq = _torchquantum()
+    circuits, layers, qubits = angles.shape
+    device = tq.QuantumDevice(n_wires=qubits, bsz=circuits, device=angles.device)
+    for gate, wires, layer in ansatz.operations(layers, qubits):
+        turned = {} if layer is None else {"params": angles[:, layer, wires[0], None]}
+        getattr(tq.functional, gate.lower())(device, wires=list(wires), **turned)
+    return device.get_states_1d().abs().square().to(angles.dtype)

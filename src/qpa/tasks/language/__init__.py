@@ -1,0 +1,1 @@
+"""The task `language`: a causal language model learns a text; measured is perplexity."""

@@ -1,0 +1,93 @@
+"""The frozen language model: loaded from a folder, or built with random weights from its published config."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from qpa.adapters.modules import depth_key
+from qpa.config import ModelConfig
+from qpa.errors import ConfigError
+from qpa.tasks.language import quantization
+from qpa.tasks.language.source import architecture
+from qpa.tasks.language.windows import Windows
+
+
+def load(model: ModelConfig, folder: Path | None, *, dtype: torch.dtype, meta: bool = False) -> PreTrainedModel:
+    """Load the base model on the CPU.
+
+    Args:
+        model: config group `model`.
+        folder: where its files are (see `qpa.tasks.language.source`), None for random weights.
+        dtype: of its weights (`qpa.runs.numerics`).
+        meta: build it on the meta device instead: shapes without weights.
+
+    Raises:
+        ConfigError: transformers cannot build it, its own words are in the text; or its widths cannot be quantised.
+    """
+    with _errors_named(folder):
+        return _load(model, folder, dtype, meta)
+
+
+def check_tokens(model: ModelConfig, folder: Path | None, windows: Iterable[Windows]) -> None:
+    """Refuse tokens that the embedding has no row for, before any weight is loaded.
+
+    Raises:
+        ConfigError: the tokenizer is not the model's, or transformers cannot read the model's config.
+    """
+    with _errors_named(folder):
+        rows = _architecture(model, folder).get_text_config().vocab_size
+    largest = max(split.largest for split in windows)
+    if largest < rows:
+        return
+    problem = f"the text has token {largest}, and the model's embedding only {rows} rows"
+    if folder is None:
+        raise ConfigError("model.architecture.vocab_size", rows, f"{problem}; give at least {largest + 1}")
+    key, value = ("path", model.path) if model.path else (model.source, getattr(model, model.source))
+    raise ConfigError(f"model.{key}", value, f"{problem}; save the model's own tokenizer there, or the model after resize_token_embeddings")
+
+
+@contextmanager
+def _errors_named(folder: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError, ImportError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError("model", folder or "random", f"transformers cannot build it: {reason}") from error
+
+
+def _load(model: ModelConfig, folder: Path | None, dtype: torch.dtype, meta: bool) -> PreTrainedModel:
+    settings = _architecture(model, folder)
+    kwargs: dict[str, Any] = {"dtype": dtype} | ({"attn_implementation": model.attention} if model.attention else {})
+    with torch.device("meta" if meta else "cpu"):
+        if folder is None or meta:
+            return AutoModelForCausalLM.from_config(settings, **kwargs).requires_grad_(False)
+    if model.quantization:
+        kwargs |= quantization.settings(dtype)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, **kwargs)
+    if model.quantization:
+        quantization.make_safe(loaded)
+    return loaded.requires_grad_(False)
+
+
+def sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """A copy with modules of its own, which an adapter may be put on, and the same frozen weights in the same memory."""
+    weights = {id(weight): quantization.shared(weight) for weight in model.parameters()}
+    return copy.deepcopy(model, weights)  # pyright: ignore[reportArgumentType]
+
+
+def _architecture(model: ModelConfig, folder: Path | None) -> PretrainedConfig:
+    settings = AutoConfig.for_model(**(architecture(model) or {})) if folder is None else AutoConfig.from_pretrained(folder)
+    if model.num_layers:
+        setattr(settings, depth_key(settings.to_dict()), model.num_layers)
+        if getattr(settings, "layer_types", None):
+            settings.layer_types = settings.layer_types[: model.num_layers]
+    if folder is None:
+        settings.pad_token_id = None  # its row would start at zero, and a tied head's zero row has no direction for DoRA
+    settings.use_cache = False
+    return settings

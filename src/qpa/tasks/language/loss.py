@@ -1,0 +1,79 @@
+"""Next-token loss without ever holding the logits of all tokens: head and cross entropy for a few tokens at a time.
+
+Each piece's gradients are taken right after its loss, while its logits are there, and its logits are then dropped; backward
+only scales them (the idea of Liger-Kernel's fused linear cross entropy, Hsu et al. 2024, arXiv 2410.10989, for any head).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from qpa.tasks.language.windows import IGNORED
+
+# Logits of one piece in fp32, bytes. On the CPU what stays under 32 MiB is kept by the allocator and nearly in the cache; twice
+# that is fetched from the system anew each time, at half the speed (docs/log.md).
+PIECE_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
+
+
+def next_token_nll(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, *, vocabulary: int, parameters: list[Tensor] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Summed next-token negative log-likelihood and the number of tokens it is summed over.
+
+    Args:
+        head: hidden states `[n, hidden]` to logits `[n, vocab]`; the softmax is taken in fp32.
+        hidden: `[B, T, hidden]`, what the head reads of each token.
+        labels: `[B, T]`, the input's own token ids; positions marked -100 count nowhere.
+        vocabulary: width of the logits.
+        parameters: what the head trains.
+
+    Returns:
+        The sum in nats and the count, both scalars.
+    """
+    following = labels[:, 1:].flatten()
+    reads = hidden[:, :-1].flatten(0, 1)
+    tokens = (following != IGNORED).sum()
+    piece = max(1, PIECE_BYTES.get(hidden.device.type, 1 << 28) // (4 * vocabulary))
+    trained = [p for p in parameters or [] if p.requires_grad]
+    if torch.is_grad_enabled() and (reads.requires_grad or trained):
+        return _PiecewiseNLL.apply(reads, following, head, piece, *trained), tokens  # pyright: ignore[reportReturnType]
+    pieces = zip(reads.split(piece), following.split(piece), strict=True)
+    return torch.stack([_nll(head, h, y) for h, y in pieces]).sum(), tokens
+
+
+def _nll(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(head(hidden).float(), labels, ignore_index=IGNORED, reduction="sum")
+
+
+class _PiecewiseNLL(torch.autograd.Function):
+    """The sum over all pieces; its gradients are ready when it is."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, labels: Tensor, head: Callable[[Tensor], Tensor], piece: int, *parameters: Tensor) -> Tensor:
+        wanted = hidden.requires_grad
+        total = hidden.new_zeros((), dtype=torch.float32)
+        of_hidden = torch.empty_like(hidden) if wanted else hidden.new_empty(0)
+        of_parameters = [torch.zeros_like(p) for p in parameters]
+        for start in range(0, len(hidden), piece):
+            rows = slice(start, start + piece)
+            with torch.enable_grad():
+                part = hidden[rows].detach().requires_grad_(wanted)
+                nll = _nll(head, part, labels[rows])
+                found = torch.autograd.grad(nll, [*([part] if wanted else []), *parameters], allow_unused=True)
+            total += nll.detach()
+            if wanted:
+                of_hidden[rows] = found[0]
+            for whole, new in zip(of_parameters, found[wanted:], strict=True):
+                if new is not None:  # TinyLoRA's head holds the vectors of other modules too
+                    whole += new
+        ctx.wanted = wanted
+        ctx.save_for_backward(of_hidden, *of_parameters)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        of_hidden, *of_parameters = ctx.saved_tensors
+        return of_hidden * scale if ctx.wanted else None, None, None, None, *(g * scale for g in of_parameters)

@@ -1,0 +1,1 @@
+"""Lightning: the one module, its trainer, checkpoints, signals, processes, loggers."""

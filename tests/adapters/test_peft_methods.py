@@ -1,0 +1,197 @@
+"""Every PEFT method, trained directly and generated, on every architecture: step 0, counts, and the adapter in other hands."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+
+from qpa.config import Config
+from qpa.errors import ConfigError
+from qpa.runs import measurement, run
+from qpa.runs.parts import Assembly, assemble, planned_adapter
+from qpa.runs.preflight import known_tensors
+
+MakeConfig = Callable[..., Config]
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("*.yaml"))
+MODELS = ["smollm2", "gpt2", "gemma2", "gemma3_270m"]
+IDS = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
+
+# A process that never sees qpa: stock transformers and peft, and for bottleneck adapters the one file that reads them.
+STOCK = """
+import importlib.util, json, sys
+sys.modules["qpa"] = None
+import torch
+from safetensors.torch import load_file
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+spec = importlib.util.spec_from_file_location("bottleneck", sys.argv[1])
+bottleneck = importlib.util.module_from_spec(spec)
+sys.modules["bottleneck"] = bottleneck
+spec.loader.exec_module(bottleneck)
+for line in sys.stdin:
+    base, adapter, out = json.loads(line)
+    ours = json.load(open(adapter + "/adapter_config.json"))["peft_type"] == bottleneck.PEFT_TYPE
+    loader = bottleneck.BottleneckModel if ours else PeftModel
+    ids = torch.load(out)
+    model = loader.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+    with torch.no_grad():
+        torch.save(model(input_ids=ids).logits[:, -ids.shape[1]:], out)
+    print("done", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def stock_logits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, Path], torch.Tensor]]:
+    """Logits of a saved adapter as that process finds them."""
+    file = ROOT / "src" / "qpa" / "bottleneck.py"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", STOCK, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    out = tmp_path_factory.mktemp("stock") / "out.pt"
+
+    def ask(base: Path, adapter: Path) -> torch.Tensor:
+        torch.save(IDS, out)
+        print(json.dumps([str(base), str(adapter), str(out)]), file=process.stdin, flush=True)
+        assert process.stdout.readline() == "done\n"
+        return torch.load(out)
+
+    yield ask
+    process.stdin.close()
+    process.wait()
+
+
+NO_TARGETS = ("prefix", "prompt", "adapter")
+HEAD_METHODS = [m for m in METHODS if m not in (*NO_TARGETS, "vblora")]  # no vector length divides most vocabularies
+
+
+def cases() -> Iterator[tuple[str, str, list[str]]]:
+    for model in MODELS:
+        for method in METHODS:
+            if (model, method) != ("gpt2", "lokr"):
+                yield model, method, []
+    for method in METHODS:
+        yield "smollm2", method, ["generator=none"]
+    for method in HEAD_METHODS:
+        yield "gemma3_270m", method, ["peft.target_modules=[lm_head,q_proj,down_proj]"]
+
+
+@pytest.mark.parametrize(("model", "method", "overrides"), list(cases()))
+def test_stock_peft_reads_what_is_exported(
+    make_config: MakeConfig, saved_base: Callable[..., Path], stock_logits: Callable, tmp_path: Path,
+    model: str, method: str, overrides: list[str],
+) -> None:  # fmt: skip
+    base = saved_base(model)
+    published = ["model.weights=published", f"model.path={base}", "model.num_layers=null", "model.dtype=float32"]
+    config = make_config(*published, f"peft={method}", *overrides, model=model)
+    assembly = assemble(config, base)
+    start = logits_of(assembly)
+    move(assembly)
+    ours = logits_of(assembly)
+    assert (ours - start).abs().max() > 5e-5  # there is something that could be lost
+    measurement.export(config, assembly, tmp_path / "adapter")
+    torch.testing.assert_close(stock_logits(base, tmp_path / "adapter"), ours, atol=1e-5, rtol=1e-5)
+    if method not in NO_TARGETS:
+        planned = planned_adapter(config, base)[1]
+        assert planned == sum(t.nbytes for t in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values())
+
+
+def move(assembly: Assembly) -> None:
+    """Away from where it starts, as training does."""
+    torch.manual_seed(1)
+    for parameter in assembly.adaptation.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+
+
+@torch.no_grad()
+def logits_of(assembly: Assembly) -> torch.Tensor:
+    """In fp32, with the adapter as its adaptation makes it."""
+    assembly.adaptation.write()
+    return assembly.model.eval()(input_ids=IDS).logits[:, -IDS.shape[1] :]
+
+
+AT_BASE = ["adapter", "dora", "fourierft", "ia3", "lokr", "lora", "randlora", "tinylora", "vera"]  # plain PEFT's step 0 is the base model
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_step_zero_is_plain_pefts_and_the_base_model_where_that_is(make_config: MakeConfig, method: str) -> None:
+    found = {}
+    for generator in ("qpa", "none"):
+        assembly = assemble(make_config(f"peft={method}", f"generator={generator}"), None)
+        assembly.adaptation.write()
+        model = assembly.model.eval()
+        with torch.no_grad():
+            found[generator] = model(input_ids=IDS).logits[:, -IDS.shape[1] :]
+            with model.disable_adapter():
+                base = model(input_ids=IDS).logits
+    assert torch.equal(found["qpa"], found["none"])
+    assert torch.equal(found["qpa"], base) == (method in AT_BASE)
+
+
+def test_method_that_cannot_be_put_on_a_model_is_refused_before_it_is_loaded(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"peft=LoKrConfig: .*Conv1D.* not supported"):
+        planned_adapter(make_config("peft=lokr", model="gpt2"), None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_target_": "peft.AdaLoraConfig", "total_step": 10, "target_modules": ["q_proj"]},
+        {"_target_": "peft.PolyConfig", "target_modules": ["q_proj"]},
+        {"_target_": "peft.CPTConfig", "cpt_token_ids": [1, 2], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 2]},
+        {"_target_": "peft.MultitaskPromptTuningConfig", "num_virtual_tokens": 3, "num_tasks": 2},
+        {"_target_": "peft.LoraConfig", "alora_invocation_tokens": [1], "target_modules": ["q_proj"]},
+        {"_target_": "peft.LoraConfig", "kasa_config": {}, "target_modules": ["q_proj"]},
+    ],
+    ids=lambda settings: "-".join(list(settings)[1:]),
+)
+def test_method_with_a_forward_pass_of_its_own_is_refused(make_config: MakeConfig, settings: dict[str, Any]) -> None:
+    config = make_config().model_copy(update={"peft": {**settings, "task_type": "CAUSAL_LM"}})
+    with pytest.raises(ConfigError, match=r"forward pass"):
+        planned_adapter(config, None)
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_lora_scales_its_update_alike_at_every_rank_unless_told(make_config: MakeConfig, method: str, rank: int) -> None:
+    assert make_config(f"peft={method}", f"peft.r={rank}").peft["lora_alpha"] == 2 * rank
+    assert make_config(f"peft={method}", f"peft.r={rank}", "peft.lora_alpha=3").peft["lora_alpha"] == 3
+
+
+def test_architecture_that_transformers_refuses_is_a_mistake_of_the_config(make_config: MakeConfig) -> None:
+    with pytest.raises(ConfigError, match=r"model=random.*not a multiple"):
+        planned_adapter(make_config("model.architecture.hidden_size=33"), None)
+
+
+@pytest.mark.parametrize(("model", "method"), [(m, k) for m in MODELS for k in METHODS if (m, k) != ("gpt2", "lokr")])
+def test_tensors_are_counted_before_any_weight_is_there(make_config: MakeConfig, model: str, method: str) -> None:
+    config = make_config(f"peft={method}", model=model)
+    real = assemble(config, None)
+    known = known_tensors(config)
+    assert known is None or sum(t.size for t in known) == real.parameters.plain_peft
+    assert sum(t.size for t in planned_adapter(config, None)[0]) == real.parameters.plain_peft == real.layout.generated
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("peft=adapter peft.bottleneck=0", "bottleneck=0"),
+        ("peft=adapter peft.target_modules=all-linear", "list of module names"),
+        ("peft=adapter peft.target_modules=[gate_proj]", "hidden size"),
+        ("peft=adapter peft.target_modules=[nothing]", "matches no module"),
+        ("peft=vera peft.r=0", "VeraConfig"),
+        ("peft=vblora peft.num_vectors=1", "does not run"),
+        ("peft=fourierft peft.n_frequency=100000", "n_frequency"),
+    ],
+)
+def test_mistakes_of_a_method_are_one_line_before_the_run_folder_is_touched(make_config: MakeConfig, overrides: str, words: str) -> None:
+    config = make_config(*overrides.split())
+    with pytest.raises(ConfigError, match=words):
+        run.train(config)
+    assert not any(config.folder.iterdir())

@@ -1,0 +1,254 @@
+"""Every ansatz on every backend: against dense matrices in float64, against one another, and their gradients."""
+
+import math
+import sys
+
+import numpy
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+
+from qpa.config import CircuitConfig
+from qpa.core.circuits import backends, ry_cnot, statevector
+from qpa.core.circuits.ansatz import RY_CNOT, Ansatz
+from qpa.core.circuits.estimate import Sampled, parameter_shift, spsa, unsampled
+
+CONF = ROOT / "conf" / "circuit"
+SHIPPED = [file.stem for file in sorted(CONF.glob("[a-z]*.yaml"))]
+I = torch.eye(2, dtype=torch.complex128)  # noqa: E741
+X = torch.tensor([[0, 1], [1, 0]], dtype=torch.complex128)
+Y = torch.tensor([[0, -1j], [1j, 0]], dtype=torch.complex128)
+Z = torch.diag(torch.tensor([1, -1], dtype=torch.complex128))
+UP, DOWN = (I + Z) / 2, (I - Z) / 2
+
+
+def settings(name: str, **changed: object) -> CircuitConfig:
+    measured, own = (yaml.safe_load((CONF / f"{file}.yaml").read_text()) for file in ("_measured", name))
+    return CircuitConfig(**measured | {key: value for key, value in own.items() if key != "defaults"} | changed)
+
+
+def shipped(name: str) -> Ansatz:
+    return backends.ansatz(settings(name))
+
+
+def random_angles(circuits: int, layers: int, qubits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(100 * qubits + layers)
+    return (torch.rand(circuits, layers, qubits, generator=generator, dtype=torch.float64) * 2 * math.pi).to(dtype)
+
+
+def angles_of(name: str, *, circuits: int, blocks: int, qubits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return random_angles(circuits, shipped(name).rotation_layers(blocks), qubits, dtype)
+
+
+def kron(*factors: torch.Tensor) -> torch.Tensor:
+    product = torch.eye(1, dtype=torch.complex128)
+    for factor in factors:
+        product = torch.kron(product, factor)
+    return product
+
+
+def on(qubits: int, **gates: torch.Tensor) -> torch.Tensor:
+    """A product of one-qubit matrices: `q3=X`."""
+    return kron(*[gates.get(f"q{q}", I) for q in range(qubits)])
+
+
+def dense_probabilities(name: str, angles: torch.Tensor) -> torch.Tensor:
+    """One circuit `[A, Q]` by multiplying full matrices, written from the YAML files' own words."""
+    own = settings(name)
+    layers, qubits = angles.shape
+    chain = [(q, q + 1) for q in range(qubits - 1)]
+    entangler = {
+        "linear": chain,
+        "reverse_linear": chain[::-1],
+        "ring": chain + ([(qubits - 1, 0)] if qubits > 2 else []),
+        "brick": [(a, b) for a, b in chain if a % 2 == 0] + [(a, b) for a, b in chain if a % 2],
+    }[own.entangler]
+    state = torch.zeros(2**qubits, dtype=torch.complex128)
+    state[0] = 1
+    for layer in range(layers):
+        sigma = {"RX": X, "RY": Y, "RZ": Z}[own.rotations[layer % len(own.rotations)]]
+        state = kron(*[(a / 2).cos() * I - 1j * (a / 2).sin() * sigma for a in angles[layer]]) @ state
+        last_of_block = (layer + 1) % len(own.rotations) == 0
+        if last_of_block and not (own.final_rotations and layer == layers - 1):
+            for a, b in entangler:
+                turned = X if own.gate == "CNOT" else Z
+                state = (on(qubits, **{f"q{a}": UP}) + on(qubits, **{f"q{a}": DOWN, f"q{b}": turned})) @ state
+    return state.abs() ** 2
+
+
+BACKENDS = {
+    "statevector": None,
+    "torchquantum": None,
+    "pennylane": "default.qubit",
+    "pennylane lightning": "lightning.qubit",
+    "qiskit": None,
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_backend_gives_every_ansatz_the_probabilities_of_dense_matrices(name: str, backend: str) -> None:
+    package = backend.split()[0]
+    for module in backends.EXTRAS.get(package, ()):
+        pytest.importorskip(module)
+    simulate, _ = backends.simulator(settings(name, backend=package, device=BACKENDS[backend]), seed=0)
+    for qubits in (1, 2, 3, 5):
+        angles = angles_of(name, circuits=2, blocks=3, qubits=qubits)
+        expected = torch.stack([dense_probabilities(name, one) for one in angles])
+        torch.testing.assert_close(simulate(angles).detach(), expected, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("backend", ["torchquantum", "pennylane", "pennylane lightning", "qiskit"])
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_backend_gives_every_ansatz_the_gradient_of_ours(name: str, backend: str) -> None:
+    package = backend.split()[0]
+    for module in backends.EXTRAS.get(package, ()):
+        pytest.importorskip(module)
+    weights = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    found = []
+    for other in ("statevector", package):
+        angles = angles_of(name, circuits=2, blocks=2, qubits=3).requires_grad_()
+        device = BACKENDS[backend] if other == package else None
+        (backends.simulator(settings(name, backend=other, device=device), seed=0)[0](angles) * weights).sum().backward()
+        found.append(angles.grad)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_autograd_is_the_parameter_shift_rule_and_finite_differences(name: str) -> None:
+    exact = statevector.simulator(shipped(name))
+    angles = angles_of(name, circuits=2, blocks=2, qubits=4).requires_grad_()
+    weights = torch.randn(2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda a: (exact(a) * weights).sum(), (angles,), atol=1e-7)
+    by_rule = [
+        torch.autograd.grad((simulate(angles) * weights).sum(), angles)[0]
+        for simulate in (exact, parameter_shift(lambda a, training: exact(a.detach())))
+    ]
+    torch.testing.assert_close(by_rule[0], by_rule[1], atol=1e-10, rtol=0)
+
+
+def test_real_ansaetze_stay_real_and_complex_ones_do_not() -> None:
+    for name in SHIPPED:
+        angles = angles_of(name, circuits=1, blocks=2, qubits=3, dtype=torch.float32)
+        assert statevector.amplitudes(shipped(name), angles).is_complex() == (name in ("rx_ry_rz", "efficient_su2"))
+
+
+@pytest.mark.parametrize("name", ["efficient_su2", "real_amplitudes"])
+def test_ansaetze_with_qiskits_names_are_qiskits(name: str) -> None:
+    library = pytest.importorskip("qiskit.circuit.library")
+    from qiskit.quantum_info import Statevector
+
+    angles = angles_of(name, circuits=1, blocks=3, qubits=4)
+    theirs = Statevector(getattr(library, name)(4, reps=3).assign_parameters(angles[0].flatten().numpy()))
+    expected = torch.tensor(theirs.probabilities(qargs=[3, 2, 1, 0]))  # our qubit 0 is the most significant bit
+    torch.testing.assert_close(statevector.simulator(shipped(name))(angles)[0], expected, atol=1e-12, rtol=0)
+
+
+def test_an_entangler_between_all_qubits_is_what_it_says() -> None:
+    assert Ansatz(entangler="all_to_all").pairs(4) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+
+
+@pytest.mark.parametrize("qubits", range(1, 9))
+def test_the_papers_ansatz_has_a_fast_way_that_changes_nothing(qubits: int) -> None:
+    angles = random_angles(3, 4, qubits).requires_grad_()
+    weights = torch.linspace(-1, 1, 2**qubits, dtype=torch.float64)
+    both = [ry_cnot.probabilities(angles), statevector.probabilities(RY_CNOT, angles)]
+    torch.testing.assert_close(both[0], both[1], atol=1e-12, rtol=0)
+    gradients = [torch.autograd.grad((p * weights).sum(), angles)[0] for p in both]
+    torch.testing.assert_close(gradients[0], gradients[1], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("circuits", "layers", "qubits"), [(2, 3, 1), (1, 4, 7), (3, 2, 6), (1, 1, 13), (2, 40, 4)])
+def test_gradient_equals_finite_differences_in_float64(circuits: int, layers: int, qubits: int) -> None:
+    angles = random_angles(circuits, layers, qubits).requires_grad_()
+    weights = torch.randn(circuits, 2**qubits, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.autograd.gradcheck(lambda a: (ry_cnot.probabilities(a) * weights).sum(), (angles,))
+
+
+@pytest.mark.parametrize("name", ["ry_cnot", "brick"])
+def test_what_is_kept_for_backward_is_one_state_however_many_blocks(name: str) -> None:
+    kept = {}
+    for blocks in (2, 64):
+        angles = angles_of(name, circuits=3, blocks=blocks, qubits=9).requires_grad_()
+        sizes: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
+            statevector.simulator(shipped(name))(angles)
+        kept[blocks] = [size for size in sizes if size >= 3 * 2**9 and size % angles.numel()]
+    assert kept[2] == kept[64] == [3 * 2**9]
+
+
+def test_probabilities_of_every_circuit_sum_to_one_in_float32() -> None:
+    for name in SHIPPED:
+        total = statevector.simulator(shipped(name))(angles_of(name, circuits=16, blocks=8, qubits=11, dtype=torch.float32)).sum(-1)
+        torch.testing.assert_close(total, torch.ones(16), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_start_is_the_uniform_superposition(name: str) -> None:
+    ansatz = shipped(name)
+    angles = torch.zeros(1, ansatz.rotation_layers(3), 5, dtype=torch.float64)
+    angles[:, ansatz.starts_uniform()] = math.pi / 2
+    torch.testing.assert_close(statevector.simulator(ansatz)(angles), torch.full((1, 32), 1 / 32, dtype=torch.float64))
+
+
+def test_the_error_of_sampled_probabilities_falls_with_the_root_of_the_shots() -> None:
+    exact = statevector.simulator(RY_CNOT)
+    angles = random_angles(64, 2, 4)
+    errors = []
+    shots = [100, 1_000, 10_000, 100_000]
+    for n in shots:
+        torch.manual_seed(0)
+        errors.append(float((Sampled(exact, shots=n, seed=1)(angles, training=True) - exact(angles)).square().mean().sqrt()))
+    slope = numpy.polyfit(numpy.log(shots), numpy.log(errors), 1)[0]
+    assert -0.55 < slope < -0.45
+    variance = (exact(angles) * (1 - exact(angles)) / 1_000).mean().sqrt()  # of a relative frequency
+    assert abs(errors[1] / float(variance) - 1) < 0.1
+
+
+def test_sampled_gradients_scatter_around_the_exact_one() -> None:
+    exact = statevector.simulator(RY_CNOT)
+    angles = random_angles(1, 2, 3).requires_grad_()
+    weights = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    (expected,) = torch.autograd.grad((exact(angles) * weights).sum(), angles)
+    torch.manual_seed(0)
+    simulate = parameter_shift(Sampled(exact, shots=1_000, seed=1))
+    found = [torch.autograd.grad((simulate(angles) * weights).sum(), angles)[0] for _ in range(400)]
+    torch.testing.assert_close(torch.stack(found).mean(0), expected, atol=0.005, rtol=0.05)
+
+
+@pytest.mark.parametrize("qubits", [3, 9])
+def test_spsa_points_along_the_gradient_on_average_and_is_damped_as_its_comment_says(qubits: int) -> None:
+    exact = statevector.simulator(RY_CNOT)
+    angles = random_angles(1, 2, qubits).requires_grad_()
+    weights = torch.linspace(-1, 1, 2**qubits, dtype=torch.float64)
+    (expected,) = torch.autograd.grad((exact(angles) * weights).sum(), angles)
+    torch.manual_seed(0)
+    simulate = spsa(unsampled(exact))
+    mean = torch.stack([torch.autograd.grad((simulate(angles) * weights).sum(), angles)[0] for _ in range(2_000)]).mean(0)
+    assert 0.65 < float((mean * expected).sum() / expected.square().sum()) < 1.0
+    assert float(torch.cosine_similarity(mean.flatten(), expected.flatten(), dim=0)) > 0.97
+
+
+def test_samples_are_the_same_for_the_same_state_of_torch_and_outside_training() -> None:
+    device = Sampled(statevector.simulator(RY_CNOT), shots=50, seed=3)
+    angles = random_angles(2, 2, 4)
+    torch.manual_seed(5)
+    first, second = device(angles, training=True), device(angles, training=True)
+    torch.manual_seed(5)
+    assert torch.equal(first, device(angles, training=True))
+    assert not torch.equal(first, second)
+    assert torch.equal(device(angles, training=False), device(angles, training=False))
+
+
+def test_a_step_counts_the_circuits_that_its_gradient_needs() -> None:
+    for rule, expected in ((parameter_shift, 2 * (1 + 2 * 6)), (spsa, 2 * 3)):
+        device = Sampled(statevector.simulator(RY_CNOT), shots=10, seed=0)
+        rule(device)(random_angles(2, 2, 3).requires_grad_()).sum().backward()
+        assert (device.usage.jobs, device.usage.circuits, device.usage.shots) == (1, expected, 10 * expected)
+
+
+def test_torchquantum_leaves_no_stand_in_behind() -> None:
+    backends.simulator(settings("ry_cnot", backend="torchquantum"), seed=0)[0](random_angles(1, 1, 2, torch.float32))
+    left = [name for name, module in sys.modules.items() if type(module).__name__ == "_Inert"]
+    assert left == []

@@ -1,0 +1,127 @@
+"""Counting before training: the paper's cases, any case against the real run, and the search under a budget."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from conftest import ROOT
+
+from qpa.commands import plan
+from qpa.config import Config
+from qpa.errors import ConfigError
+from qpa.runs import preflight, recipe, sizing
+from qpa.runs.parts import assemble
+
+MakeConfig = Callable[..., Config]
+KEYS = ["generated", "circuits", "qubits", "layers", "chunk_size", "circuit_params", "mapper_params", "trainable", "plain_peft", "ratio"]
+
+
+def planned(capsys: pytest.CaptureFixture, *arguments: str) -> dict:
+    plan.main([*arguments, "plan.output=json"])
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "trainable", "plain_peft", "qubits", "chunk_size"),
+    [
+        ("paper/gpt2_lora", 106_264, 204_100, 7, 2048),
+        ("paper/gemma_lora", 173_888, 1_032_192, 8, 4096),
+        ("paper/gemma2_lora", 173_888, 1_033_216, 8, 4096),
+        ("paper/gpt2_prefix", 72_552, 393_216, 9, 1024),
+    ],
+)
+def test_papers_experiments_are_counted_exactly(
+    capsys: pytest.CaptureFixture, experiment: str, trainable: int, plain_peft: int, qubits: int, chunk_size: int
+) -> None:
+    found = planned(capsys, f"experiment={experiment}")
+    assert {key: found[key] for key in ("trainable", "plain_peft", "generated", "qubits", "chunk_size", "layers", "circuits")} == {
+        "trainable": trainable, "plain_peft": plain_peft, "generated": plain_peft, "qubits": qubits, "chunk_size": chunk_size,
+        "layers": 8, "circuits": 1,
+    }  # fmt: skip
+    assert found["trainable"] == found["circuit_params"] + found["mapper_params"]
+    assert found["ratio"] == trainable / plain_peft
+
+
+VARIANTS = ["", "peft=vera", "peft=adapter", "latents=mps", "latents=table generator.circuits=shared", "mapper=paper", "generator=none"]
+
+
+@pytest.mark.parametrize("overrides", VARIANTS)
+def test_plan_counts_what_a_run_trains(make_config: MakeConfig, overrides: str) -> None:
+    config = make_config(*overrides.split())
+    found = plan.make_plan(config, *plan.planned_adapter(config))
+    assembly = assemble(config, None)
+    assert found.parameters == assembly.parameters
+    assert found.generated == (assembly.layout.generated if assembly.layout else 0)
+    assert set(KEYS) <= set(found.record())
+
+
+def test_optimizer_memory_is_what_the_optimizer_keeps(make_config: MakeConfig) -> None:
+    for target, numbers in (("AdamW", 2), ("SGD", 0), ("Adagrad", 1)):
+        config = make_config(f"optimizer._target_=torch.optim.{target}")
+        found = plan.make_plan(config, *plan.planned_adapter(config))
+        assert found.optimizer_bytes == 4 * numbers * found.parameters.trainable
+
+
+CASES = [("", r) for r in (0.5, 0.05, 0.01, 0.001)] + [("experiment=lm_head", r) for r in (0.5, 0.05, 0.01, 0.003)]
+CASES += [("mapper=paper mapper.hidden=[32,32]", r) for r in (0.1, 0.005)] + [("peft=prompt model=gpt2", r) for r in (0.5, 0.1)]
+
+
+@pytest.mark.parametrize(("arguments", "ratio"), CASES)
+def test_search_stays_under_the_budget_and_uses_it(capsys: pytest.CaptureFixture, arguments: str, ratio: float) -> None:
+    arguments = arguments.split()
+    found = planned(capsys, *arguments, f"plan.target_ratio={ratio}")
+    assert found["ratio"] <= ratio
+    assert found["ratio"] > 0.6 * ratio
+    assert planned(capsys, *arguments, *found["overrides"]) == found | {"overrides": []}
+
+
+def test_search_keeps_rows_whole_while_the_budget_pays_for_them(make_config: MakeConfig) -> None:
+    config = make_config(model="gpt2")
+    tensors, _ = plan.planned_adapter(config)
+    assert not [o for o in sizing.search(config, tensors, 0.5) if "chunk_size" in o]
+    assert [o for o in sizing.search(config, tensors, 0.05) if "chunk_size" in o]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan.target_ratio=0"], "plan.target_ratio=0: .*greater than 0"),
+        (["plan.target_ratio=1e-9"], "plan.target_ratio=1e-09: the smallest generator"),
+        (["plan.target_ratio=0.1", "generator=none"], "plan.target_ratio=0.1: generator=none"),
+        (["plan.output=xml"], "plan.output=xml: should be 'table' or 'json'"),
+        (["mapper.chunk_size=99999999"], "mapper.chunk_size=99999999: larger than"),
+        (["latents=mps", "latents.bond_dimension=0"], "latents.bond_dimension=0: .*greater than or equal to 1"),
+        (["peft=prefix", "model.gradient_checkpointing=true"], "model.gradient_checkpointing=True: prefixes"),
+        (["model=gpt2", "peft=prompt", "peft.num_virtual_tokens=900"], "data.context=256: .*num_virtual_tokens=900"),
+    ],
+)
+def test_mistakes_are_named(arguments: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        plan.main(arguments)
+
+
+def test_command_prints_one_json_object_and_nothing_else() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "qpa.plan", "plan.output=json"], cwd=ROOT, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert set(KEYS) <= set(json.loads(done.stdout))
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["circuit.layers=1000000000"], r"circuit\.layers=1000000000: .*GiB"),
+        (["mapper=codes", "mapper.width=1000000000"], "mapper=codes: .*GiB"),
+        (["latents=mlp", "latents.hidden=1000000000"], "latents=mlp: .*GiB"),
+    ],
+)
+def test_generator_larger_than_memory_is_refused_before_it_is_made(make_config: MakeConfig, overrides: list[str], words: str) -> None:
+    config = make_config(*overrides)
+    tensors, _ = plan.planned_adapter(config)
+    layout = preflight.check_layout(config, tensors)
+    assert layout is not None
+    with pytest.raises(ConfigError, match=words):
+        recipe.check_numbers(config, layout)
