@@ -13,8 +13,8 @@ from benchmarks.circuits import OURS, found, step
 from benchmarks.peers import Peer
 from benchmarks.timing import NotTimedError, cell, each, finish, medians, ratio
 from qpa.analysis.gradient_variance import shipped
-from qpa.commands.composing import composed
 from qpa.config import AnalysisConfig, checked
+from qpa.config.composing import composed
 from qpa.core.circuits import pennylane, statevector, torchquantum
 
 CASES = [(8, 8, 1), (8, 8, 64), (4, 2, 210)]  # Q, L, K; the last is SmolLM2's default run
@@ -35,11 +35,11 @@ def main(quick: bool) -> None:
     finish("ansaetze", quick, {"rows": rows}, gpu=False)
 
 
-def times(name: str, qubits: int, blocks: int, circuits: int, *, quick: bool) -> dict:
+def times(name: str, qubits: int, layers: int, circuits: int, *, quick: bool) -> dict:
     """Median seconds of one forward and backward of all circuits, by backend; None of one that has none, for what `why_not` says."""
     torch.manual_seed(0)
     ansatz = shipped(name)
-    angles = torch.rand(circuits, ansatz.rotation_layers(blocks), qubits) * 6.28
+    angles = torch.rand(circuits, ansatz.angles_per_qubit(layers), qubits) * 6.28
     weights = torch.randn(circuits, 2**qubits)
     ours = statevector.simulator(ansatz)
     expected = found(ours, angles.double(), weights.double())
@@ -54,7 +54,7 @@ def times(name: str, qubits: int, blocks: int, circuits: int, *, quick: bool) ->
     calls, why_not = each({peer: partial(equal, simulator) for peer, simulator in PEERS.items()})
     timed = {OURS: equal(lambda _: ours), **{peer: call for peer, call in calls.items() if call}}
     seconds = medians(timed, repeats=10, seconds=10.0 if quick else math.inf)
-    return {"ansatz": name, "Q": qubits, "L": blocks, "K": circuits, "seconds": seconds | dict.fromkeys(why_not), "why_not": why_not}
+    return {"ansatz": name, "Q": qubits, "L": layers, "K": circuits, "seconds": seconds | dict.fromkeys(why_not), "why_not": why_not}
 
 
 if __name__ == "__main__":

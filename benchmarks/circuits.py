@@ -50,7 +50,7 @@ def main(quick: bool) -> None:
             "vs_best_peer": ratio(others[best], ours) if best else None,
             "best_peer": best,
             "vs_torchquantum_per_circuit_at_64": ratio(torchquantum, batch["seconds"][OURS] / 64),
-            "bytes_kept_for_backward_at_8_and_64_blocks": memory,
+            "bytes_kept_for_backward_at_8_and_64_layers": memory,
         },
         gpu=False,
     )
@@ -120,7 +120,7 @@ def step(simulate: Peer, angles: Tensor, weights: Tensor) -> Callable[[], object
 
 
 def matrix_product(qubits: int, layers: int, circuits: int) -> Callable[[], object]:
-    """One square matrix product of as many operations: two products a block forward, three times that on the way back."""
+    """One square matrix product of as many operations: two products a layer forward, three times that on the way back."""
     left, right = 2 ** ((qubits + 1) // 2), 2 ** (qubits // 2)
     operations = 8 * 2**qubits * (left + right) * layers * circuits
     side = max(8, round((operations / 2) ** (1 / 3)))

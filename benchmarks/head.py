@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.sides import batch, configured, module, optimizer_of, step
+from benchmarks.sides import batch, configured, module, reader, step
 from benchmarks.timing import cell, each, finish, synchronize
 from qpa.tasks.language.hidden_store import HiddenStore
 from qpa.training.module import FineTuning
@@ -39,14 +39,13 @@ def measure(overrides: tuple[str, ...], steps: int) -> dict[str, float]:
     """Seconds of an epoch: without, filling the store, from it. The losses are the same by `tests/test_language_model.py`."""
     config = configured(*overrides, f"data.context={CONTEXT}", f"data.batch_size={PER_STEP}")
     trained = module(config)
-    vocabulary, width = trained.language.vocabulary, trained.language.width
+    vocabulary, width = reader(trained).language.vocabulary, reader(trained).language.width
     windows = [batch(config, vocabulary, PER_STEP, seed=place) for place in range(steps)]
-    optimizer = optimizer_of(trained)
-    calls = [step(config, trained, w, optimizer) for w in windows]
+    calls = [step(config, trained, w) for w in windows]
     calls[0]()  # warm-up
     found = {"without": epoch(calls)}
     with tempfile.TemporaryDirectory() as folder:
-        trained.stores = {"train": store(Path(folder), steps * PER_STEP, width, trained)}
+        reader(trained).stores = {"train": store(Path(folder), steps * PER_STEP, width, trained)}
         found |= {"filling": epoch(calls), "stored": epoch(calls)}
     found["without"] = min(found["without"], without_again(trained, calls))
     return found | {"epoch_speedup": found["without"] / found["stored"]}
@@ -54,13 +53,13 @@ def measure(overrides: tuple[str, ...], steps: int) -> dict[str, float]:
 
 def without_again(trained: FineTuning, calls: list) -> float:
     """Once more at the end, the faster of both counts: a drifting machine must not look like a speed-up."""
-    trained.stores = {}
+    reader(trained).stores = {}
     return epoch(calls)
 
 
 def store(folder: Path, windows: int, width: int, trained: FineTuning) -> HiddenStore:
     """An empty store."""
-    return HiddenStore(folder / "states", windows=windows, shape=(CONTEXT, width), dtype=trained.language.base.dtype)
+    return HiddenStore(folder / "states", windows=windows, shape=(CONTEXT, width), dtype=reader(trained).language.base.dtype)
 
 
 def epoch(calls: list) -> float:

@@ -30,9 +30,9 @@ def _pennylane(device: str, diff_method: str) -> Peer:
     def node(qubits: int) -> Peer:
         @qml.qnode(qml.device(device, wires=qubits), interface="torch", diff_method=diff_method)
         def circuit(angles: Tensor) -> Tensor:
-            for block in angles.unbind(-2):
+            for layer in angles.unbind(-2):
                 for qubit in range(qubits):
-                    qml.RY(block[..., qubit], wires=qubit)
+                    qml.RY(layer[..., qubit], wires=qubit)
                 for qubit in range(qubits - 1):
                     qml.CNOT(wires=[qubit, qubit + 1])
             return qml.probs(wires=range(qubits))
@@ -69,7 +69,7 @@ def pyqtorch() -> Peer:
 
     @cache
     def circuit(qubits: int, layers: int) -> pyq.QuantumCircuit:
-        blocks = [
+        gates = [
             gate
             for layer in range(layers)
             for gate in (
@@ -77,7 +77,7 @@ def pyqtorch() -> Peer:
                 *(pyq.CNOT(q, q + 1) for q in range(qubits - 1)),
             )
         ]
-        return pyq.QuantumCircuit(qubits, blocks)
+        return pyq.QuantumCircuit(qubits, gates)
 
     def simulate(angles: Tensor) -> Tensor:
         circuits, layers, qubits = angles.shape
@@ -142,17 +142,17 @@ def fastqml() -> Peer:
     def fused(angles: Tensor, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
         index = torch.arange(real.shape[1])
         order = index ^ (index >> 1)
-        for block in angles[0]:
-            real, imaginary = apply_su2_layer(real, imaginary, *build_ry_gates(block))
+        for layer in angles[0]:
+            real, imaginary = apply_su2_layer(real, imaginary, *build_ry_gates(layer))
             real, imaginary = real[:, order], imaginary[:, order]
         return real, imaginary
 
     def gates(angles: Tensor, real: Tensor, imaginary: Tensor) -> tuple[Tensor, Tensor]:
         circuits, _, qubits = angles.shape
         real, imaginary = (part.view(circuits, *[2] * qubits) for part in (real, imaginary))
-        for block in angles.unbind(1):
+        for layer in angles.unbind(1):
             for qubit in range(qubits):
-                real, imaginary = apply_ry(real, imaginary, block[:, qubit], qubit, qubits)
+                real, imaginary = apply_ry(real, imaginary, layer[:, qubit], qubit, qubits)
             for qubit in range(qubits - 1):
                 real, imaginary = apply_cnot(real, imaginary, qubit, qubit + 1, qubits)
         return real.flatten(1), imaginary.flatten(1)

@@ -1,6 +1,6 @@
 """`python -m benchmarks.scaling [--quick]`: what the generator alone costs, forward and backward, as everything grows.
 
-Against adapted modules, generated weights `P`, qubits and blocks, each alone; writes a figure beside the JSON.
+Against adapted modules, generated weights `P`, qubits and layers, each alone; writes a figure beside the JSON.
 """
 
 import math
@@ -19,9 +19,9 @@ from qpa.core.adaptation import GeneratedAdaptation, Leaves
 from qpa.core.circuits import statevector
 from qpa.core.circuits.ansatz import RY_CNOT
 from qpa.core.generator import Generator
-from qpa.core.latents import Circuits
+from qpa.core.latents.circuits import Circuits
 from qpa.core.layout import AdapterTensor, Layout, plan
-from qpa.core.mapper import TiedMapper
+from qpa.core.mappers.tied import TiedMapper
 
 HIDDEN, RANK, WIDTH = 576, 8, 11
 
@@ -34,40 +34,40 @@ def lora(modules: int, hidden: int = HIDDEN) -> list[AdapterTensor]:
 
 def of_modules(modules: int) -> Callable[[], None]:
     """A circuit per module."""
-    return generation(plan(lora(modules), circuits="per_module", qubits=None, chunk_size=None), blocks=2)
+    return generation(plan(lora(modules), circuits="per_module", qubits=None, chunk_size=None), layers=2)
 
 
 def of_weights(weights: int) -> Callable[[], None]:
     """210 modules of a hidden size that makes `P` of them."""
     hidden = max(1, weights // (210 * 2 * RANK))
-    return generation(plan(lora(210, hidden), circuits="per_module", qubits=None, chunk_size=None), blocks=2)
+    return generation(plan(lora(210, hidden), circuits="per_module", qubits=None, chunk_size=None), layers=2)
 
 
 def of_qubits(qubits: int) -> Callable[[], None]:
     """One circuit whose every basis state stands for a chunk of 64."""
     layout = plan([AdapterTensor("t", (2**qubits, 64), "m")], circuits="shared", qubits=qubits, chunk_size=64)
-    return generation(layout, blocks=8)
+    return generation(layout, layers=8)
 
 
-def of_blocks(blocks: int) -> Callable[[], None]:
+def of_layers(layers: int) -> Callable[[], None]:
     """Circuits of 210 modules, deeper and deeper."""
-    return generation(plan(lora(210), circuits="per_module", qubits=None, chunk_size=None), blocks=blocks)
+    return generation(plan(lora(210), circuits="per_module", qubits=None, chunk_size=None), layers=layers)
 
 
 SWEEPS: dict[str, tuple[Callable[[int], Callable[[], None]], list[int]]] = {
     "adapted modules": (of_modules, [1, 7, 30, 70, 210]),
     "generated weights": (of_weights, [10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]),
     "qubits": (of_qubits, [4, 6, 8, 10, 12, 14]),
-    "blocks": (of_blocks, [1, 2, 8, 32, 64]),
+    "layers": (of_layers, [1, 2, 8, 32, 64]),
 }
 
 
-def generation(layout: Layout, *, blocks: int) -> Callable[[], None]:
+def generation(layout: Layout, *, layers: int) -> Callable[[], None]:
     """Write all weights into the leaves, and the leaves' gradient back through the generator."""
     torch.manual_seed(0)
     parameters = {slot.tensor.name: torch.nn.Parameter(torch.zeros(slot.tensor.shape)) for slot in layout.slots}
     leaves = Leaves(layout, parameters)
-    circuits = Circuits(layout, RY_CNOT, blocks=blocks, simulate=statevector.simulator(RY_CNOT))
+    circuits = Circuits(layout, RY_CNOT, layers=layers, simulate=statevector.simulator(RY_CNOT))
     adaptation = GeneratedAdaptation(
         Generator(layout, latents=circuits, mapper=TiedMapper(layout, width=WIDTH), start=torch.randn(layout.size)), leaves
     )

@@ -1,17 +1,17 @@
 """Whole training steps of the program itself, as sides of a benchmark."""
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from qpa.commands.composing import composed
-from qpa.config import Config, parse
-from qpa.runs.numerics import resolved
-from qpa.runs.parts import assemble
-from qpa.tasks.language import source
+from qpa.config import Config, TextDataConfig, expected, parse
+from qpa.config.composing import composed
+from qpa.config.context import Context
+from qpa.runs import parts
+from qpa.runs import plan as plans
+from qpa.runs.session import make_module
+from qpa.tasks.language.reader import Reader
 from qpa.training.module import FineTuning
 from qpa.training.quiet import quiet
 
@@ -19,28 +19,32 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def configured(*overrides: str) -> Config:
-    """The config of `train.py` with overrides."""
-    return resolved(parse(composed("train", ["logger=none", *overrides])))
+    """The config of `train.py` with overrides, and with what this machine decides."""
+    return plans.make(parse(composed("train", ["logger=none", *overrides])), Context()).config
 
 
 def module(config: Config) -> FineTuning:
-    """Model, adapter and generator of a config, ready to train."""
+    """Model, adapter and generator of a config, ready to train; no hidden states are kept."""
     quiet()
-    folder: Path | None = source.folder(config)
-    assembly = assemble(config, folder)
-    return FineTuning(config, assembly.model, assembly.adaptation).to(DEVICE).train()
+    built = parts.build(plans.make(config, Context()))
+    return make_module(built, built.plan.task.learner(built.model)).to(DEVICE).train()
+
+
+def reader(trained: FineTuning) -> Reader:
+    """What reads its windows."""
+    assert isinstance(trained.learner, Reader)
+    return trained.learner
+
+
+def context(config: Config) -> int:
+    """Tokens of a window."""
+    return expected("data", config.data, TextDataConfig).context
 
 
 def batch(config: Config, vocabulary: int, windows: int, *, seed: int = 0) -> dict[str, Tensor]:
     """Random tokens: what they are does not change what a step costs."""
-    ids = torch.randint(0, vocabulary, (windows, config.data.context), generator=torch.Generator().manual_seed(seed))
+    ids = torch.randint(0, vocabulary, (windows, context(config)), generator=torch.Generator().manual_seed(seed))
     return {"input_ids": ids.to(DEVICE), "labels": ids.to(DEVICE), "index": torch.arange(windows) + seed * windows}
-
-
-def optimizer_of(trained: FineTuning) -> torch.optim.Optimizer:
-    """The config's optimizer."""
-    configured: Any = trained.configure_optimizers()
-    return configured["optimizer"]
 
 
 def autocast(config: Config) -> torch.autocast:
@@ -48,18 +52,18 @@ def autocast(config: Config) -> torch.autocast:
     return torch.autocast(DEVICE.type, torch.bfloat16, enabled=config.trainer.precision == "bf16-mixed")
 
 
-def step(config: Config, trained: FineTuning, windows: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+def step(config: Config, trained: FineTuning, windows: dict[str, Tensor]) -> Callable[[], None]:
     """One optimizer step, as the trainer takes it."""
 
     def once() -> None:
         with autocast(config):
             trained.adaptation.write()
-            nll, tokens = trained.nll(trained.hidden(windows, "train"), windows["labels"])
+            nll, tokens = trained.learner.loss(windows)
         (nll / tokens).backward()
         trained.adaptation.collect()
         torch.nn.utils.clip_grad_norm_(trained.adaptation.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        trained.optimizer.step()
+        trained.optimizer.zero_grad()
 
     return once
 

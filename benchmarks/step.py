@@ -13,7 +13,7 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.sides import DEVICE, batch, configured, generator_alone, module, optimizer_of, step
+from benchmarks.sides import DEVICE, batch, configured, context, generator_alone, module, reader, step
 from benchmarks.timing import cell, each, finish, medians, rounds
 from qpa.runs.record import forget_peak_memory, peak_memory
 
@@ -58,9 +58,9 @@ def measure(overrides: tuple[str, ...], tokens: int, *, quick: bool) -> dict:
     for name, kind in SIDES.items():
         config = configured(*overrides, kind)
         found[name] = module(config)
-        vocabulary = found[name].language.vocabulary
-        windows = batch(config, vocabulary, tokens // config.data.context)
-        sides[name] = step(config, found[name], windows, optimizer_of(found[name]))
+        vocabulary = reader(found[name]).language.vocabulary
+        windows = batch(config, vocabulary, tokens // context(config))
+        sides[name] = step(config, found[name], windows)
     times = rounds(sides, repeats=8 if quick else 20)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     seconds |= medians({"generator alone": generator_alone(found["QPA"])}, repeats=20)
@@ -88,8 +88,8 @@ def side(tokens: int, overrides: list[str]) -> None:
     """What `peak_bytes` runs."""
     config = configured(*overrides)
     trained = module(config)
-    windows = batch(config, trained.language.vocabulary, tokens // config.data.context)
-    once = step(config, trained, windows, optimizer_of(trained))
+    windows = batch(config, reader(trained).language.vocabulary, tokens // context(config))
+    once = step(config, trained, windows)
     forget_peak_memory()
     for _ in range(2):
         once()

@@ -8,18 +8,18 @@ FIT="data=text data.train_files=[$TEXT/train.txt] data.val_files=[$TEXT/dev.txt]
 PYTHON=${PYTHON:-.venv/bin/python}
 
 # All linear layers, LoRA r=8, windows of 256 tokens, 1,024 tokens a step: the codes, before tied rows.
-$PYTHON train.py -m $FIT generator=none generator.lr=1e-3,3e-3,5e-3,1e-2 seed=1,2,3
-$PYTHON train.py -m $FIT mapper=codes mapper.width=32 generator.lr=3e-3,1e-2,3e-2 seed=1,2,3
+$PYTHON train.py -m $FIT generator=none optimizer.lr=1e-3,3e-3,5e-3,1e-2 seed=1,2,3
+$PYTHON train.py -m $FIT mapper=codes mapper.width=32 optimizer.lr=3e-3,1e-2,3e-2 seed=1,2,3
 $PYTHON train.py -m $FIT mapper=codes mapper.width=11,51 seed=1,2,3
 $PYTHON train.py -m $FIT mapper=codes generator.circuits=shared mapper.width=11,32 seed=1,2,3
-$PYTHON train.py -m $FIT generator=none generator.lr=3e-3,5e-3 seed=4,5
+$PYTHON train.py -m $FIT generator=none optimizer.lr=3e-3,5e-3 seed=4,5
 $PYTHON train.py -m $FIT mapper=codes mapper.width=11,32 seed=4,5
 $PYTHON train.py -m $FIT mapper=codes generator.circuits=shared mapper.width=11 seed=4,5
 
 # Output head alone, LoRA r=4, windows of 512 tokens, 2,048 tokens a step.
 HEAD="$FIT experiment=lm_head data.context=512"
-$PYTHON train.py -m $HEAD generator=none generator.lr=5e-3,1.5e-2,2e-2,5e-2 seed=1,2,3
-$PYTHON train.py -m $HEAD generator.lr=3e-3,1e-2,3e-2 seed=1,2,3
+$PYTHON train.py -m $HEAD generator=none optimizer.lr=5e-3,1.5e-2,2e-2,5e-2 seed=1,2,3
+$PYTHON train.py -m $HEAD optimizer.lr=3e-3,1e-2,3e-2 seed=1,2,3
 $PYTHON train.py -m $HEAD mapper.width=4 mapper.chunk_size=320 seed=1,2,3
-$PYTHON train.py -m $HEAD generator=none generator.lr=1.5e-2,2e-2 seed=4,5
+$PYTHON train.py -m $HEAD generator=none optimizer.lr=1.5e-2,2e-2 seed=4,5
 $PYTHON train.py -m $HEAD seed=4,5

@@ -2,13 +2,19 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from qpa.config import Config
+    from qpa.runs.parts import Parts
+    from qpa.runs.plan import Plan
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors, and as many test processes as cores
@@ -34,14 +40,69 @@ def command_line(text_file: Path, folder: Path) -> list[str]:
     return [*shape, *text, f"cache_dir={folder}/cache", "name=tiny", "trainer.val_every=1000"]
 
 
+def committed_records() -> Iterator[dict[str, Any]]:
+    """The `result.json` of every committed run, study by study."""
+    for study in sorted((ROOT / "docs" / "results").glob("*.jsonl")):
+        yield from (json.loads(line)["record"] for line in study.read_text().splitlines())
+
+
 def real_record() -> str:
-    """A committed `result.json` of a run whose trained circuits generate LoRA r=4 of the head: of all these, the first by path."""
-    for path in sorted((ROOT / "docs" / "results").glob("*/*/result.json")):
-        config = json.loads(content := path.read_text())["run_info"]["train_config"]
+    """A committed `result.json` of a run whose trained circuits generate LoRA r=4 of the head: of all these, the first."""
+    for record in committed_records():
+        config = record["run_info"]["train_config"]
         kinds = config["generator"]["kind"], config["latents"]["kind"], config["mapper"]["kind"]
         if kinds == ("qpa", "circuit", "codes") and (config["peft"]["r"], config["peft"]["target_modules"]) == (4, ["lm_head"]):
-            return content
+            return json.dumps(record)
     raise AssertionError("there is no such record")
+
+
+def planned(config: "Config", kept: dict | None = None) -> "Plan":
+    """The plan of a config's run, in a process that keeps what is `kept`."""
+    from qpa.config.context import Context
+    from qpa.runs import plan
+
+    return plan.make(config, Context(kept={} if kept is None else kept))
+
+
+def build(config: "Config", kept: dict | None = None) -> "Parts":
+    """The objects of a config's run."""
+    from qpa.runs import parts
+
+    return parts.build(planned(config, kept))
+
+
+def train_run(config: "Config") -> None:
+    """The whole run, as `train.py` has it."""
+    from qpa.config.context import Context
+    from qpa.runs import run
+
+    run.train(run.ready(config, Context()))
+
+
+def fingerprint(config: "Config") -> str:
+    """What a config's run is known by, whether or not it could run."""
+    from qpa.runs.plan import fingerprint
+
+    return fingerprint(config, _content(config))
+
+
+def lineage(config: "Config") -> dict[str, Any]:
+    """What a checkpoint of a config's run says of itself."""
+    from qpa.runs.plan import lineage
+
+    return lineage(config, _content(config))
+
+
+def _content(config: "Config") -> dict[str, Any]:
+    from qpa.config.context import Context
+    from qpa.tasks.task import find
+
+    return find(config.task.kind)(config, Context()).content()
+
+
+def folder_of(config: "Config") -> Path:
+    """Where a config's run lies."""
+    return Path(config.run_dir) if config.run_dir else planned(config).folder
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +121,8 @@ def compose_config(tmp_path: Path, text_file: Path) -> Callable[..., DictConfig]
 
     def composed(*overrides: str, model: str = "smollm2") -> DictConfig:
         shape = [f"model.architecture.{key}={value}" for key, value in TINY[model].items()]
-        text = [f"data.train_files=[{text_file}]", "data.val_fraction=0.2", "data.context=32", "data.batch_size=4", FEW]
+        files = [] if any(choice.startswith("data=") for choice in overrides) else [f"data.train_files=[{text_file}]"]
+        text = [*files, "data.val_fraction=0.2", "data.context=32", "data.batch_size=4", FEW]
         trainer = ["trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu"]
         places = [f"cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run", "logger=none"]
         width = [] if any("paper" in choice for choice in overrides) else ["mapper.width=4"]
@@ -89,11 +151,10 @@ def saved_base(make_config, tmp_path: Path) -> Callable[..., Path]:
     """A tiny model saved in fp32 as a user would have it, with a byte tokenizer beside it."""
 
     def save(model: str) -> Path:
-        from qpa.runs.parts import load_base
         from qpa.tasks.language.tokenizer import BYTE_BOS, byte_encoder
 
         folder = tmp_path / f"base-{model}"
-        load_base(make_config(model=model), None).float().save_pretrained(folder)
+        planned(make_config(model=model)).task.base().float().save_pretrained(folder)
         byte_encoder().tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": BYTE_BOS, "tokenizer_class": "PreTrainedTokenizerFast"}))
         return folder

@@ -1,5 +1,10 @@
 """Errors that a user can mend: one line with the key, its value and the way out."""
 
+import os
+
+OURS = "QPA_RAISES"  # in the environment: not the user but a command of ours, here or in a parent process, has set Hydra's variable
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ  # the user wants them
+
 
 class UserError(Exception):
     """Something the user gave cannot work; its text is one complete line."""
@@ -36,3 +41,14 @@ class JobFailedError(UserError):
 
 class UsageError(UserError):
     """The command line itself is malformed."""
+
+
+MENDABLE = (UserError, OSError)
+
+
+def line(error: Exception) -> str:
+    """An error in one line; one that nobody foresaw with its type."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    words = " ".join(str(error).split())
+    return words if isinstance(error, MENDABLE) else f"{type(error).__name__}: {words}"

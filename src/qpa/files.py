@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all."""
 
 import fcntl
+import hashlib
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +48,38 @@ def files_of(folder: Path, *, key: str) -> list[Path]:
         if len(found) > MOST_FILES:
             raise ConfigError(key, folder, f"has more than {MOST_FILES:,} files in it; give the dataset's own folder")
     return found
+
+
+def cache_folder(given: str | None) -> Path:
+    """The folder of converted models and prepared data: `cache_dir`, or the user's own cache.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    from platformdirs import user_cache_path
+
+    folder = Path(given) if given else user_cache_path("qpa")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError("cache_dir", folder, f"cannot be written ({error.strerror}); choose another") from error
+    if not os.access(folder, os.W_OK):
+        raise ConfigError("cache_dir", folder, "cannot be written (permission denied); choose another")
+    return folder
+
+
+def digest(file: Path) -> str | None:
+    """SHA-256 of a file's content, None where there is none; of one that has not changed, computed once."""
+    if not file.is_file():
+        return None
+    found = file.stat()
+    return _digest(file, found.st_size, found.st_mtime_ns)
+
+
+@cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @contextmanager
@@ -110,8 +144,17 @@ def read_json(path: Path) -> Any:
         ValueError: it is no JSON, or none that ends (brackets within brackets).
         OSError: it cannot be read.
     """
+    return from_json(path.read_bytes())
+
+
+def from_json(content: bytes) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none, or none that ends (brackets within brackets).
+    """
     try:
-        return json.loads(path.read_text())
+        return json.loads(content)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 

@@ -8,25 +8,22 @@ from typing import get_args, get_type_hints
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, folder_of, planned, train_run
 from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
-from qpa.adapters import methods as peft_model
+from qpa.adapters import saved
 from qpa.adapters.bottleneck import BottleneckModel
 from qpa.commands import evaluate, export
 from qpa.config import Config
 from qpa.errors import ConfigError, ExportError
-from qpa.runs import record, run
-from qpa.runs.parts import assemble
-from qpa.tasks.language import source, text
-from qpa.tasks.language import windows as data
-from qpa.tasks.language.tokenizer import byte_encoder
+from qpa.runs import record
+from qpa.tasks.language.windows import IGNORED
 
 MakeConfig = Callable[..., Config]
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("*.yaml"))
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml"))
 STARTS = sorted(value for hint in get_args(get_type_hints(LoraConfig)["init_lora_weights"]) for value in get_args(hint))  # all peft knows
 FROM_DATA, ROUNDED = ["corda", "eva", "lora_ga"], ["loftq"]
 STARTED = [
@@ -62,28 +59,28 @@ def stock(config: Config, adapter: Path | None) -> torch.nn.Module:
 @torch.no_grad()
 def perplexity(config: Config, model: torch.nn.Module) -> float:
     """Of the run's test windows, from the logits of the whole model."""
-    rows = data.windows(config, text.read(config.data), byte_encoder(), source.cache_folder(config))["test"]
+    rows = planned(config).task.windows["test"]
     total, count = 0.0, 0
     for row in (rows[place] for place in range(len(rows))):
         ids, labels = row["input_ids"][None], row["labels"][1:]
         logits = model(input_ids=ids).logits[0, -ids.shape[1] :][:-1].float()
-        total += cross_entropy(logits, labels, reduction="sum", ignore_index=data.IGNORED).item()
-        count += int((labels != data.IGNORED).sum())
+        total += cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORED).item()
+        count += int((labels != IGNORED).sum())
     return math.exp(total / count)
 
 
 def check_numbers(config: Config) -> None:
     """The run's own, `evaluate`'s, and those of stock libraries on what the run has left are the same, and the adapter does something."""
-    run.train(config)
-    config = record.load_config(config.folder)
+    train_run(config)
+    config = record.load_config(folder_of(config))
     close = 1e-4 if config.model.dtype == "float32" else 5e-3
-    evaluate.main([f"run={config.folder}"])
-    again = json.loads((config.folder / "evaluation.json").read_text())["test"]
-    for found in (record.read(config.folder)["qpa"]["test"], again):
+    evaluate.main([f"run={folder_of(config)}"])
+    again = json.loads((folder_of(config) / "evaluation.json").read_text())["test"]
+    for found in (record.read(folder_of(config))["qpa"]["test"], again):
         assert found["base_perplexity"] == pytest.approx(perplexity(config, stock(config, None)), rel=close)
-        assert found["perplexity"] == pytest.approx(perplexity(config, stock(config, config.folder / "adapter")), rel=close)
+        assert found["perplexity"] == pytest.approx(perplexity(config, stock(config, folder_of(config) / "adapter")), rel=close)
         assert abs(found["perplexity"] / found["base_perplexity"] - 1) > 2 * close
-    assert record.read(config.folder)["qpa"]["test"]["perplexity"] == pytest.approx(again["perplexity"], rel=1e-5)
+    assert record.read(folder_of(config))["qpa"]["test"]["perplexity"] == pytest.approx(again["perplexity"], rel=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -142,13 +139,13 @@ def test_start_that_cannot_be_exported_is_refused_before_anything_is_loaded(
     monkeypatch.setattr("qpa.tasks.language.base_model.load", lambda *_, **__: pytest.fail("a model was loaded"))
     config = make_config(*overrides.split())
     with pytest.raises(ConfigError, match=words):
-        run.train(config)
-    assert not config.folder.exists()
+        train_run(config)
+    assert not folder_of(config).exists()
 
 
 def test_embedding_is_refused_where_only_linear_layers_have_the_start(published: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match=r"init_lora_weights=pissa: only linear layers have this start, .*embed_tokens"):
-        run.train(published("+peft.init_lora_weights=pissa", "peft.target_modules=[embed_tokens,q_proj]"))
+        train_run(published("+peft.init_lora_weights=pissa", "peft.target_modules=[embed_tokens,q_proj]"))
 
 
 @pytest.mark.parametrize(
@@ -166,42 +163,42 @@ def test_mistake_in_what_the_method_does_to_the_base_is_one_line_before_training
 ) -> None:
     config = published(*overrides)
     with pytest.raises(ConfigError, match=words):
-        run.train(config)
-    assert not any(config.folder.glob("*.json"))
+        train_run(config)
+    assert not any(folder_of(config).glob("*.json"))
 
 
 def test_adapter_that_does_not_say_what_was_trained_ends_the_run(published: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
-    save = peft_model.save_adapter
+    save = saved.save_adapter
 
     def losing_a_tensor(model: torch.nn.Module, folder: Path, **kwargs: object) -> None:
         save(model, folder, **kwargs)
         weights = load_file(folder / "adapter_model.safetensors")
         save_file(dict(list(weights.items())[:-1]), folder / "adapter_model.safetensors")
 
-    monkeypatch.setattr(peft_model, "save_adapter", losing_a_tensor)
+    monkeypatch.setattr(saved, "save_adapter", losing_a_tensor)
     config = published()
     with pytest.raises(ExportError, match="does not say what the trained model says"):
-        run.train(config)
-    assert record.read(config.folder)["train_info"]["status"] == "failed"
+        train_run(config)
+    assert record.read(folder_of(config))["train_info"]["status"] == "failed"
 
 
 def test_tensors_that_peft_ties_are_not_generated_apart(published: Callable[..., Config]) -> None:
     tied = ["model.dtype=float32", "peft.target_modules=[embed_tokens,q_proj]", "+peft.ensure_weight_tying=true"]  # in bf16 peft unties
     with pytest.raises(ConfigError, match=r"peft=peft\.LoraConfig: .*lm_head.* and .*embed_tokens.* are one tensor"):
-        run.train(published(*tied))
+        train_run(published(*tied))
     check_numbers(published(*tied, "generator=none"))
 
 
 def test_weights_of_the_base_are_not_trained_in_bf16(published: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match=r"model\.dtype=bfloat16: .*give float32"):
-        run.train(published("+peft.modules_to_save=[lm_head]", "model.dtype=bfloat16"))
+        train_run(published("+peft.modules_to_save=[lm_head]", "model.dtype=bfloat16"))
 
 
 def merged_and_adapted(config: Config, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits of the merged model as stock transformers reads it, and of the adapter as stock peft does."""
     with torch.no_grad():
-        whole = AutoModelForCausalLM.from_pretrained(config.folder / "merged", dtype=torch.float32).eval()(input_ids=ids).logits
-        return whole, stock(config, config.folder / "adapter")(input_ids=ids).logits
+        whole = AutoModelForCausalLM.from_pretrained(folder_of(config) / "merged", dtype=torch.float32).eval()(input_ids=ids).logits
+        return whole, stock(config, folder_of(config) / "adapter")(input_ids=ids).logits
 
 
 @pytest.mark.parametrize(
@@ -225,8 +222,8 @@ def merged_and_adapted(config: Config, ids: torch.Tensor) -> tuple[torch.Tensor,
 )
 def test_merged_model_says_what_the_adapter_says(published: Callable[..., Config], overrides: list[str]) -> None:
     config = published("model.dtype=float32", *overrides)
-    run.train(config)
-    export.main([f"run={config.folder}", "merged=true"])
+    train_run(config)
+    export.main([f"run={folder_of(config)}", "merged=true"])
     ids = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
     whole, adapted = merged_and_adapted(config, ids)
     torch.testing.assert_close(whole, adapted, atol=2e-5, rtol=1e-4)
@@ -236,25 +233,25 @@ def test_merged_model_says_what_the_adapter_says(published: Callable[..., Config
 
 def test_merged_model_that_says_something_else_is_not_written(published: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     config = published("peft.target_modules=[embed_tokens]")
-    run.train(config)
-    monkeypatch.setattr(peft_model, "untie", lambda *_: None)  # the fault of peft #2018
+    train_run(config)
+    monkeypatch.setattr(saved, "untie", lambda *_: None)  # the fault of peft #2018
     with pytest.raises(ExportError, match=r"merged=true: .*use the adapter itself"):
-        export.main([f"run={config.folder}", "merged=true"])
-    assert not (config.folder / "merged").exists()
+        export.main([f"run={folder_of(config)}", "merged=true"])
+    assert not (folder_of(config) / "merged").exists()
 
 
 def test_what_peft_cannot_merge_is_one_line(published: Callable[..., Config]) -> None:
     config = published("+peft.lora_bias=true")
-    run.train(config)
+    train_run(config)
     with pytest.raises(ConfigError, match=r"merged=true: .*lora_bias"):
-        export.main([f"run={config.folder}", "merged=true"])
+        export.main([f"run={folder_of(config)}", "merged=true"])
 
 
 @pytest.mark.parametrize("layers", ["[1]", "0", "[0,1]"])
 @pytest.mark.parametrize("method", ["lora", "vera"])
 def test_layers_to_transform_chooses_among_all_linear_modules(published: Callable[..., Config], method: str, layers: str) -> None:
     config = published(f"peft={method}", f"+peft.layers_to_transform={layers}", "model.dtype=float32")
-    adapted = {int(tensor.tensor.module.split(".layers.")[1][0]) for tensor in assemble(config, Path(config.model.path)).layout.slots}
+    adapted = {int(tensor.tensor.module.split(".layers.")[1][0]) for tensor in planned(config).layout.slots}
     wanted = json.loads(layers)
     assert adapted == set(wanted if isinstance(wanted, list) else [wanted])
     check_numbers(config)
@@ -262,4 +259,4 @@ def test_layers_to_transform_chooses_among_all_linear_modules(published: Callabl
 
 def test_layer_that_there_is_not_is_named(published: Callable[..., Config]) -> None:
     with pytest.raises(ConfigError, match=r"peft\.layers_to_transform=\[0, 9\]: this model has no layer 9; it has 0 to 1"):
-        run.train(published("+peft.layers_to_transform=[0,9]"))
+        train_run(published("+peft.layers_to_transform=[0,9]"))

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, build, planned, train_run
 from safetensors.torch import load_file
 
+from qpa.adapters import methods
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.runs import measurement, run
-from qpa.runs.parts import Assembly, assemble, planned_adapter
-from qpa.runs.preflight import known_tensors
+from qpa.runs import measure, parts
+from qpa.runs.parts import Parts
 
 MakeConfig = Callable[..., Config]
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("*.yaml"))
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml"))
 MODELS = ["smollm2", "gpt2", "gemma2", "gemma3_270m"]
 IDS = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
 
@@ -50,7 +50,7 @@ for line in sys.stdin:
 @pytest.fixture(scope="module")
 def stock_logits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path, Path], torch.Tensor]]:
     """Logits of a saved adapter as that process finds them."""
-    file = ROOT / "src" / "qpa" / "bottleneck.py"
+    file = ROOT / "src" / "qpa" / "adapters" / "bottleneck.py"
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", STOCK, file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -90,30 +90,29 @@ def test_stock_peft_reads_what_is_exported(
     base = saved_base(model)
     published = ["model.weights=published", f"model.path={base}", "model.num_layers=null", "model.dtype=float32"]
     config = make_config(*published, f"peft={method}", *overrides, model=model)
-    assembly = assemble(config, base)
-    start = logits_of(assembly)
-    move(assembly)
-    ours = logits_of(assembly)
+    built = build(config)
+    start = logits_of(built)
+    move(built)
+    ours = logits_of(built)
     assert (ours - start).abs().max() > 5e-5  # there is something that could be lost
-    measurement.export(config, assembly, tmp_path / "adapter")
+    measure.export(built, tmp_path / "adapter")
     torch.testing.assert_close(stock_logits(base, tmp_path / "adapter"), ours, atol=1e-5, rtol=1e-5)
     if method not in NO_TARGETS:
-        planned = planned_adapter(config, base)[1]
-        assert planned == sum(t.nbytes for t in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values())
+        assert built.plan.adapter_bytes == sum(t.nbytes for t in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values())
 
 
-def move(assembly: Assembly) -> None:
+def move(built: Parts) -> None:
     """Away from where it starts, as training does."""
     torch.manual_seed(1)
-    for parameter in assembly.adaptation.parameters():
+    for parameter in built.adaptation.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
 
 
 @torch.no_grad()
-def logits_of(assembly: Assembly) -> torch.Tensor:
+def logits_of(built: Parts) -> torch.Tensor:
     """In fp32, with the adapter as its adaptation makes it."""
-    assembly.adaptation.write()
-    return assembly.model.eval()(input_ids=IDS).logits[:, -IDS.shape[1] :]
+    built.adaptation.write()
+    return built.model.eval()(input_ids=IDS).logits[:, -IDS.shape[1] :]
 
 
 AT_BASE = ["adapter", "dora", "fourierft", "ia3", "lokr", "lora", "randlora", "tinylora", "vera"]  # plain PEFT's step 0 is the base model
@@ -123,9 +122,9 @@ AT_BASE = ["adapter", "dora", "fourierft", "ia3", "lokr", "lora", "randlora", "t
 def test_step_zero_is_plain_pefts_and_the_base_model_where_that_is(make_config: MakeConfig, method: str) -> None:
     found = {}
     for generator in ("qpa", "none"):
-        assembly = assemble(make_config(f"peft={method}", f"generator={generator}"), None)
-        assembly.adaptation.write()
-        model = assembly.model.eval()
+        built = build(make_config(f"peft={method}", f"generator={generator}"))
+        built.adaptation.write()
+        model = built.model.eval()
         with torch.no_grad():
             found[generator] = model(input_ids=IDS).logits[:, -IDS.shape[1] :]
             with model.disable_adapter():
@@ -136,7 +135,7 @@ def test_step_zero_is_plain_pefts_and_the_base_model_where_that_is(make_config: 
 
 def test_method_that_cannot_be_put_on_a_model_is_refused_before_it_is_loaded(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"peft=LoKrConfig: .*Conv1D.* not supported"):
-        planned_adapter(make_config("peft=lokr", model="gpt2"), None)
+        planned(make_config("peft=lokr", model="gpt2"))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +153,7 @@ def test_method_that_cannot_be_put_on_a_model_is_refused_before_it_is_loaded(mak
 def test_method_with_a_forward_pass_of_its_own_is_refused(make_config: MakeConfig, settings: dict[str, Any]) -> None:
     config = make_config().model_copy(update={"peft": {**settings, "task_type": "CAUSAL_LM"}})
     with pytest.raises(ConfigError, match=r"forward pass"):
-        planned_adapter(config, None)
+        planned(config)
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
@@ -166,16 +165,23 @@ def test_lora_scales_its_update_alike_at_every_rank_unless_told(make_config: Mak
 
 def test_architecture_that_transformers_refuses_is_a_mistake_of_the_config(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"model=random.*not a multiple"):
-        planned_adapter(make_config("model.architecture.hidden_size=33"), None)
+        planned(make_config("model.architecture.hidden_size=33")).task.skeleton()
 
 
 @pytest.mark.parametrize(("model", "method"), [(m, k) for m in MODELS for k in METHODS if (m, k) != ("gpt2", "lokr")])
 def test_tensors_are_counted_before_any_weight_is_there(make_config: MakeConfig, model: str, method: str) -> None:
-    config = make_config(f"peft={method}", model=model)
-    real = assemble(config, None)
-    known = known_tensors(config)
-    assert known is None or sum(t.size for t in known) == real.parameters.plain_peft
-    assert sum(t.size for t in planned_adapter(config, None)[0]) == real.parameters.plain_peft == real.layout.generated
+    plan = planned(make_config(f"peft={method}", model=model))
+    real = list(methods.adapter_parameters(parts.build(plan).model).values())
+    assert [t.shape for t in plan.tensors] == [tuple(p.shape) for p in real]
+    assert plan.counts.plain_peft == sum(p.numel() for p in real) == plan.layout.generated
+
+
+def test_tensors_known_from_the_config_alone_are_pefts_own(make_config: MakeConfig) -> None:
+    for method in ("lora", "dora", "unilora"):
+        for model in MODELS:
+            plan = planned(make_config(f"peft={method}", model=model))
+            assert tuple(plan.task.known_tensors()) == plan.tensors
+            assert tuple(methods.planned(plan.task.skeleton, methods.make_config(plan.config.peft))[0]) == plan.tensors
 
 
 @pytest.mark.parametrize(
@@ -193,5 +199,5 @@ def test_tensors_are_counted_before_any_weight_is_there(make_config: MakeConfig,
 def test_mistakes_of_a_method_are_one_line_before_the_run_folder_is_touched(make_config: MakeConfig, overrides: str, words: str) -> None:
     config = make_config(*overrides.split())
     with pytest.raises(ConfigError, match=words):
-        run.train(config)
-    assert not any(config.folder.iterdir())
+        train_run(config)
+    assert not Path(config.run_dir).exists() or not any(Path(config.run_dir).iterdir())

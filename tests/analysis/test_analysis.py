@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy
 import pytest
 import torch
+from conftest import build, planned, train_run
 from peft.tuners.lora import LoraLayer
 from scipy import stats
 
-from qpa.adapters.methods import load_adapter
+from qpa.adapters.saved import load_adapter
 from qpa.analysis import gradient_variance, spectrum
 from qpa.commands import analysis
 from qpa.commands.export import main as export
@@ -20,9 +21,7 @@ from qpa.core.circuits import statevector
 from qpa.core.circuits.ansatz import RY_CNOT
 from qpa.core.circuits.entanglement import bond_entropies, meyer_wallach
 from qpa.errors import ConfigError, NonFiniteLossError
-from qpa.runs.parts import assemble, load_base
 from qpa.runs.record import load_config, save_config
-from qpa.runs.run import train
 
 ROOT_HALF = math.sqrt(0.5)
 
@@ -54,7 +53,7 @@ def test_variance_of_one_qubits_gradient_is_the_integral() -> None:
 
 
 def test_gradients_of_the_global_cost_vanish_with_qubits_and_those_of_the_mapper_do_not(tmp_path: Path) -> None:
-    sizes = ["ansaetze=[ry_cnot]", "qubits=[2,8]", "blocks=[8]", "samples=50", f"out={tmp_path}"]
+    sizes = ["ansaetze=[ry_cnot]", "qubits=[2,8]", "layers=[8]", "samples=50", f"out={tmp_path}"]
     analysis.main(["what=gradient_variance", *sizes])
     few, many = json.loads((tmp_path / "gradient_variance.json").read_text())["ry_cnot"]
     assert many["global"] < few["global"] / 100
@@ -86,8 +85,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(finished: Path, make_config: Callable) -> Path:
     if not finished.exists():
-        config = make_config("circuit.qubits=4", "generator.lr=5e-2", "trainer.max_steps=8", f"run_dir={finished}")
-        train(config)
+        config = make_config("circuit.qubits=4", "optimizer.lr=5e-2", "trainer.max_steps=8", f"run_dir={finished}")
+        train_run(config)
         save_config(finished, config)
     return finished
 
@@ -112,7 +111,7 @@ def test_entanglement_before_and_after_brackets_what_the_run_logged(run: Path) -
     logged = [value for _, value in found["over_training"]["circuit/meyer_wallach"]]
     assert logged == [float(row["circuit/meyer_wallach"]) for row in validated]
     assert len(logged) == 4  # every second of eight steps
-    untrained = assemble(load_config(run), None).adaptation.generator.latents
+    untrained = build(load_config(run)).adaptation.generator.latents
     expected = meyer_wallach(statevector.amplitudes(RY_CNOT, untrained.angles)).mean().item()
     assert found["before"]["meyer_wallach"] == pytest.approx(expected, rel=1e-5)
     assert is_png(run / "analysis" / "entanglement.png")
@@ -121,7 +120,7 @@ def test_entanglement_before_and_after_brackets_what_the_run_logged(run: Path) -
 def test_the_spectrum_of_a_run_is_that_of_what_its_adapter_adds_to_every_module(run: Path) -> None:
     analysis.main(["what=spectrum", f"run={run}"])
     (numbers,) = json.loads((run / "analysis" / "spectrum.json").read_text()).values()
-    adapted = load_adapter(load_base(load_config(run), None), run / "adapter")
+    adapted = load_adapter(planned(load_config(run)).task.base(), run / "adapter")
     layers = [m for m in adapted.modules() if isinstance(m, LoraLayer)]
     values = [numpy.linalg.svd(layer.get_delta_weight("default").float().numpy(), compute_uv=False)[:8] for layer in layers]
     shares = [v / v.sum() for v in values]
@@ -148,7 +147,7 @@ def test_a_sampled_runs_checkpoint_exports_the_adapter_that_was_tested(make_conf
     from safetensors.torch import load_file
 
     config = make_config("circuit.qubits=4", "circuit.shots=50", f"run_dir={tmp_path}/sampled")
-    train(config)
+    train_run(config)
     file = tmp_path / "sampled" / "adapter" / "adapter_model.safetensors"
     tested = load_file(file)
     export([f"run={tmp_path}/sampled"])
@@ -157,9 +156,9 @@ def test_a_sampled_runs_checkpoint_exports_the_adapter_that_was_tested(make_conf
 
 
 def test_circuit_angles_that_are_not_finite_are_one_line(make_config: Callable) -> None:
-    latents = assemble(make_config("circuit.qubits=4", "circuit.shots=50"), None).adaptation.generator.latents
+    latents = build(make_config("circuit.qubits=4", "circuit.shots=50")).adaptation.generator.latents
     latents.angles.data.fill_(float("nan"))
-    with pytest.raises(NonFiniteLossError, match=r"lower generator\.lr"):
+    with pytest.raises(NonFiniteLossError, match=r"lower optimizer\.lr"):
         latents()
 
 
@@ -168,4 +167,4 @@ def test_controls_do_not_need_the_circuits_backend(make_config: Callable, monkey
 
     monkeypatch.setitem(sys.modules, "qpa.core.circuits.qiskit", None)
     config = make_config("circuit.qubits=4", "latents=zeros", "circuit.backend=qiskit", "circuit.shots=50")
-    assert assemble(config, None).parameters.trainable > 0
+    assert build(config).plan.counts.trainable > 0

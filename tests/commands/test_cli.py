@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
 from qpa.commands.cli import describe
+from qpa.errors import ConfigError, line
 
 TINY = ["model.weights=random", "model.num_layers=1", "logger=none"]
 
@@ -65,12 +66,19 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
         (["model=gpt2", "data.context=1100"], 1, ["data.context=1100", "at most 1024"]),
         (["mapper.width=0"], 1, ["mapper.width=0", "greater than or equal to 1"]),
         (["mapper.chunk_size=1"], 1, ["mapper.chunk_size=1", "at most 200,000"]),
-        (["data.train_files=[README.md]"], 1, ["data.train_files=['README.md']", "data=text"]),
+        (["data.train_files=[README.md]"], 1, ["data.train_files", "no key of the chosen data", "data=text"]),
         (["trainer.devices=2"], 1, ["devices=2", "a run trains on one device", "hydra/launcher=processes"]),
         (["+trainer.max_epochs=2"], 1, ["trainer", "max_epochs cannot be set"]),
         (["+trainer.limit_val_batches=0"], 1, ["trainer", "limit_val_batches", "max_held_out_windows"]),
-        (["generator.start=null"], 1, ["generator", "start=null", "'peft' or 'paper'"]),
-        (["generator.circuits=null"], 1, ["generator", "circuits=null", "'per_module' or 'shared'"]),
+        (["generator.start=null"], 1, ["generator.start=None", "'peft' or 'paper'"]),
+        (["generator.circuits=null"], 1, ["generator.circuits=None", "'per_module' or 'shared'"]),
+        (["generator=none", "generator.circuits=shared"], 1, ["generator.circuits", "generator=paper, generator=qpa"]),
+        (["generator.lr=1e-3"], 1, ["generator.lr: is optimizer.lr now"]),
+        (["+generator.lr=1e-3"], 1, ["generator.lr=0.001: is optimizer.lr now"]),
+        (["logger=none", "logger.group=mine"], 1, ["logger.group", "logger=wandb"]),
+        (["mapper.kind=mlp"], 1, ["mapper.kind=mlp: there is no such kind; there are codes, paper, tied"]),
+        (["data.source=null"], 1, ["data.source=None", "string"]),
+        (["+mapper.hidden=[3]"], 1, ["mapper.hidden=[3]", "no key of the chosen group"]),
         (["run_dir=conf"], 1, ["run_dir=conf", "neither empty nor a run's folder"]),
         (["run_dir=/sys/qpa"], 1, ["run_dir=/sys/qpa", "cannot be written"]),
         (["cache_dir=/sys/qpa", "model.weights=random"], 1, ["cache_dir=/sys/qpa", "cannot be written", "choose another"]),
@@ -97,8 +105,8 @@ def test_mistake_gets_one_clear_line_before_anything_slow(arguments: list[str], 
     late = {"torch"} if set(arguments) & NEEDS_FOLDER_OR_HUB else set()  # torch tells what this machine computes in, and so the folder
     assert not (SLOW - late) & loaded
     assert done.returncode == code
-    line = done.stderr.strip().splitlines()[-1]
-    assert all(word in line for word in words), line
+    last = done.stderr.strip().splitlines()[-1]
+    assert all(word in last for word in words), last
     assert "Traceback" not in done.stderr
     if code == 1:
         assert len(done.stderr.strip().splitlines()) == 1
@@ -180,11 +188,33 @@ def test_value_that_hydras_grammar_does_not_take_is_shown_in_quotes_that_it_take
     parser = OverridesParser.create()
     with pytest.raises(OverrideParseException) as caught:
         parser.parse_overrides([override])
-    line = describe(caught.value)
+    shown = describe(caught.value)
     key, _, value = override.partition("=")
-    assert line.startswith(override)
-    (argument,) = shlex.split(line.rpartition("quotes round the value: ")[2])
+    assert shown.startswith(override)
+    (argument,) = shlex.split(shown.rpartition("quotes round the value: ")[2])
     (parsed,) = parser.parse_overrides([argument])
     assert parsed.key_or_group == key.lstrip("+")
     meant = value[1:-1].split(",") if value.startswith("[") and value.endswith("]") else value
     assert parsed.value() == meant
+
+
+def test_ansatz_of_ones_own_is_a_choice_of_every_command(tmp_path: Path) -> None:
+    (tmp_path / "circuit").mkdir()
+    ansatz = "{defaults: [_measured], rotations: [RX], entangler: ring, gate: CZ, final_rotations: true}"
+    (tmp_path / "circuit" / "mine.yaml").write_text(ansatz)
+    shown = command("--config-dir", str(tmp_path), "circuit=mine", "--cfg", "job", "--package", "circuit")
+    assert "entangler: ring" in shown.stdout
+    planned = command("--config-dir", str(tmp_path), "circuit=mine", "circuit.qubits=99", entry=("-m", "qpa.plan"))
+    assert (planned.returncode, "circuit.qubits=99" in planned.stderr) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConfigError("seed", -1, "has\n  to be positive"), "seed=-1: has to be positive"),
+        (FileNotFoundError(2, "No such file or directory", "a.txt"), "a.txt: No such file or directory"),
+        (OSError("no\nroom"), "no room"),
+    ],
+)
+def test_error_below_the_commands_is_the_same_line(error: Exception, said: str) -> None:
+    assert line(error) == describe(error) == said

@@ -15,18 +15,23 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, command_line, real_record
+from conftest import ROOT, command_line, folder_of, real_record, train_run
+from conftest import planned as plan_of
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from qpa.commands import cli, evaluate, export, plan
-from qpa.commands.composing import composed
 from qpa.config import Config, parse
+from qpa.config.composing import composed
+from qpa.config.context import Context
+from qpa.config.earlier import judged
 from qpa.errors import ConfigError, UserError
 from qpa.report import runs
-from qpa.runs import baseline, preflight, record, run
+from qpa.runs import baseline, record
+from qpa.runs import plan as plans
 from qpa.tasks.language import text, tokenizer
-from qpa.tasks.language.windows import windows
+from qpa.tasks.language.windows import cut
+from qpa.tasks.task import Task, find
 from qpa.training import checkpoints
 
 MakeConfig = Callable[..., Config]
@@ -88,14 +93,21 @@ def changed(draw: st.DrawFn) -> dict[str, Any]:
     return config
 
 
+def checked_task(config: Config) -> Task:
+    """The task of a config after all checks that need nothing but the config."""
+    plans.check(config)
+    task = find(config.task.kind)(config, Context())
+    task.check()
+    return task
+
+
 def planned(config: dict[str, Any]) -> bool:
     """Plan a config, as far as it can be planned without peft; False if it is refused, in one line."""
     try:
         checked = parse(config)
-        preflight.check(checked)
-        tensors = preflight.known_tensors(checked)
-        if tensors is not None:  # else peft itself counts, on the meta device
-            plan.make_plan(checked, tensors, 0)
+        task = checked_task(checked)
+        if task.known_tensors() is not None:  # else peft itself counts, on the meta device
+            plan.record(plans.make(checked, Context()))
     except UserError as error:
         assert "\n" not in cli.describe(error)
         assert cli.describe(error).strip()
@@ -166,7 +178,7 @@ def test_any_words_on_the_command_line_are_taken_or_refused_in_one_line(cases: i
     def check(words: list[tuple[str, str, str]]) -> None:
         try:
             config = parse(composed("train", [f"{sign}{name}={value}" for sign, name, value in words]))
-            preflight.check(config)
+            checked_task(config)
         except Exception as error:
             assert cli.mendable(error), repr(error)
             assert "\n" not in cli.describe(error)
@@ -187,8 +199,8 @@ class Bomb:
 def test_nothing_in_a_folder_from_elsewhere_runs_code(make_config: MakeConfig, tmp_path: Path) -> None:
     marker = tmp_path / "it-ran"
     config = make_config("trainer.max_steps=2")
-    run.train(config)
-    folder = config.folder
+    train_run(config)
+    folder = folder_of(config)
     best = folder / "checkpoints" / "best.ckpt"
     good = torch.load(best, weights_only=True)
     torch.save(good | {"more": Bomb(marker)}, best)
@@ -197,7 +209,7 @@ def test_nothing_in_a_folder_from_elsewhere_runs_code(make_config: MakeConfig, t
     torch.save(good, best)
     with pytest.raises(ConfigError, match=r"ckpt=.*damaged"):
         (tmp_path / "bomb.ckpt").write_bytes(pickle.dumps(Bomb(marker)))
-        run.train(make_config("force=true", f"ckpt={tmp_path}/bomb.ckpt"))
+        train_run(make_config("force=true", f"ckpt={tmp_path}/bomb.ckpt"))
 
     weights = folder / "adapter" / "adapter_model.safetensors"
     content = weights.read_bytes()
@@ -225,15 +237,18 @@ def test_nothing_in_a_folder_from_elsewhere_runs_code(make_config: MakeConfig, t
     assert not marker.exists()
 
 
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    return json.loads(real_record())
+@pytest.fixture(scope="module", params=["without task and metric", pytest.param("with them", marks=pytest.mark.slow)])
+def finished_run(request: pytest.FixtureRequest) -> dict[str, Any]:
+    found = json.loads(real_record())
+    if request.param == "with them":
+        found["qpa"] |= judged(found)
+    return found
 
 
 def test_damaged_checkpoints_are_told_from_good_ones(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """500 ways to damage one: what is read is what was written, or is refused."""
-    run.train(make_config("trainer.max_steps=2"))
-    path = make_config().folder / "checkpoints" / "last.ckpt"
+    train_run(make_config("trainer.max_steps=2"))
+    path = folder_of(make_config()) / "checkpoints" / "last.ckpt"
     content, good = path.read_bytes(), checkpoints.read(path)
     counts = {"refused": 0, "harmless": 0}
     broken = tmp_path / "broken.ckpt"
@@ -275,7 +290,7 @@ def test_damaged_records_are_refused_in_one_line_or_read(
         record.finished(folder)
         runs.read([folder])
         try:
-            baseline.check(make_config(f"baseline={folder}"))
+            baseline.check(plan_of(make_config(f"baseline={folder}")))
         except ConfigError as error:
             assert "\n" not in str(error)
 
@@ -306,9 +321,9 @@ def test_hostile_text_is_packed_or_refused_in_one_line(make_config: MakeConfig, 
     config = make_config(f"data.train_files=[{file}]")
     if not works:
         with pytest.raises(ConfigError, match=r"shorter than one window|empty|no UTF-8 text"):
-            windows(config, text.read(config.data), tokenizer.byte_encoder(), tmp_path / "cache")
+            cut(config.data, text.read(config.data), tokenizer.byte_encoder(), tmp_path / "cache")
         return
-    found = windows(config, text.read(config.data), tokenizer.byte_encoder(), tmp_path / "cache")
+    found = cut(config.data, text.read(config.data), tokenizer.byte_encoder(), tmp_path / "cache")
     assert all(len(split) > 0 for split in found.values())
 
 

@@ -10,8 +10,9 @@ from conftest import command_line
 
 from qpa.commands import dashboard
 from qpa.errors import UsageError, UserError
+from qpa.tasks.task import Metric
 
-SEARCH = ["generator.lr=tag(log,interval(1e-4,1e-2))", "mapper.width=2,4", "trainer.max_steps=2"]
+SEARCH = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "mapper.width=2,4", "trainer.max_steps=2"]
 
 
 def tune(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
@@ -29,7 +30,7 @@ def test_search_names_the_trial_with_the_best_validation_and_goes_on(tmp_path: P
         best = min(found, key=lambda result: result["qpa"]["val"]["perplexity"])
         headline, command = done.stdout.splitlines()[-2:]
         assert headline == f"best of {trials} trials, validation perplexity {best['qpa']['val']['perplexity']:.3f}"
-        assert f"generator.lr={best['run_info']['train_config']['generator']['lr']}" in command
+        assert f"optimizer.lr={best['run_info']['train_config']['optimizer']['lr']}" in command
         assert f"mapper.width={best['run_info']['train_config']['mapper']['width']}" in command
 
 
@@ -38,8 +39,8 @@ def test_search_names_the_trial_with_the_best_validation_and_goes_on(tmp_path: P
     [
         ([], "usage: python -m qpa.tune"),
         (["seed=1,2", "tune.trials=0"], "tune.trials=0: should be greater than"),
-        (["generator.lr=interval(1e-1,1e-3)"], "generator.lr=interval(1e-1,1e-3): "),
-        (["generator.lr=tag(log,interval(0,1))"], "generator.lr=tag(log,interval(0,1)): "),
+        (["optimizer.lr=interval(1e-1,1e-3)"], "optimizer.lr=interval(1e-1,1e-3): "),
+        (["optimizer.lr=tag(log,interval(0,1))"], "optimizer.lr=tag(log,interval(0,1)): "),
         (["seed=glob(*)"], "seed=glob(*): is no space"),
     ],
 )
@@ -61,7 +62,7 @@ def test_trial_that_fails_is_named_and_the_search_goes_on(tmp_path: Path, text_f
 
 
 def test_view_puts_ratio_against_perplexity_first() -> None:
-    spec = json.loads(dashboard.workspace("someone", "qpa")._to_model().spec.model_dump_json())
+    spec = json.loads(dashboard.workspace("someone", "qpa", Metric("perplexity", "", "lower", "log"))._to_model().spec.model_dump_json())
     first = spec["section"]["panel_bank_config"]["sections"][0]["panels"][0]["config"]
     assert (first["x_axis"], first["y_axis"], first["x_axis_log_scale"]) == ("summary:params/ratio", "summary:test/perplexity", True)
 

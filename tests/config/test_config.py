@@ -6,21 +6,22 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import reduce
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
+import yaml
+from conftest import ROOT, build, fingerprint
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from qpa.commands import plan
-from qpa.commands.composing import composed
 from qpa.config import Config, parse
+from qpa.config.composing import composed
 from qpa.errors import ConfigError
-from qpa.runs.parts import assemble
-from qpa.training.module import FineTuning
+from qpa.training.optimizer import make_optimizer
 
 CONF = ROOT / "conf"
 FILES = [
@@ -47,15 +48,15 @@ METHOD_GROUPS = ("peft", "generator", "latents", "circuit", "mapper", "optimizer
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.split("=")[0] in METHOD_GROUPS])
 def test_every_choice_of_a_method_trains_what_it_counts(make_config: Callable[..., Config], choice: str) -> None:
     config = make_config(choice)
-    assembly = assemble(config, None)
-    trained = list(assembly.adaptation.parameters())
-    assert assembly.parameters.trainable == sum(p.numel() for p in trained)
-    optimizer = FineTuning(config, assembly.model, assembly.adaptation).configure_optimizers()["optimizer"]
+    built = build(config)
+    trained = list(built.adaptation.parameters())
+    assert built.plan.counts.trainable == sum(p.numel() for p in trained)
+    optimizer, _ = make_optimizer(config.optimizer, trained, steps=config.trainer.max_steps)
     before = [p.detach().clone() for p in trained]
-    assembly.adaptation.write()
+    built.adaptation.write()
     ids = torch.arange(64).view(2, 32)
-    assembly.model(input_ids=ids, labels=ids).loss.backward()
-    assembly.adaptation.collect()
+    built.model(input_ids=ids, labels=ids).loss.backward()
+    built.adaptation.collect()
     optimizer.step()
     assert all(torch.isfinite(p).all() for p in trained)
     assert any(not torch.equal(p, b) for p, b in zip(trained, before, strict=True))
@@ -69,17 +70,78 @@ def test_every_experiment_is_counted_at_full_size_and_builds_at_a_tiny_one(
     assert json.loads(capsys.readouterr().out)["trainable"] > 0
     model = re.search(r"override /model: (\w+)", (CONF / f"{choice.replace('=', '/')}.yaml").read_text())
     chunks = ["mapper.chunk_size=64"] if "paper" in choice else []
-    assembly = assemble(make_config(choice, *chunks, model=model[1] if model else "smollm2"), None)
-    assert assembly.parameters.trainable > 0
+    built = build(make_config(choice, *chunks, model=model[1] if model else "smollm2"))
+    assert built.plan.counts.trainable > 0
 
 
 def test_plan_has_every_key_of_a_run() -> None:
     assert set(composed("plan", [])) == {*composed("train", []), "plan"}
 
 
-def test_groups_are_those_of_the_readme() -> None:
-    table = (CONF.parent / "README.md").read_text()
+def test_groups_are_those_of_the_docs() -> None:
+    table = (CONF.parent / "docs/configuration.md").read_text()
     assert {group for group in GROUPS if f"| `{group}` |" in table} == GROUPS
+
+
+def set_by(file: Path) -> dict[str, Any]:
+    """The keys that a YAML file of a group sets, `GROUP.KEY`, deeper ones too, with their values; not those of the files it builds on."""
+    text = file.read_text()
+    content = yaml.safe_load(text)
+    content.pop("defaults", None)
+    whole = content if text.startswith("# @package _global_") else {file.parent.name: content}
+    return {path: reduce(dict.__getitem__, path.split("."), whole) for path in leaves(whole)}
+
+
+def built_on(file: Path) -> list[Path]:
+    """The file itself, and all that it builds on."""
+    bases = [base for base in yaml.safe_load(file.read_text()).get("defaults", []) if base != "_self_"]
+    return [file, *(path for base in bases for path in built_on(file.with_name(f"{base}.yaml")))]
+
+
+DEFAULTS = [path for path in sorted(CONF.glob("*/*.yaml")) if path.parent.name not in ("hydra", "experiment", "sweeps")]
+
+
+@pytest.mark.parametrize("file", DEFAULTS, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_file_sets_no_default_that_a_file_it_builds_on_has_already(file: Path) -> None:
+    own, *others = [set_by(path) for path in built_on(file)]
+    assert not [(path, value) for path, value in own.items() if any(path in other and other[path] == value for other in others)]
+
+
+def test_every_default_is_in_one_file() -> None:
+    """Of those that compose together, one of each group and `train.yaml`: no key is set in two groups."""
+    groups: dict[str, set[str]] = {}
+    for file in DEFAULTS:
+        groups.setdefault(file.parent.name, set()).update(set_by(file))
+    train = yaml.safe_load((CONF / "train.yaml").read_text())
+    keys = [key for of_group in groups.values() for key in of_group] + [key for key in train if key != "defaults"]
+    assert len(keys) > 100
+    assert len(keys) == len(set(keys))
+    assert set(leaves(composed("train", []))) <= set(keys)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "rate"),
+    [
+        ([], 1e-2),
+        (["generator=none"], 5e-3),
+        (["generator=none", "optimizer.lr=0.25"], 0.25),
+        (["generator=paper"], 1e-2),
+        (["experiment=all_linear/lora"], 5e-3),
+        (["experiment=all_linear/vera"], 3e-2),
+        (["experiment=all_linear/vera", "optimizer.lr=0.25"], 0.25),
+        (["experiment=paper/gpt2_lora"], 1e-5),
+        (["experiment=paper/gpt2_lora", "generator=none"], 1e-5),
+    ],
+)
+def test_default_rate_is_the_generators_and_whatever_is_given_wins(overrides: list[str], rate: float) -> None:
+    assert composed("train", overrides)["optimizer"]["lr"] == rate
+
+
+def test_rate_of_an_optimizer_of_ones_own_wins_over_the_generators(tmp_path: Path) -> None:
+    (tmp_path / "optimizer").mkdir()
+    (tmp_path / "optimizer" / "sgd.yaml").write_text("{_target_: torch.optim.SGD, lr: 0.5, warmup: 0.0, decay: linear}")
+    config = parse(composed("train", ["--config-dir", str(tmp_path), "optimizer=sgd", "generator=none"]))
+    assert (config.optimizer.target, config.optimizer.lr) == ("torch.optim.SGD", 0.5)
 
 
 def test_unknown_key_is_refused(compose_config: Callable[..., DictConfig]) -> None:
@@ -91,8 +153,8 @@ def test_unknown_key_is_refused(compose_config: Callable[..., DictConfig]) -> No
 
 # What changes no result: where a run's files are and what they are called, what is shown, and how a run is begun or ended.
 WITHOUT_EFFECT = re.compile(
-    r"(name|run_dir|cache_dir|ckpt|force|fail_fast|baseline)|logger\..*|trainer\.(log_every_n_steps|enable_progress_bar|checkpoint_every)"
-    r"|model\.install|generator\.lr|data\.(cache_hidden|cache_hidden_gib)"
+    r"(name|study|run_dir|cache_dir|ckpt|force|fail_fast|baseline)|logger\..*|trainer\.(log_every_n_steps|enable_progress_bar|checkpoint_every)"
+    r"|model\.install|data\.(cache_hidden|cache_hidden_gib)"
 )
 TOGETHER = {"trainer.strategy", "trainer.devices", "trainer.num_nodes"}  # see test_ddp
 FILES = {f"data.{split}_files" for split in ("train", "val", "test", "forgetting")}  # see test_identity: their content counts
@@ -121,20 +183,31 @@ def changed(plain: dict[str, Any], path: str) -> Config | None:
     return None
 
 
+TOLD_BY = {"task.kind", "model.source", "data.source", "generator.kind", "logger.kind"}  # each has keys of its own: see below
+
+
 def test_run_folder_changes_with_what_is_computed_and_with_nothing_else(make_config: Callable[..., Config]) -> None:
     sampled = ["circuit.backend=qiskit", "circuit.shots=50"]
-    bases = [make_config(), make_config(*sampled), make_config(*sampled, "circuit.device=fake_manila")]
-    tried = set()
+    bases = [make_config("logger=wandb"), make_config(*sampled), make_config(*sampled, "circuit.device=fake_manila")]
+    tried, known = set(), set()
     for base in bases:
         plain = base.model_dump(by_alias=True)
+        known |= set(leaves(plain))
         for path in leaves(plain):
             if path not in TOGETHER | FILES and (other := changed(plain, path)):
-                assert (other.fingerprint() == base.fingerprint()) == bool(WITHOUT_EFFECT.fullmatch(path)), path
+                assert (fingerprint(other) == fingerprint(base)) == bool(WITHOUT_EFFECT.fullmatch(path)), path
                 tried.add(path)
-    assert set(leaves(plain)) - tried - TOGETHER - FILES == {"trainer._target_"}  # which can only be Lightning's
+    assert known - tried - TOGETHER - FILES == TOLD_BY | {"trainer._target_"}  # which can only be Lightning's
+
+
+def test_run_folder_changes_with_the_choice_of_a_group_but_for_the_logger() -> None:
+    choices = ["generator=none", "generator=paper", "latents=mlp", "mapper=codes", "mapper=paper", "data=text", "data=hub", "model=gpt2"]
+    found = {choice: fingerprint(parse(composed("train", [choice]))) for choice in ("seed=1", *choices)}
+    assert len(set(found.values())) == len(found)
+    assert fingerprint(parse(composed("train", ["logger=none"]))) == found["seed=1"]
 
 
 def test_run_folder_of_a_baseline_does_not_change_with_the_generator(make_config: Callable[..., Config]) -> None:
-    plain = make_config("generator=none").fingerprint()
-    assert make_config("generator=none", "circuit.layers=3", "mapper=codes", "latents=table").fingerprint() == plain
-    assert make_config("generator=none", "peft.r=3").fingerprint() != plain
+    plain = fingerprint(make_config("generator=none"))
+    assert fingerprint(make_config("generator=none", "circuit.layers=3", "mapper=codes", "latents=table")) == plain
+    assert fingerprint(make_config("generator=none", "peft.r=3")) != plain

@@ -6,32 +6,33 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import fingerprint, planned, train_run
 from safetensors.torch import load_file, save_file
 
 from qpa.config import IDENTITY, Config
 from qpa.config.identity import Part
 from qpa.errors import ConfigError
 from qpa.report.runs import find
-from qpa.runs import numerics, record, run
+from qpa.runs import record
 
 MakeConfig = Callable[..., Config]
 
 
 def folder_of(config: Config) -> Path:
     """Where a run of it would lie, its own `run_dir` left out."""
-    return run.ready(config.model_copy(update={"run_dir": None})).folder
+    return planned(config.model_copy(update={"run_dir": None})).folder
 
 
 def test_every_key_says_one_thing_of_a_run(make_config: MakeConfig) -> None:
     effective = IDENTITY.effective(make_config().model_dump(by_alias=True))
-    shown = ("name", "run_dir", "ckpt", "logger.mode", "trainer.strategy", "data.train_files", "data.cache_hidden", "generator.lr")
+    shown = ("name", "run_dir", "ckpt", "logger.mode", "trainer.strategy", "data.train_files", "data.cache_hidden", "study")
     assert not set(shown) & set(effective)
     assert {IDENTITY.part(key) for key in effective} == set(Part) - {Part.SHOWN}
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_runs_that_compute_in_other_numbers_lie_apart(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, fast: bool) -> None:
-    monkeypatch.setattr(numerics, "fast_in_bf16", lambda _: fast)
+    monkeypatch.setattr("qpa.tasks.numerics.fast_in_bf16", lambda _: fast)
     left_to_the_machine = folder_of(make_config())
     bf16 = folder_of(make_config("model.dtype=bfloat16", "trainer.precision=bf16-mixed"))
     fp32 = folder_of(make_config("model.dtype=float32", "trainer.precision=32-true"))
@@ -41,13 +42,13 @@ def test_runs_that_compute_in_other_numbers_lie_apart(make_config: MakeConfig, m
 
 def test_run_in_other_numbers_is_another_task_and_no_baseline(make_config: MakeConfig, tmp_path: Path) -> None:
     for name, dtype in (("bf16", "bfloat16"), ("fp32", "float32")):
-        run.train(make_config(f"run_dir={tmp_path}/runs/{name}", f"model.dtype={dtype}", "generator=none"))
+        train_run(make_config(f"run_dir={tmp_path}/runs/{name}", f"model.dtype={dtype}", "generator=none"))
         assert record.load_config(tmp_path / "runs" / name).model.dtype == dtype
     bf16, fp32 = find(tmp_path / "runs").finished
     assert bf16.task != fp32.task
     assert bf16.setting != fp32.setting
     with pytest.raises(ConfigError, match=r"baseline=.*model\.dtype=bfloat16, this one has float32"):
-        run.train(make_config(f"baseline={tmp_path}/runs/bf16", "model.dtype=float32"))
+        train_run(make_config(f"baseline={tmp_path}/runs/bf16", "model.dtype=float32"))
 
 
 def test_same_text_under_two_paths_is_one_setting_and_one_run(make_config: MakeConfig, tmp_path: Path, text_file: Path) -> None:
@@ -63,7 +64,7 @@ def test_same_text_under_two_paths_is_one_setting_and_one_run(make_config: MakeC
 def test_keys_that_change_no_result_do_not_split_a_settings_seeds(make_config: MakeConfig, tmp_path: Path, override: str) -> None:
     for seed in (1, 2):
         own = [override] if seed == 2 else []
-        run.train(make_config(f"run_dir={tmp_path}/runs/{seed}", f"seed={seed}", "trainer.max_steps=2", *own))
+        train_run(make_config(f"run_dir={tmp_path}/runs/{seed}", f"seed={seed}", "trainer.max_steps=2", *own))
     first, second = find(tmp_path / "runs").finished
     assert (first.setting, first.task) == (second.setting, second.task)
 
@@ -82,42 +83,42 @@ def test_seed_rate_and_what_stands_in_the_circuits_place_are_told_step_by_step(m
 
 
 def test_keys_without_effect_do_not_tell_runs_apart(make_config: MakeConfig) -> None:
-    def fingerprint(*overrides: str) -> str:
-        return make_config(*overrides).fingerprint()
+    def known(*overrides: str) -> str:
+        return fingerprint(make_config(*overrides))
 
-    assert fingerprint("generator=none", "mapper.width=3", "circuit.layers=3") == fingerprint("generator=none")
-    assert fingerprint("latents=zeros", "circuit.layers=3") == fingerprint("latents=zeros")
-    assert fingerprint("latents=mps", "circuit.layers=3") != fingerprint("latents=mps")  # its bond dimension follows from them
-    assert fingerprint("latents=mps", "circuit.gate=CZ") == fingerprint("latents=mps")
-    assert fingerprint("circuit.layers=3") != fingerprint()
+    assert known("generator=none", "mapper.width=3", "circuit.layers=3") == known("generator=none")
+    assert known("latents=zeros", "circuit.layers=3") == known("latents=zeros")
+    assert known("latents=mps", "circuit.layers=3") != known("latents=mps")  # its bond dimension follows from them
+    assert known("latents=mps", "circuit.gate=CZ") == known("latents=mps")
+    assert known("circuit.layers=3") != known()
 
 
 def test_run_of_an_older_computation_is_not_taken_for_finished(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     config = make_config("trainer.max_steps=2")
-    run.train(config)
-    assert record.finished(config.folder, numerics.resolved(config))
-    monkeypatch.setattr("qpa.config.COMPUTATION", 10**6)
-    assert not record.finished(config.folder, numerics.resolved(config))
+    train_run(config)
+    assert record.finished(Path(config.run_dir), planned(config).fingerprint)
+    monkeypatch.setattr("qpa.runs.plan.COMPUTATION", 10**6)
+    assert not record.finished(Path(config.run_dir), planned(config).fingerprint)
 
 
 @pytest.mark.parametrize("lineage", [None, {"peft": "0123abcd", "seed": "0123abcd"}])
 def test_checkpoint_of_an_older_computation_is_not_gone_on_from(make_config: MakeConfig, lineage: dict[str, str] | None) -> None:
     config = make_config("trainer.max_steps=2", "trainer.val_every=1")
-    run.train(config)
-    path = config.folder / "checkpoints" / "last.ckpt"
+    train_run(config)
+    path = Path(config.run_dir) / "checkpoints" / "last.ckpt"
     torch.save(torch.load(path, weights_only=True) | {"lineage": lineage}, path)
     with pytest.raises(ConfigError, match=r"ckpt=.*of an older qpa, whose steps came to other numbers"):
-        run.train(make_config("trainer.max_steps=3", "trainer.val_every=1", f"ckpt={path}", "force=true"))
+        train_run(make_config("trainer.max_steps=3", "trainer.val_every=1", f"ckpt={path}", "force=true"))
 
 
 def test_another_model_saved_in_the_place_of_one_is_another_run(make_config: MakeConfig, saved_base: Callable[..., Path]) -> None:
     base = saved_base("smollm2")
     config = make_config("model.weights=published", f"model.path={base}", "model.num_layers=null")
-    before = config.fingerprint()
+    before = fingerprint(config)
     weights = load_file(base / "model.safetensors")
     weights["model.layers.0.mlp.down_proj.weight"].zero_()
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    assert config.fingerprint() != before
+    assert fingerprint(config) != before
 
 
 def test_key_of_a_later_version_counts(make_config: MakeConfig) -> None:

@@ -4,45 +4,46 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from conftest import build
 from torch.func import functional_call
 
 from qpa.core.adaptation import GeneratedAdaptation, Leaves
 from qpa.core.generator import view
-from qpa.runs.parts import Assembly, assemble
+from qpa.runs.parts import Parts
 from qpa.tasks.language.loss import next_token_nll
 
 MakeConfig = Callable[..., object]
 BATCH = torch.randint(0, 256, (3, 2, 32), generator=torch.Generator().manual_seed(0))
 
 
-def moved(assembly: Assembly) -> Assembly:
+def moved(built: Parts) -> Parts:
     """Away from the start, where the shared rows are zero and most gradients with them."""
     torch.manual_seed(5)
-    for parameter in assembly.adaptation.parameters():
+    for parameter in built.adaptation.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    return assembly
+    return built
 
 
-def loss(assembly: Assembly, ids: torch.Tensor) -> torch.Tensor:
-    return next_token_nll(lambda logits: logits, assembly.model(input_ids=ids).logits, ids, vocabulary=300)[0]
+def loss(built: Parts, ids: torch.Tensor) -> torch.Tensor:
+    return next_token_nll(lambda logits: logits, built.model(input_ids=ids).logits, ids, vocabulary=300)[0]
 
 
-def gradients_by_leaves(assembly: Assembly, batches: torch.Tensor) -> dict[str, torch.Tensor]:
+def gradients_by_leaves(built: Parts, batches: torch.Tensor) -> dict[str, torch.Tensor]:
     for ids in batches:
-        assembly.adaptation.write()
-        loss(assembly, ids).backward()
-    assembly.adaptation.collect()
-    return {name: p.grad.clone() for name, p in assembly.adaptation.named_parameters()}
+        built.adaptation.write()
+        loss(built, ids).backward()
+    built.adaptation.collect()
+    return {name: p.grad.clone() for name, p in built.adaptation.named_parameters()}
 
 
-def gradients_by_injection(assembly: Assembly, batches: torch.Tensor) -> dict[str, torch.Tensor]:
-    adaptation = assembly.adaptation
+def gradients_by_injection(built: Parts, batches: torch.Tensor) -> dict[str, torch.Tensor]:
+    adaptation = built.adaptation
     assert isinstance(adaptation, GeneratedAdaptation)
     adaptation.zero_grad()
     flat = adaptation.generator()
-    weights = {slot.tensor.name: view(flat, slot) for slot in assembly.layout.slots}
+    weights = {slot.tensor.name: view(flat, slot) for slot in built.plan.layout.slots}
     for ids in batches:
-        logits = functional_call(assembly.model, weights, kwargs={"input_ids": ids}).logits
+        logits = functional_call(built.model, weights, kwargs={"input_ids": ids}).logits
         next_token_nll(lambda logits: logits, logits, ids, vocabulary=300)[0].backward(retain_graph=True)
     return {name: p.grad.clone() for name, p in adaptation.named_parameters()}
 
@@ -52,9 +53,9 @@ def gradients_by_injection(assembly: Assembly, batches: torch.Tensor) -> dict[st
 )
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_gradients_equal_those_of_differentiable_injection(make_config: MakeConfig, overrides: list[str], micro_batches: int) -> None:
-    assembly = moved(assemble(make_config(*overrides), None))
-    found = gradients_by_leaves(assembly, BATCH[:micro_batches])
-    expected = gradients_by_injection(assembly, BATCH[:micro_batches])
+    built = moved(build(make_config(*overrides)))
+    found = gradients_by_leaves(built, BATCH[:micro_batches])
+    expected = gradients_by_injection(built, BATCH[:micro_batches])
     assert max(g.abs().max() for g in expected.values()) > 0
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
@@ -62,37 +63,39 @@ def test_gradients_equal_those_of_differentiable_injection(make_config: MakeConf
 def test_gradients_are_the_same_with_gradient_checkpointing_and_recompute_happens(make_config: MakeConfig) -> None:
     found, calls = {}, {}
     for checkpointing in (False, True):
-        assembly = moved(assemble(make_config(f"model.gradient_checkpointing={checkpointing}"), None))
+        built = moved(build(make_config(f"model.gradient_checkpointing={checkpointing}")))
+        built.plan.task.prepare()
+        built.plan.task.learner(built.model, trained=True)  # which switches it on
         count = [0]
-        first = assembly.model.get_base_model().model.layers[0].self_attn.q_proj
+        first = built.model.get_base_model().model.layers[0].self_attn.q_proj
         first.register_forward_pre_hook(lambda *_, count=count: count.__setitem__(0, count[0] + 1))
-        found[checkpointing] = gradients_by_leaves(assembly, BATCH[:1])
+        found[checkpointing] = gradients_by_leaves(built, BATCH[:1])
         calls[checkpointing] = count[0]
     assert calls == {False: 1, True: 2}
     torch.testing.assert_close(found[True], found[False])
 
 
 def test_generator_runs_once_per_step_whatever_the_accumulation(make_config: MakeConfig) -> None:
-    assembly = assemble(make_config(), None)
+    built = build(make_config())
     calls = []
-    assembly.adaptation.generator.register_forward_hook(lambda *_: calls.append(1))
-    gradients_by_leaves(assembly, BATCH)
-    gradients_by_leaves(assembly, BATCH)
+    built.adaptation.generator.register_forward_hook(lambda *_: calls.append(1))
+    gradients_by_leaves(built, BATCH)
+    gradients_by_leaves(built, BATCH)
     assert len(calls) == 2
 
 
 def test_weights_are_generated_into_the_memory_that_the_model_reads(make_config: MakeConfig) -> None:
-    assembly = moved(assemble(make_config(), None))
-    assembly.adaptation.write()
-    first, slot = assembly.adaptation.leaves.slots[0]
-    written = assembly.adaptation._generated
-    assert written.data_ptr() == assembly.adaptation.leaves.values.data_ptr()
-    torch.testing.assert_close(first.data, view(assembly.adaptation.generator().detach(), slot), rtol=0, atol=0)
+    built = moved(build(make_config()))
+    built.adaptation.write()
+    first, slot = built.adaptation.leaves.slots[0]
+    written = built.adaptation._generated
+    assert written.data_ptr() == built.adaptation.leaves.values.data_ptr()
+    torch.testing.assert_close(first.data, view(built.adaptation.generator().detach(), slot), rtol=0, atol=0)
 
 
 def test_bf16_leaves_hold_rounded_weights_and_their_gradient_trains_the_generator_in_fp32(make_config: MakeConfig) -> None:
-    assembly = moved(assemble(make_config(), None))
-    layout, generator = assembly.layout, assembly.adaptation.generator
+    built = moved(build(make_config()))
+    layout, generator = built.plan.layout, built.adaptation.generator
     shapes = {slot.tensor.name: slot.tensor.shape for slot in layout.slots}
     leaves = Leaves(layout, {name: torch.nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16)) for name, shape in shapes.items()})
     half = GeneratedAdaptation(generator, leaves)
@@ -109,36 +112,36 @@ def test_bf16_leaves_hold_rounded_weights_and_their_gradient_trains_the_generato
 
 
 def test_leaves_are_bound_again_after_gradients_were_dropped(make_config: MakeConfig) -> None:
-    assembly = assemble(make_config(), None)
-    assembly.model.zero_grad()  # sets every .grad to None, as Lightning does before it trains
-    assert any(g.abs().max() > 0 for g in gradients_by_leaves(assembly, BATCH[:1]).values())
+    built = build(make_config())
+    built.model.zero_grad()  # sets every .grad to None, as Lightning does before it trains
+    assert any(g.abs().max() > 0 for g in gradients_by_leaves(built, BATCH[:1]).values())
 
 
 def test_collect_without_write_is_an_error(make_config: MakeConfig) -> None:
     with pytest.raises(RuntimeError, match="before write"):
-        assemble(make_config(), None).adaptation.collect()
+        build(make_config()).adaptation.collect()
 
 
 @pytest.mark.parametrize("model", ["smollm2", "gpt2", "gemma2", "gemma3_270m"])
 @pytest.mark.parametrize("overrides", [["peft=lora"], ["peft=dora"], ["peft=dora", "peft.target_modules=[lm_head]"]])
 def test_step_zero_equals_base_model_exactly(make_config: MakeConfig, model: str, overrides: list[str]) -> None:
-    assembly = assemble(make_config(*overrides, model=model), None)
-    assembly.adaptation.write()
-    assembly.model.eval()
+    built = build(make_config(*overrides, model=model))
+    built.adaptation.write()
+    built.model.eval()
     with torch.no_grad():
-        adapted = assembly.model(input_ids=BATCH[0]).logits
-        with assembly.model.disable_adapter():
-            base = assembly.model(input_ids=BATCH[0]).logits
+        adapted = built.model(input_ids=BATCH[0]).logits
+        with built.model.disable_adapter():
+            base = built.model(input_ids=BATCH[0]).logits
     assert torch.equal(adapted, base)
 
 
 @pytest.mark.parametrize("generator", ["qpa", "none"])
 def test_only_the_adaptation_is_trained(make_config: MakeConfig, generator: str) -> None:
-    assembly = assemble(make_config(f"generator={generator}"), None)
-    trained = sum(p.numel() for p in assembly.adaptation.parameters())
-    assert trained == assembly.parameters.trainable
+    built = build(make_config(f"generator={generator}"))
+    trained = sum(p.numel() for p in built.adaptation.parameters())
+    assert trained == built.plan.counts.trainable
     if generator == "none":
-        assert assembly.parameters.ratio == 1
+        assert built.plan.counts.ratio == 1
     else:
-        owned = {id(p) for p in assembly.adaptation.parameters()}
-        assert owned.isdisjoint(id(p) for p in assembly.model.parameters())
+        owned = {id(p) for p in built.adaptation.parameters()}
+        assert owned.isdisjoint(id(p) for p in built.model.parameters())

@@ -9,10 +9,11 @@ import torch
 import yaml
 from conftest import ROOT
 
-from qpa.config import CircuitConfig
 from qpa.core.circuits import backends, ry_cnot, statevector
 from qpa.core.circuits.ansatz import RY_CNOT, Ansatz
-from qpa.core.circuits.estimate import Sampled, parameter_shift, spsa, unsampled
+from qpa.core.circuits.estimate import Sampled, multinomial, parameter_shift, spsa, unsampled
+from qpa.core.circuits.execution import Execution
+from qpa.core.circuits.states import Simulator
 
 CONF = ROOT / "conf" / "circuit"
 SHIPPED = [file.stem for file in sorted(CONF.glob("[a-z]*.yaml"))]
@@ -23,22 +24,27 @@ Z = torch.diag(torch.tensor([1, -1], dtype=torch.complex128))
 UP, DOWN = (I + Z) / 2, (I - Z) / 2
 
 
-def settings(name: str, **changed: object) -> CircuitConfig:
-    measured, own = (yaml.safe_load((CONF / f"{file}.yaml").read_text()) for file in ("_measured", name))
-    return CircuitConfig(**measured | {key: value for key, value in own.items() if key != "defaults"} | changed)
+def words(name: str) -> dict:
+    """Of a YAML file."""
+    return yaml.safe_load((CONF / f"{name}.yaml").read_text())
 
 
 def shipped(name: str) -> Ansatz:
-    return backends.ansatz(settings(name))
+    own = words(name)
+    return Ansatz(tuple(own["rotations"]), own["entangler"], own["gate"], own["final_rotations"])
 
 
-def random_angles(circuits: int, layers: int, qubits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(100 * qubits + layers)
-    return (torch.rand(circuits, layers, qubits, generator=generator, dtype=torch.float64) * 2 * math.pi).to(dtype)
+def simulator(name: str, backend: str, device: str | None = None) -> Simulator:
+    return backends.simulator(shipped(name), Execution(backend, device), seed=0)[0]
 
 
-def angles_of(name: str, *, circuits: int, blocks: int, qubits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return random_angles(circuits, shipped(name).rotation_layers(blocks), qubits, dtype)
+def random_angles(circuits: int, per_qubit: int, qubits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(100 * qubits + per_qubit)
+    return (torch.rand(circuits, per_qubit, qubits, generator=generator, dtype=torch.float64) * 2 * math.pi).to(dtype)
+
+
+def angles_of(name: str, *, circuits: int, layers: int, qubits: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return random_angles(circuits, shipped(name).angles_per_qubit(layers), qubits, dtype)
 
 
 def kron(*factors: torch.Tensor) -> torch.Tensor:
@@ -55,24 +61,25 @@ def on(qubits: int, **gates: torch.Tensor) -> torch.Tensor:
 
 def dense_probabilities(name: str, angles: torch.Tensor) -> torch.Tensor:
     """One circuit `[A, Q]` by multiplying full matrices, written from the YAML files' own words."""
-    own = settings(name)
-    layers, qubits = angles.shape
+    own = words(name)
+    per_qubit, qubits = angles.shape
+    rotations = own["rotations"]
     chain = [(q, q + 1) for q in range(qubits - 1)]
     entangler = {
         "linear": chain,
         "reverse_linear": chain[::-1],
         "ring": chain + ([(qubits - 1, 0)] if qubits > 2 else []),
         "brick": [(a, b) for a, b in chain if a % 2 == 0] + [(a, b) for a, b in chain if a % 2],
-    }[own.entangler]
+    }[own["entangler"]]
     state = torch.zeros(2**qubits, dtype=torch.complex128)
     state[0] = 1
-    for layer in range(layers):
-        sigma = {"RX": X, "RY": Y, "RZ": Z}[own.rotations[layer % len(own.rotations)]]
-        state = kron(*[(a / 2).cos() * I - 1j * (a / 2).sin() * sigma for a in angles[layer]]) @ state
-        last_of_block = (layer + 1) % len(own.rotations) == 0
-        if last_of_block and not (own.final_rotations and layer == layers - 1):
+    for index in range(per_qubit):
+        sigma = {"RX": X, "RY": Y, "RZ": Z}[rotations[index % len(rotations)]]
+        state = kron(*[(a / 2).cos() * I - 1j * (a / 2).sin() * sigma for a in angles[index]]) @ state
+        last_of_layer = (index + 1) % len(rotations) == 0
+        if last_of_layer and not (own["final_rotations"] and index == per_qubit - 1):
             for a, b in entangler:
-                turned = X if own.gate == "CNOT" else Z
+                turned = X if own["gate"] == "CNOT" else Z
                 state = (on(qubits, **{f"q{a}": UP}) + on(qubits, **{f"q{a}": DOWN, f"q{b}": turned})) @ state
     return state.abs() ** 2
 
@@ -92,9 +99,9 @@ def test_every_backend_gives_every_ansatz_the_probabilities_of_dense_matrices(na
     package = backend.split()[0]
     for module in backends.EXTRAS.get(package, ()):
         pytest.importorskip(module)
-    simulate, _ = backends.simulator(settings(name, backend=package, device=BACKENDS[backend]), seed=0)
+    simulate = simulator(name, package, BACKENDS[backend])
     for qubits in (1, 2, 3, 5):
-        angles = angles_of(name, circuits=2, blocks=3, qubits=qubits)
+        angles = angles_of(name, circuits=2, layers=3, qubits=qubits)
         expected = torch.stack([dense_probabilities(name, one) for one in angles])
         torch.testing.assert_close(simulate(angles).detach(), expected, atol=1e-6, rtol=0)
 
@@ -108,9 +115,9 @@ def test_every_backend_gives_every_ansatz_the_gradient_of_ours(name: str, backen
     weights = torch.linspace(-1, 1, 8, dtype=torch.float64)
     found = []
     for other in ("statevector", package):
-        angles = angles_of(name, circuits=2, blocks=2, qubits=3).requires_grad_()
+        angles = angles_of(name, circuits=2, layers=2, qubits=3).requires_grad_()
         device = BACKENDS[backend] if other == package else None
-        (backends.simulator(settings(name, backend=other, device=device), seed=0)[0](angles) * weights).sum().backward()
+        (simulator(name, other, device)(angles) * weights).sum().backward()
         found.append(angles.grad)
     torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=0)
 
@@ -118,7 +125,7 @@ def test_every_backend_gives_every_ansatz_the_gradient_of_ours(name: str, backen
 @pytest.mark.parametrize("name", SHIPPED)
 def test_autograd_is_the_parameter_shift_rule_and_finite_differences(name: str) -> None:
     exact = statevector.simulator(shipped(name))
-    angles = angles_of(name, circuits=2, blocks=2, qubits=4).requires_grad_()
+    angles = angles_of(name, circuits=2, layers=2, qubits=4).requires_grad_()
     weights = torch.randn(2, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert torch.autograd.gradcheck(lambda a: (exact(a) * weights).sum(), (angles,), atol=1e-7)
     by_rule = [
@@ -130,7 +137,7 @@ def test_autograd_is_the_parameter_shift_rule_and_finite_differences(name: str) 
 
 def test_real_ansaetze_stay_real_and_complex_ones_do_not() -> None:
     for name in SHIPPED:
-        angles = angles_of(name, circuits=1, blocks=2, qubits=3, dtype=torch.float32)
+        angles = angles_of(name, circuits=1, layers=2, qubits=3, dtype=torch.float32)
         assert statevector.amplitudes(shipped(name), angles).is_complex() == (name in ("rx_ry_rz", "efficient_su2"))
 
 
@@ -139,7 +146,7 @@ def test_ansaetze_with_qiskits_names_are_qiskits(name: str) -> None:
     library = pytest.importorskip("qiskit.circuit.library")
     from qiskit.quantum_info import Statevector
 
-    angles = angles_of(name, circuits=1, blocks=3, qubits=4)
+    angles = angles_of(name, circuits=1, layers=3, qubits=4)
     theirs = Statevector(getattr(library, name)(4, reps=3).assign_parameters(angles[0].flatten().numpy()))
     expected = torch.tensor(theirs.probabilities(qargs=[3, 2, 1, 0]))  # our qubit 0 is the most significant bit
     torch.testing.assert_close(statevector.simulator(shipped(name))(angles)[0], expected, atol=1e-12, rtol=0)
@@ -167,27 +174,27 @@ def test_gradient_equals_finite_differences_in_float64(circuits: int, layers: in
 
 
 @pytest.mark.parametrize("name", ["ry_cnot", "brick"])
-def test_what_is_kept_for_backward_is_one_state_however_many_blocks(name: str) -> None:
+def test_what_is_kept_for_backward_is_one_state_however_many_layers(name: str) -> None:
     kept = {}
-    for blocks in (2, 64):
-        angles = angles_of(name, circuits=3, blocks=blocks, qubits=9).requires_grad_()
+    for layers in (2, 64):
+        angles = angles_of(name, circuits=3, layers=layers, qubits=9).requires_grad_()
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, sizes=sizes: sizes.append(t.numel()) or t, lambda t: t):
             statevector.simulator(shipped(name))(angles)
-        kept[blocks] = [size for size in sizes if size >= 3 * 2**9 and size % angles.numel()]
+        kept[layers] = [size for size in sizes if size >= 3 * 2**9 and size % angles.numel()]
     assert kept[2] == kept[64] == [3 * 2**9]
 
 
 def test_probabilities_of_every_circuit_sum_to_one_in_float32() -> None:
     for name in SHIPPED:
-        total = statevector.simulator(shipped(name))(angles_of(name, circuits=16, blocks=8, qubits=11, dtype=torch.float32)).sum(-1)
+        total = statevector.simulator(shipped(name))(angles_of(name, circuits=16, layers=8, qubits=11, dtype=torch.float32)).sum(-1)
         torch.testing.assert_close(total, torch.ones(16), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_start_is_the_uniform_superposition(name: str) -> None:
     ansatz = shipped(name)
-    angles = torch.zeros(1, ansatz.rotation_layers(3), 5, dtype=torch.float64)
+    angles = torch.zeros(1, ansatz.angles_per_qubit(3), 5, dtype=torch.float64)
     angles[:, ansatz.starts_uniform()] = math.pi / 2
     torch.testing.assert_close(statevector.simulator(ansatz)(angles), torch.full((1, 32), 1 / 32, dtype=torch.float64))
 
@@ -204,6 +211,18 @@ def test_the_error_of_sampled_probabilities_falls_with_the_root_of_the_shots() -
     assert -0.55 < slope < -0.45
     variance = (exact(angles) * (1 - exact(angles)) / 1_000).mean().sqrt()  # of a relative frequency
     assert abs(errors[1] / float(variance) - 1) < 0.1
+
+
+@pytest.mark.parametrize("shots", [7, 5_000])
+def test_samples_have_the_means_and_covariances_of_a_multinomial(shots: int) -> None:
+    probabilities = torch.tensor([0.4, 0.0, 0.03, 0.2, 1e-3, 0.3, 0.069, 0.0], dtype=torch.float64)
+    found = multinomial(probabilities.expand(20_000, -1).contiguous(), shots, torch.Generator().manual_seed(0))
+    assert (found.sum(1) == shots).all()
+    assert (found[:, probabilities == 0] == 0).all()
+    error = (shots * probabilities * (1 - probabilities) / len(found)).sqrt()
+    assert ((found.mean(0) - shots * probabilities).abs() <= 4 * error).all()
+    covariance = shots * (probabilities.diag() - probabilities.outer(probabilities))
+    torch.testing.assert_close(found.T.cov(), covariance, atol=0.03 * float(covariance.max()), rtol=0)
 
 
 def test_sampled_gradients_scatter_around_the_exact_one() -> None:
@@ -249,6 +268,6 @@ def test_a_step_counts_the_circuits_that_its_gradient_needs() -> None:
 
 
 def test_torchquantum_leaves_no_stand_in_behind() -> None:
-    backends.simulator(settings("ry_cnot", backend="torchquantum"), seed=0)[0](random_angles(1, 1, 2, torch.float32))
+    simulator("ry_cnot", "torchquantum")(random_angles(1, 1, 2, torch.float32))
     left = [name for name, module in sys.modules.items() if type(module).__name__ == "_Inert"]
     assert left == []

@@ -7,9 +7,12 @@ from torch.func import functional_call
 from qpa.core.circuits import statevector
 from qpa.core.circuits.ansatz import RY_CNOT
 from qpa.core.generator import Generator, view
-from qpa.core.latents import Circuits
+from qpa.core.latents.circuits import Circuits
 from qpa.core.layout import AdapterTensor, Layout, plan
-from qpa.core.mapper import CodeMapper, Mapper, MLPMapper, Start, TiedMapper
+from qpa.core.mappers.codes import CodeMapper
+from qpa.core.mappers.paper import PaperMapper
+from qpa.core.mappers.rows import Start
+from qpa.core.mappers.tied import TiedMapper
 from qpa.errors import UserError
 
 PAPER_HIDDEN = [32, 64, 128, 128, 64, 32, 32]
@@ -20,9 +23,9 @@ def head_layout(hidden: int, vocabulary: int, *, chunk_size: int) -> Layout:
     return plan(lora, circuits="per_module", qubits=None, chunk_size=chunk_size)
 
 
-def small_mapper(kind: str, layout: Layout) -> Mapper:
-    if kind == "mlp":
-        return MLPMapper(layout, hidden=[8], activation="tanh")
+def small_mapper(kind: str, layout: Layout) -> torch.nn.Module:
+    if kind == "paper":
+        return PaperMapper(layout, hidden=[8], activation="tanh")
     return {"codes": CodeMapper, "tied": TiedMapper}[kind](layout, width=3)
 
 
@@ -37,8 +40,8 @@ def count(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def make(layout: Layout, mapper: Mapper, *, layers: int = 2, seed: int = 0) -> Generator:
-    circuits = Circuits(layout, RY_CNOT, blocks=layers, simulate=statevector.simulator(RY_CNOT))
+def make(layout: Layout, mapper: torch.nn.Module, *, layers: int = 2, seed: int = 0) -> Generator:
+    circuits = Circuits(layout, RY_CNOT, layers=layers, simulate=statevector.simulator(RY_CNOT))
     return Generator(layout, start=frozen_start(layout, seed), latents=circuits, mapper=mapper)
 
 
@@ -61,11 +64,11 @@ def frozen_start(layout: Layout, seed: int = 0) -> torch.Tensor:
 def test_papers_counts_come_out_exactly(tensors: list, chunk: int, generated: int, qubits: int, trainable: int) -> None:
     found = [AdapterTensor(f"t{i}", shape, "m") for i, shape in enumerate(tensors)]
     layout = plan(found, circuits="per_module", qubits=None, chunk_size=chunk)
-    generator = make(layout, MLPMapper(layout, hidden=PAPER_HIDDEN, activation="none"), layers=8)
+    generator = make(layout, PaperMapper(layout, hidden=PAPER_HIDDEN, activation="none"), layers=8)
     assert (layout.generated, layout.qubits, count(generator)) == (generated, qubits, trainable)
 
 
-@pytest.mark.parametrize("kind", ["tied", "codes", "mlp"])
+@pytest.mark.parametrize("kind", ["tied", "codes", "paper"])
 def test_first_output_is_the_start_exactly(kind: str) -> None:
     layout = head_layout(32, 300, chunk_size=64)
     generator = make(layout, small_mapper(kind, layout))
@@ -85,12 +88,12 @@ def test_every_trained_part_gets_a_gradient_once_the_rows_have_moved(kind: str) 
 @pytest.mark.parametrize("qubits", [2, 6, 11])
 def test_feature_size_does_not_fall_with_qubits(qubits: int) -> None:
     layout = plan([AdapterTensor("t", (2**qubits, 8), "m")], circuits="shared", qubits=qubits, chunk_size=None)
-    circuits = Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT))
+    circuits = Circuits(layout, RY_CNOT, layers=8, simulate=statevector.simulator(RY_CNOT))
     torch.nn.init.uniform_(circuits.angles, 0, 6.28)
     assert 0.3 < circuits().abs().mean() < 2
 
 
-@pytest.mark.parametrize("kind", ["tied", "codes", "mlp"])
+@pytest.mark.parametrize("kind", ["tied", "codes", "paper"])
 @pytest.mark.parametrize("started", [True, False])
 def test_gradients_of_the_rows_equal_finite_differences(kind: str, started: bool) -> None:
     tensors = [AdapterTensor(f"{name}.{i}", shape, f"m{i}") for i in range(2) for name, shape in (("a", (2, 3)), ("b", (5, 2)))]
@@ -137,7 +140,7 @@ def test_tied_chunk_is_its_row_over_the_root_of_the_rows() -> None:
     torch.testing.assert_close(mapper(torch.zeros(len(layout.chunks))), torch.full((layout.size,), 0.5))  # of 4 rows
 
 
-def test_tied_blocks_are_neighbouring_layers() -> None:
+def test_tied_spans_are_neighbouring_decoder_layers() -> None:
     weights = tied_weights(2)
     first, second, third, fourth = (weights[f"layers.{layer}.wide.lora_B"] for layer in range(4))
     assert torch.equal(first, second)
@@ -163,7 +166,7 @@ def test_circuit_gives_each_tied_chunk_its_own_factor() -> None:
     torch.manual_seed(0)
     plain = tied_weights(2)
     features = torch.zeros(len(layout.chunks))
-    chosen = next(i for i, c in enumerate(layout.chunks) if (c.kind, c.layer, c.row) == ("layers.*.wide.lora_B", 1, 2))
+    chosen = next(i for i, c in enumerate(layout.chunks) if (c.kind, c.depth, c.row) == ("layers.*.wide.lora_B", 1, 2))
     features[chosen] = 0.5
     torch.manual_seed(0)
     scaled = tied_weights(2, features)
@@ -175,12 +178,12 @@ def test_circuit_gives_each_tied_chunk_its_own_factor() -> None:
 
 def test_circuits_start_near_the_uniform_superposition() -> None:
     layout = head_layout(32, 300, chunk_size=16)
-    assert Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT))().abs().max() < 0.3
+    assert Circuits(layout, RY_CNOT, layers=8, simulate=statevector.simulator(RY_CNOT))().abs().max() < 0.3
 
 
 def test_basis_bits_spell_the_state_number() -> None:
     layout = head_layout(32, 300, chunk_size=64)
-    bits = (MLPMapper(layout, hidden=[4], activation="none").bits + 1) / 2
+    bits = (PaperMapper(layout, hidden=[4], activation="none").bits + 1) / 2
     numbers = (bits * 2.0 ** torch.arange(layout.qubits - 1, -1, -1)).sum(1)
     assert numbers.tolist() == list(range(len(layout.chunks)))
 
@@ -195,8 +198,8 @@ def test_checkpoint_of_another_start_is_refused() -> None:
 def test_papers_start_is_none_and_its_weights_are_centred() -> None:
     layout = head_layout(32, 300, chunk_size=77)
     assert layout.size > layout.generated  # the last chunk is not full: what is not used must not be counted
-    mapper = MLPMapper(layout, hidden=[8], activation="none", from_zero=False)
-    circuits = Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT))
+    mapper = PaperMapper(layout, hidden=[8], activation="none", from_zero=False)
+    circuits = Circuits(layout, RY_CNOT, layers=8, simulate=statevector.simulator(RY_CNOT))
     generator = Generator(layout, latents=circuits, mapper=mapper, start=None)
     weights = torch.cat([view(generator(), slot).flatten() for slot in layout.slots])
     released = mapper(circuits())[: layout.generated]  # one circuit: the used numbers are the first

@@ -7,7 +7,11 @@ import torch
 
 from qpa.core.circuits import statevector
 from qpa.core.circuits.ansatz import RY_CNOT
-from qpa.core.latents import Circuits, MatrixProductStates, SmallMLPs, Table, random, zeros
+from qpa.core.latents.circuits import Circuits
+from qpa.core.latents.fixed import random, zeros
+from qpa.core.latents.mlp import SmallMLPs
+from qpa.core.latents.mps import MatrixProductStates
+from qpa.core.latents.table import Table
 from qpa.core.layout import AdapterTensor, Layout, plan
 
 LAYOUT = plan([AdapterTensor(f"m.{i}.t", (11, 4), f"m.{i}") for i in range(3)], circuits="per_module", qubits=None, chunk_size=4)
@@ -17,8 +21,8 @@ BUDGET = 8 * LAYOUT.qubits
 def make(kind: str, layout: Layout = LAYOUT, *, seed: int = 3) -> torch.nn.Module:
     torch.manual_seed(seed)
     return {
-        "circuit": lambda: Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT)),
-        "frozen_circuit": lambda: Circuits(layout, RY_CNOT, blocks=8, simulate=statevector.simulator(RY_CNOT), trained=False),
+        "circuit": lambda: Circuits(layout, RY_CNOT, layers=8, simulate=statevector.simulator(RY_CNOT)),
+        "frozen_circuit": lambda: Circuits(layout, RY_CNOT, layers=8, simulate=statevector.simulator(RY_CNOT), trained=False),
         "table": lambda: Table(layout),
         "mlp": lambda: SmallMLPs(layout, hidden=None, budget=BUDGET),
         "mps": lambda: MatrixProductStates(layout, bond_dimension=None, budget=BUDGET),
@@ -109,16 +113,8 @@ def test_small_networks_read_the_bits_of_their_own_circuit() -> None:
     assert per_circuit[1].abs().max() == 0 < per_circuit[0].abs().max()
 
 
-def test_controls_start_from_the_circuits_own_mapper(make_config: object) -> None:
-    from qpa.runs.parts import assemble
-
-    mappers = [assemble(make_config(f"latents={kind}"), None).adaptation.generator.mapper.state_dict() for kind in KINDS]
-    for mapper in mappers[1:]:
-        torch.testing.assert_close(mapper, mappers[0], rtol=0, atol=0)
-
-
 def test_numbers_of_sampled_circuits_are_laplaces_estimate() -> None:
     layout = plan([AdapterTensor("t", (8, 4), "m")], circuits="shared", qubits=3, chunk_size=None)
     counts = torch.tensor([[5.0, 3, 0, 0, 1, 1, 0, 0]])
-    circuits = Circuits(layout, RY_CNOT, blocks=1, simulate=lambda angles: counts / 10, shots=10)
+    circuits = Circuits(layout, RY_CNOT, layers=1, simulate=lambda angles: counts / 10, shots=10)
     torch.testing.assert_close(circuits.of_states(), 8 * (counts + 1) / (10 + 8) - 1)

@@ -9,16 +9,16 @@ import numpy
 import pytest
 import torch
 
-from qpa.config import CircuitConfig
 from qpa.core.circuits import backends, statevector
 from qpa.core.circuits.ansatz import RY_CNOT
+from qpa.core.circuits.execution import Execution
 from qpa.errors import ConfigError
 
 pytest.importorskip("qiskit_ibm_runtime")
 from conftest import ROOT, command_line
 from qiskit_ibm_runtime.api.exceptions import RequestsApiError
 from qiskit_ibm_runtime.exceptions import RuntimeJobFailureError
-from test_circuits import SHIPPED, angles_of, random_angles, settings, shipped
+from test_circuits import SHIPPED, angles_of, random_angles, shipped
 
 from qpa.core.circuits import qiskit as qiskit_backend
 
@@ -76,7 +76,7 @@ def test_the_exported_program_read_back_by_qiskit_gives_the_same_probabilities(n
     from qpa.core.circuits import qasm
 
     for qubits in (1, 2, 5):
-        angles = angles_of(name, circuits=1, blocks=2, qubits=qubits)
+        angles = angles_of(name, circuits=1, layers=2, qubits=qubits)
         read = torch.tensor(Statevector(qasm3.loads(qasm.program(shipped(name), angles[0]))).probabilities())
         torch.testing.assert_close(read, statevector.simulator(shipped(name))(angles)[0], atol=1e-12, rtol=0)
 
@@ -184,9 +184,8 @@ def test_a_device_that_cannot_run_gets_one_line(
     changed: dict[str, str], qubits: int, words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("qiskit_ibm_runtime.accounts.management._DEFAULT_ACCOUNT_CONFIG_JSON_FILE", str(tmp_path / "none.json"))
-    circuit = settings("ry_cnot", backend="qiskit", shots=100, **changed)
     with pytest.raises(ConfigError) as raised:
-        backends.check(circuit, qubits=qubits)
+        backends.check(Execution("qiskit", shots=100, **changed), qubits=qubits)
     assert all(word in str(raised.value) for word in words)
     assert "\n" not in str(raised.value)
 
@@ -194,21 +193,20 @@ def test_a_device_that_cannot_run_gets_one_line(
 @pytest.mark.parametrize("device", ["default.qutrit", "null.qubit", "default.nothing"])
 def test_a_device_of_pennylanes_that_cannot_run_the_circuits_gets_one_line(device: str) -> None:
     with pytest.raises(ConfigError, match=rf"circuit.device={device}: .*default.qubit"):
-        backends.check(settings("ry_cnot", backend="pennylane", device=device), qubits=4)
+        backends.check(Execution("pennylane", device), qubits=4)
 
 
 @pytest.mark.parametrize("package", ["pennylane", "qiskit"])
 def test_a_missing_package_says_what_to_install(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backends, "find_spec", lambda _: None)
-    circuit: CircuitConfig = settings("ry_cnot", backend=package)
     with pytest.raises(ConfigError, match=rf"circuit.backend={package}: .*make setup EXTRAS={package}"):
-        backends.check(circuit, qubits=4)
+        backends.check(Execution(package), qubits=4)
 
 
 @pytest.mark.slow
 def test_training_on_a_noisy_fake_device_lowers_the_loss_and_counts_what_it_ran(text_file: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    quantum = ["circuit.backend=qiskit", "circuit.device=fake_manila", "circuit.qubits=4", "circuit.shots=1024", "generator.lr=3e-2"]
+    quantum = ["circuit.backend=qiskit", "circuit.device=fake_manila", "circuit.qubits=4", "circuit.shots=1024", "optimizer.lr=3e-2"]
     steps = ["trainer.max_steps=10", "trainer.val_every=5", "trainer.log_every_n_steps=1", "logger=none", f"run_dir={run}"]
     only = ["peft.target_modules=[q_proj,v_proj]"]
     command = [sys.executable, "train.py", *command_line(text_file, tmp_path), *quantum, *steps, *only]

@@ -7,49 +7,18 @@ import random
 import re
 import statistics
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import ROOT, real_record
+from conftest import ROOT
+from made import ACCURACY, TEMPLATE, seeds, write_run
 from scipy import stats
 
 from qpa.commands.report import LONG, as_json, main
 from qpa.errors import ConfigError, UsageError
 from qpa.report.compare import compare, estimate
 from qpa.report.runs import Run, find
-from qpa.report.table import HEADS, markdown, rows
+from qpa.report.table import heads, markdown, rows
 from qpa.report.verdict import label, sentences
-
-TEMPLATE = real_record()
-
-
-def write_run(root: Path, *, seed: int, perplexity: float, latents: str = "circuit", kind: str = "qpa", **changed: Any) -> Path:
-    """A real record with these numbers, and with others for what the report compares besides, drawn for each run."""
-    record = json.loads(TEMPLATE)
-    config, ours, draw = record["run_info"]["train_config"], record["qpa"], random.Random(seed)
-    trainable = changed.get("trainable", 1000 if kind == "none" else 50)
-    for group, key in (("generator", "lr"), ("mapper", "width"), ("circuit", "layers"), ("peft", "lora_alpha"), ("data", "train_files")):
-        config[group][key] = changed.get(key, config[group][key])
-    config |= {"seed": seed, "latents": {"kind": latents}}
-    config["generator"]["kind"] = kind
-    config["optimizer"]["lr"] = config["generator"]["lr"]
-    record["run_info"] |= {"command": f"python train.py seed={seed}", "error_msg": changed.get("error")}
-    record["train_info"] |= {"status": changed.get("status", "success"), "file_size": draw.randint(10**6, 10**7)}
-    ours["params"] |= {"trainable": trainable, "plain_peft": 1000, "circuit": 0, "mapper": 0 if kind == "none" else trainable}
-    ours["test"]["perplexity"] = perplexity
-    ours["val"]["perplexity"] = changed.get("val", perplexity)
-    ours["texts"]["train"] = [changed.get("text", "digest")]
-    ours |= {"seconds_per_step": draw.uniform(1, 2), "peak_memory_bytes": draw.randint(2**30, 2**32)}
-    folder = root / "-".join(map(str, (kind, latents, seed, *changed.values())))
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text(json.dumps(record))
-    (folder / "metrics.csv").write_text(f"epoch,step,train/loss,val/perplexity\n0,4,3.0,\n0,4,,{perplexity + 2}\n0,9,,{perplexity}\n")
-    return folder
-
-
-def seeds(root: Path, perplexities: list[float], **changed: Any) -> None:
-    for seed, perplexity in enumerate(perplexities, 1):
-        write_run(root, seed=seed, perplexity=perplexity, **changed)
 
 
 def test_interval_is_students() -> None:
@@ -82,13 +51,13 @@ def test_rate_is_chosen_by_validation_and_not_by_test(tmp_path: Path) -> None:
 def test_front_is_what_nothing_beats(tmp_path: Path) -> None:
     draw = random.Random(0)
     points = [(draw.randint(1, 30), float(draw.randint(10, 40))) for _ in range(60)]
-    for number, (trainable, perplexity) in enumerate(points):
-        write_run(tmp_path, seed=1, perplexity=perplexity, trainable=trainable, width=number)
+    for number, (trainable, value) in enumerate(points):
+        write_run(tmp_path, seed=1, value=value, trainable=trainable, width=number)
     (comparison,) = compare(find(tmp_path).finished)
-    found = {(s.first.trainable, s.perplexity.mean) for s in comparison.front}
+    found = {(s.first.trainable, s.test.mean) for s in comparison.front}
     smallest: dict[int, float] = {}
-    for trainable, perplexity in points:
-        smallest[trainable] = min(perplexity, smallest.get(trainable, math.inf))
+    for trainable, value in points:
+        smallest[trainable] = min(value, smallest.get(trainable, math.inf))
     expected, best = set(), math.inf
     for trainable in sorted(smallest):  # going up, only what is better than all smaller ones
         if smallest[trainable] < best:
@@ -98,8 +67,8 @@ def test_front_is_what_nothing_beats(tmp_path: Path) -> None:
 
 
 def test_front_has_the_rate_that_validation_prefers_even_if_another_is_better_on_the_test(tmp_path: Path) -> None:
-    write_run(tmp_path, seed=1, perplexity=21.0, val=19.0, lr=0.01)
-    write_run(tmp_path, seed=1, perplexity=20.0, val=19.5, lr=0.02)
+    write_run(tmp_path, seed=1, value=21.0, val=19.0, lr=0.01)
+    write_run(tmp_path, seed=1, value=20.0, val=19.5, lr=0.02)
     (comparison,) = compare(find(tmp_path).finished)
     assert [s.first.learning_rate for s in comparison.front] == [s.first.learning_rate for s in comparison.best] == [0.01]
     assert len(comparison.settings) == 2
@@ -160,7 +129,7 @@ def test_control_is_one_whatever_the_circuits_layers(tmp_path: Path) -> None:
 
 def test_single_seed_does_not_become_the_baseline(tmp_path: Path) -> None:
     seeds(tmp_path, [20.0, 21.0, 22.0], kind="none", lr=0.005)
-    write_run(tmp_path, seed=1, perplexity=19.0, kind="none", lr=0.006)
+    write_run(tmp_path, seed=1, value=19.0, kind="none", lr=0.006)
     seeds(tmp_path, [20.6, 21.4, 22.7])
     (comparison,) = compare(find(tmp_path).finished)
     assert comparison.baseline is not None
@@ -186,7 +155,7 @@ def test_labels_are_short_and_no_two_alike(tmp_path: Path) -> None:
 
 
 def test_tokens_of_all_processes_count_and_what_is_only_shown_does_not(tmp_path: Path) -> None:
-    paths = [write_run(tmp_path, seed=seed, perplexity=20.0, trainable=40 + seed) for seed in (1, 2, 3)]
+    paths = [write_run(tmp_path, seed=seed, value=20.0, trainable=40 + seed) for seed in (1, 2, 3)]
     for path, key, value in ((paths[1], "checkpoint_every", 50), (paths[2], "devices", 2)):
         record = json.loads((path / "result.json").read_text())
         record["run_info"]["train_config"]["trainer"][key] = value
@@ -209,16 +178,18 @@ def test_other_texts_are_other_tasks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "value", "words"),
     [
-        (("qpa", "test", "perplexity"), "20", "perplexity='20': Input should be a valid number"),
-        (("qpa", "val", "perplexity"), None, "val_perplexity=None: Input should be a valid number"),
+        (("qpa", "test", "perplexity"), "20", "test='20': Input should be a valid number"),
+        (("qpa", "val", "perplexity"), None, "val=None: Input should be a valid number"),
         (("qpa", "params", "plain_peft"), 0, "plain_peft=0: Input should be greater than 0"),
-        (("run_info", "train_config", "latents", "kind"), "oracle", "generator='oracle': Input should be"),
+        (("qpa", "test", "perplexity"), 0.0, "test=0.0: Input should be greater than 0"),
+        (("qpa", "params", "circuit"), "3", "latents_params='3': Input should be a valid integer"),
+        (("qpa", "metric"), ACCURACY, "KeyError: 'task'"),
         (("run_info", "train_config", "seed"), [1], "seed=[1]: Input should be a valid integer"),
         (("run_info", "train_config", "data"), "text", "TypeError"),
     ],
 )
 def test_record_with_an_odd_value_is_named_and_left_out(tmp_path: Path, where: tuple[str, ...], value: object, words: str) -> None:
-    folder = write_run(tmp_path, seed=1, perplexity=20.0)
+    folder = write_run(tmp_path, seed=1, value=20.0)
     record = json.loads((folder / "result.json").read_text())
     inner = record
     for key in where[:-1]:
@@ -232,7 +203,7 @@ def test_record_with_an_odd_value_is_named_and_left_out(tmp_path: Path, where: t
 
 def test_run_without_a_step_of_its_own_or_a_curve_is_still_a_run(tmp_path: Path) -> None:
     seeds(tmp_path / "runs", [20.0, 21.0], kind="none")
-    folder = write_run(tmp_path / "runs", seed=1, perplexity=22.0)
+    folder = write_run(tmp_path / "runs", seed=1, value=22.0)
     record = json.loads((folder / "result.json").read_text())
     record["qpa"]["seconds_per_step"] = None
     (folder / "result.json").write_text(json.dumps(record))
@@ -265,19 +236,19 @@ def test_nothing_is_said_of_the_gain_of_a_baseline_that_gained_none(tmp_path: Pa
 
 def test_report_names_what_failed_and_what_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     seeds(tmp_path / "runs", [20.0, 21.0])
-    write_run(tmp_path / "runs", seed=3, perplexity=1.0, status="failed", error="circuit.qubits=99: too many")
-    broken = write_run(tmp_path / "runs", seed=4, perplexity=1.0)
+    write_run(tmp_path / "runs", seed=3, value=1.0, status="failed", error="circuit.qubits=99: too many")
+    broken = write_run(tmp_path / "runs", seed=4, value=1.0)
     (broken / "result.json").write_text('{"run_info": {')
-    other = write_run(tmp_path / "runs", seed=5, perplexity=1.0)
+    other = write_run(tmp_path / "runs", seed=5, value=1.0)
     (other / "result.json").write_text("[]")
     main([f"runs={tmp_path}/runs", f"out={tmp_path}/out"])
     said = capsys.readouterr().out
     assert "failed: circuit.qubits=99: too many" in said
     assert said.count("Damaged, left out:") == 2
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert [run["perplexity"] for run in report["runs"]] == [20.0, 21.0]
+    assert [run["test"] for run in report["runs"]] == [20.0, 21.0]
     rows = list(csv.DictReader((tmp_path / "out" / "report.csv").open()))
-    assert {row["seed"]: float(row["perplexity"]) for row in rows} == {"1": 20.0, "2": 21.0}
+    assert {row["seed"]: float(row["test"]) for row in rows} == {"1": 20.0, "2": 21.0}
     assert set(Run.__dataclass_fields__) - set(LONG) < set(rows[0])
 
 
@@ -294,7 +265,7 @@ def test_table_has_mean_interval_paired_test_and_gain_of_every_setting(tmp_path:
     seeds(tmp_path / "runs", ours)
     (comparison,) = compare(find(tmp_path / "runs").finished)
     (row,) = [row for row in rows(comparison) if row[0] == "the circuit"]
-    base = comparison.settings[0].first.base_perplexity
+    base = comparison.settings[0].first.base
     above = [a - b for a, b in zip(ours, plain, strict=True)]
     kept = [100 * math.log(base / a) / math.log(base / b) for a, b in zip(ours, plain, strict=True)]
     p = stats.ttest_rel(ours, plain).pvalue  # pyright: ignore[reportAttributeAccessIssue]
@@ -309,7 +280,7 @@ def test_table_shows_settings_that_cannot_be_compared_and_says_over_how_many_see
     seeds(tmp_path / "runs", [20.0, 21.0], kind="none")
     seeds(tmp_path / "runs", [20.5, 21.5, 22.0])
     for seed in (8, 9):  # at a rate that validation prefers, but on seeds that the baseline lacks
-        write_run(tmp_path / "runs", seed=seed, perplexity=19.0, val=1.0, latents="table")
+        write_run(tmp_path / "runs", seed=seed, value=19.0, val=1.0, latents="table")
     (comparison,) = compare(find(tmp_path / "runs").finished)
     table = {row[0]: row for row in rows(comparison)}
     assert set(table) == {"plain LoRA r=4 on lm_head, the baseline", "the circuit", "a learned table"}
@@ -327,14 +298,14 @@ def test_table_without_a_baseline_has_each_setting_once_at_its_best_rate(tmp_pat
 
 
 def test_markdown_shows_every_character_of_a_label_as_it_is(tmp_path: Path) -> None:
-    folder = write_run(tmp_path / "runs", seed=1, perplexity=20.0, kind="none")
+    folder = write_run(tmp_path / "runs", seed=1, value=20.0, kind="none")
     record = json.loads((folder / "result.json").read_text())
     modules = record["run_info"]["train_config"]["peft"]["target_modules"] = r".*\.(q_proj|v_proj)|.*head_*x*"
     (folder / "result.json").write_text(json.dumps(record))
     (comparison,) = compare(find(tmp_path / "runs").finished)
     (row,) = markdown(comparison).splitlines()[2:]
     cells = re.split(r"(?<!\\)\|", row)
-    assert len(cells) == len(HEADS) + 2
+    assert len(cells) == len(heads(comparison)) + 2
     assert modules in re.sub(r"\\(.)", r"\1", cells[1])
     assert not re.search(r"(?<!\\)[*_|]", cells[1])
 

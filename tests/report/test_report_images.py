@@ -22,14 +22,14 @@ from plotly.subplots import make_subplots
 
 from qpa.analysis import circuits as export_circuits
 from qpa.analysis import contribution, entanglement, gradient_variance, spectrum
-from qpa.commands.composing import composed
 from qpa.config import AnalysisConfig, checked
+from qpa.config.composing import composed
 from qpa.report import images
 from qpa.report.compare import compare
 from qpa.report.figures import all_figures
 from qpa.report.runs import find
 
-REPORT = ("pareto", "differences", "curves", "split", "cost")
+REPORT = ("pareto", "gain", "differences", "curves", "split", "cost")
 ANALYSES = ("contribution", "entanglement", "gradient_variance", "spectrum", "few circuits", "many circuits")
 EVERY = [*REPORT, *ANALYSES]
 
@@ -46,15 +46,17 @@ def figures() -> dict[str, list[go.Figure]]:
 
 def analyses() -> dict[str, go.Figure]:
     settings = checked(AnalysisConfig, composed("analysis", ["what=gradient_variance"]))
-    sizes = [(q, b) for q in settings.qubits for b in settings.blocks]
-    points = [{"qubits": q, "blocks": b, "global": 2.0**-q, "local": 1 / q / b, "feature": 1 + q / 9} for q, b in sizes]
+    sizes = [(q, n) for q in settings.qubits for n in settings.layers]
+    points = [{"qubits": q, "layers": n, "global": 2.0**-q, "local": 1 / q / n, "feature": 1 + q / 9} for q, n in sizes]
     random = torch.Generator().manual_seed(0)
     over_training = {name: [(step, step / 90) for step in range(0, 90, 9)] for name in entanglement.CURVES}
     entropies = {"before": {"bond_entropies": [0.1, 0.2, 0.1]}, "after": {"bond_entropies": [0.5, 0.8, 0.6]}}
     ranks = {"outputs/smollm2-text-lora-qpa-012cc2be": 8, "outputs/smollm2-text-lora-none-2a217c3d": 64}
     probabilities = {when: torch.rand(6, 32, generator=random).softmax(1) for when in ("before", "after")}
     return {
-        "contribution": contribution.figure({"trained": [24.1], "uniform": [25.3], "shuffled": [25.0, 25.9], "random": [25.5, 27.1]}),
+        "contribution": contribution.figure(
+            {"trained": [24.1], "uniform": [25.3], "shuffled": [25.0, 25.9], "random": [25.5, 27.1]}, "perplexity"
+        ),
         "entanglement": entanglement.figure(entropies | {"over_training": over_training}),
         "gradient_variance": gradient_variance.figure(dict.fromkeys(settings.ansaetze, points), settings),
         "spectrum": spectrum.figure({name: {"singular_values": [0.9 / n for n in range(1, r + 1)]} for name, r in ranks.items()}),
@@ -162,6 +164,19 @@ def ticks(axes: Axes) -> Iterator[Text]:
         for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
             if low <= tick.get_loc() <= high:
                 yield from (tick.label1, tick.label2)
+
+
+def test_band_reaches_over_the_whole_height_behind_the_points() -> None:
+    figure = go.Figure().add_scatter(x=[1, 9], y=[0, 5]).add_vrect(2, 4, fillcolor="#0072b2", opacity=0.12).update_layout(height=300)
+    drawing = images.drawn(figure)
+    drawing.draw_without_rendering()
+    (axes,) = drawing.axes
+    (band,) = axes.patches
+    found = band.get_window_extent()
+    assert (found.y0, found.y1) == pytest.approx((axes.bbox.y0, axes.bbox.y1))
+    assert axes.transData.inverted().transform(found)[:, 0] == pytest.approx([2, 4])
+    assert band.get_zorder() < axes.lines[0].get_zorder()
+    assert band.get_alpha() == 0.12
 
 
 def test_missing_numbers_are_gaps(tmp_path: Path) -> None:

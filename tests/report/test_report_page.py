@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from made import ACCURACY, seeds, write_run
 from playwright.sync_api import Browser, Page, sync_playwright
-from test_report import seeds, write_run
 
 from qpa.commands.report import main
+from qpa.report.axes import axes
 from qpa.report.compare import compare, front
-from qpa.report.figures import AXES
 from qpa.report.runs import find
 
 CHROME = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
@@ -25,7 +25,7 @@ OPTIONS = ["--no-sandbox", "--disable-background-networking"]
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A report of two tasks, with a failed run and a damaged one."""
+    """A report of three tasks, one of them judged by accuracy, with a failed run and a damaged one."""
     root = tmp_path_factory.mktemp("report")
     seeds(root / "runs", [20.0, 22.0, 25.0], kind="none")
     seeds(root / "runs", [20.6, 22.4, 25.7])
@@ -34,8 +34,11 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(8):
         seeds(root / "runs", [20 + 5 * draw.random() for _ in range(3)], trainable=draw.randint(1, 60), width=number + 1)
     seeds(root / "runs", [10.0, 11.0], text="another")
-    write_run(root / "runs", seed=3, perplexity=1.0, status="failed", error="<b>too many</b>", lr=99)
-    (write_run(root / "runs", seed=4, perplexity=1.0) / "result.json").write_text('{"run_info": {')
+    for number in range(6):
+        seeds(root / "runs", [50 + 40 * draw.random() for _ in range(2)], metric=ACCURACY, trainable=draw.randint(1, 60), width=number + 1)
+    seeds(root / "runs", [80.0, 81.0], metric=ACCURACY, kind="none")
+    write_run(root / "runs", seed=3, value=1.0, status="failed", error="<b>too many</b>", lr=99)
+    (write_run(root / "runs", seed=4, value=1.0) / "result.json").write_text('{"run_info": {')
     main([f"runs={root}/runs", f"out={root}/out"])
     return root
 
@@ -63,14 +66,15 @@ def page(report: Path, browser: Browser) -> Iterator[Page]:
     assert not wrong
 
 
-def drawn(page: Page) -> list[list[list[float]]]:
-    """Of every trace of the first task's Pareto figure, x and y."""
-    return page.evaluate("Array.from(document.querySelector('[data-figure=pareto] .plot').data, t => [Array.from(t.x), Array.from(t.y)])")
+def drawn(page: Page, task: int) -> list[list[list[float]]]:
+    """Of every trace of a task's Pareto figure, x and y."""
+    plot = f"document.querySelectorAll('[data-figure=pareto] .plot')[{task}]"
+    return page.evaluate(f"Array.from({plot}.data, t => [Array.from(t.x), Array.from(t.y)])")
 
 
 def test_page_says_what_was_read_and_left_out(page: Page) -> None:
     text = page.inner_text("body")
-    for words in ("35 finished runs", "2 tasks", "compared within each, not across", "1 not finished", "1 damaged and left out"):
+    for words in ("49 finished runs", "3 tasks", "compared within each, not across", "1 not finished", "1 damaged and left out"):
         assert words in text
     assert "<b>too many</b>" in text  # shown as it is, not as markup
     assert page.inner_text(".verdict p") == "The circuit is not distinguishable from a learned table."
@@ -85,19 +89,31 @@ def test_page_has_a_row_for_plain_peft_and_every_setting_beside_it(page: Page, r
     assert [row[1] for row in cells] == sorted((row[1] for row in cells), key=lambda n: -int(n.replace(",", "")))
 
 
-def test_selectors_draw_what_they_say_with_the_front_of_it(page: Page, report: Path) -> None:
-    comparison = compare(find(report / "runs").finished)[0]
+@pytest.mark.parametrize(("task", "metric"), [(0, "test perplexity"), (1, "test accuracy, %")])
+def test_selectors_draw_what_they_say_with_the_front_of_it(page: Page, report: Path, task: int, metric: str) -> None:
+    comparison = compare(find(report / "runs").finished)[task]
+    known = axes(comparison.metric)
+    assert known["test"].title == metric
     assert len(comparison.best) > 5
-    for across, down in itertools.product(AXES, AXES):
-        page.select_option(".axis-x", across)
-        page.select_option(".axis-y", down)
-        (front_x, front_y), *traces = drawn(page)
+    section = page.locator(".task").nth(task)
+    for across, down in itertools.product(known.values(), known.values()):
+        section.locator(".axis-x").select_option(label=across.title)
+        section.locator(".axis-y").select_option(label=down.title)
+        (front_x, front_y), *traces = drawn(page, task)
         points = {(round(x, 6), round(y, 6)) for xs, ys in traces for x, y in zip(xs, ys, strict=True)}
-        assert points == {(round(AXES[across].of(s), 6), round(AXES[down].of(s), 6)) for s in comparison.best}, (across, down)
-        best = front(comparison.best, AXES[across].of, AXES[down].of)
-        assert set(zip(front_x, front_y, strict=True)) == {(AXES[across].of(s), AXES[down].of(s)) for s in best}, (across, down)
-        titles = page.evaluate("(({xaxis, yaxis}) => [xaxis.title.text, yaxis.title.text])(document.querySelector('.plot').layout)")
-        assert titles == [AXES[across].title, AXES[down].title]
+        assert points == {(round(across.of(s), 6), round(down.of(s), 6)) for s in comparison.best}, (across, down)
+        best = front(comparison.best, across.ascending, down.ascending)
+        assert set(zip(front_x, front_y, strict=True)) == {(across.of(s), down.of(s)) for s in best}, (across, down)
+        layout = f"document.querySelectorAll('[data-figure=pareto] .plot')[{task}].layout"
+        assert page.evaluate(f"(({{xaxis, yaxis}}) => [xaxis.title.text, yaxis.title.text])({layout})") == [across.title, down.title]
+
+
+def test_words_follow_the_metric_and_its_direction(page: Page) -> None:
+    perplexity, accuracy = (page.locator(".task").nth(number).inner_text() for number in (0, 1))
+    assert "Differences of test perplexity, paired by seed, with 95 % intervals; left is better." in perplexity
+    assert "Differences of test accuracy, paired by seed, with 95 % intervals; right is better." in accuracy
+    assert "accuracy" not in perplexity
+    assert "perplexity" not in accuracy.replace("of perplexity, and whatever else has a log scale", "")
 
 
 def test_picked_run_shows_the_command_that_repeats_it(page: Page) -> None:

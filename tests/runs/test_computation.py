@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, folder_of, train_run
 
 from qpa.config import Config
 from qpa.config.identity import COMPUTATION
 from qpa.files import write_json
-from qpa.runs import record, run
+from qpa.runs import record
 
 RECORD = Path(__file__).with_name("computation.json")
 CLOSE = 2e-3  # relative: processors and versions of torch differ by less, programs by more
@@ -33,8 +33,8 @@ CASES += ["generator.start=paper", "generator.circuits=shared", "data.protocol=p
 def numbers(make_config: Callable[..., Config], case: str) -> dict[str, Any]:
     """Of three steps in fp32 at a high rate, so that what is learned shows."""
     config = make_config(case, "model.dtype=float32", "optimizer.lr=0.1", "trainer.max_steps=3", "trainer.val_every=3", "seed=3")
-    run.train(config)
-    found = record.read(config.folder)["qpa"]
+    train_run(config)
+    found = record.read(folder_of(config))["qpa"]
     return {"trainable": found["params"]["trainable"], **{key: found["test"][key] for key in ("base_perplexity", "perplexity")}}
 
 

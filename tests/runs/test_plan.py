@@ -6,13 +6,14 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, build
+from conftest import planned as plan_of
 
+from qpa.adapters import methods
 from qpa.commands import plan
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.runs import preflight, recipe, sizing
-from qpa.runs.parts import assemble
+from qpa.runs import sizing
 
 MakeConfig = Callable[..., Config]
 KEYS = ["generated", "circuits", "qubits", "layers", "chunk_size", "circuit_params", "mapper_params", "trainable", "plain_peft", "ratio"]
@@ -50,18 +51,19 @@ VARIANTS = ["", "peft=vera", "peft=adapter", "latents=mps", "latents=table gener
 @pytest.mark.parametrize("overrides", VARIANTS)
 def test_plan_counts_what_a_run_trains(make_config: MakeConfig, overrides: str) -> None:
     config = make_config(*overrides.split())
-    found = plan.make_plan(config, *plan.planned_adapter(config))
-    assembly = assemble(config, None)
-    assert found.parameters == assembly.parameters
-    assert found.generated == (assembly.layout.generated if assembly.layout else 0)
-    assert set(KEYS) <= set(found.record())
+    found, built = plan_of(config), build(config)
+    assert found.counts.trainable == sum(p.numel() for p in built.adaptation.parameters())
+    plain = sum(p.numel() for p in methods.adapter_parameters(built.model).values())
+    assert found.counts.plain_peft == plain
+    assert (found.layout.generated if found.layout else plain) == plain
+    assert set(KEYS) <= set(plan.record(found))
 
 
 def test_optimizer_memory_is_what_the_optimizer_keeps(make_config: MakeConfig) -> None:
     for target, numbers in (("AdamW", 2), ("SGD", 0), ("Adagrad", 1)):
         config = make_config(f"optimizer._target_=torch.optim.{target}")
-        found = plan.make_plan(config, *plan.planned_adapter(config))
-        assert found.optimizer_bytes == 4 * numbers * found.parameters.trainable
+        found = plan_of(config)
+        assert plan.optimizer_bytes(found) == 4 * numbers * found.counts.trainable
 
 
 CASES = [("", r) for r in (0.5, 0.05, 0.01, 0.001)] + [("experiment=lm_head", r) for r in (0.5, 0.05, 0.01, 0.003)]
@@ -79,7 +81,7 @@ def test_search_stays_under_the_budget_and_uses_it(capsys: pytest.CaptureFixture
 
 def test_search_keeps_rows_whole_while_the_budget_pays_for_them(make_config: MakeConfig) -> None:
     config = make_config(model="gpt2")
-    tensors, _ = plan.planned_adapter(config)
+    tensors = plan_of(config).tensors
     assert not [o for o in sizing.search(config, tensors, 0.5) if "chunk_size" in o]
     assert [o for o in sizing.search(config, tensors, 0.05) if "chunk_size" in o]
 
@@ -119,9 +121,5 @@ def test_command_prints_one_json_object_and_nothing_else() -> None:
     ],
 )
 def test_generator_larger_than_memory_is_refused_before_it_is_made(make_config: MakeConfig, overrides: list[str], words: str) -> None:
-    config = make_config(*overrides)
-    tensors, _ = plan.planned_adapter(config)
-    layout = preflight.check_layout(config, tensors)
-    assert layout is not None
     with pytest.raises(ConfigError, match=words):
-        recipe.check_numbers(config, layout)
+        plan_of(make_config(*overrides))

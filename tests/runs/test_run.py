@@ -12,23 +12,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import build, fingerprint, folder_of, lineage, planned, train_run
 from safetensors.torch import load_file
 from torch._dynamo.utils import counters
 from transformers import AutoModelForCausalLM
 
-from qpa.adapters import methods as peft_model
+from qpa.adapters import saved
 from qpa.commands import evaluate, export
 from qpa.commands.composing import named_run
 from qpa.config import Config
 from qpa.core.adaptation import GeneratedAdaptation
 from qpa.errors import ConfigError, NonFiniteLossError, UsageError, UserError
-from qpa.runs import job, numerics, record, run
-from qpa.runs.parts import load_base
+from qpa.runs import record, session
+from qpa.runs.evaluate import evaluate as measured_again
 from qpa.tasks.language import harness as tasks
-from qpa.tasks.language.text import Texts
 from qpa.tasks.language.tokenizer import TextEncoder, byte_encoder
-from qpa.tasks.language.windows import windows
 from qpa.training import history
+from qpa.training.names import WANDB_ID
 
 MakeConfig = Callable[..., Config]
 
@@ -48,8 +48,8 @@ WITHOUT_QPA = f"import sys\nsys.modules['qpa'] = None\n{inspect.getsource(stock_
 
 
 def train(config: Config) -> tuple[Path, record.Record]:
-    run.train(config)
-    return config.folder, record.read(config.folder)
+    train_run(config)
+    return folder_of(config), record.read(folder_of(config))
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +61,8 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(make_config: MakeConfig, trained_once: Path) -> Path:
     """A finished run of the plain config where `make_config()` would leave it: a copy of one that many tests look at."""
     if not trained_once.exists():
-        run.train(make_config(f"run_dir={trained_once}"))
-    return Path(shutil.copytree(trained_once, make_config().folder))
+        train_run(make_config(f"run_dir={trained_once}"))
+    return Path(shutil.copytree(trained_once, folder_of(make_config())))
 
 
 @pytest.mark.parametrize("overrides", [[], ["generator=none"]])
@@ -88,7 +88,7 @@ def test_run_learns_and_leaves_a_complete_record(make_config: MakeConfig, overri
 
 
 def test_reported_perplexity_is_that_of_the_best_step(make_config: MakeConfig) -> None:
-    folder, result = train(make_config("trainer.max_steps=7", "generator.lr=0.5"))
+    folder, result = train(make_config("trainer.max_steps=7", "optimizer.lr=0.5"))
     seen = [float(r["val/perplexity"]) for r in csv.DictReader((folder / "metrics.csv").open()) if r["val/perplexity"]]
     assert len(seen) == 4  # after steps 2, 4, 6 and the last
     assert result["qpa"]["val"]["perplexity"] == pytest.approx(min(seen), rel=1e-4)
@@ -97,7 +97,7 @@ def test_reported_perplexity_is_that_of_the_best_step(make_config: MakeConfig) -
 def test_adapter_alone_decides_the_reported_perplexity(make_config: MakeConfig) -> None:
     config = make_config("trainer.max_steps=10")
     folder, result = train(config)
-    found = evaluate.evaluate(config, folder / "adapter")
+    _, found = measured_again(config, folder)
     assert found["test"]["perplexity"] == pytest.approx(result["qpa"]["test"]["perplexity"], rel=1e-5)
     assert found["test"]["tokens"] == result["qpa"]["test"]["tokens"]
 
@@ -105,7 +105,7 @@ def test_adapter_alone_decides_the_reported_perplexity(make_config: MakeConfig) 
 @pytest.mark.parametrize(
     ("model", "overrides", "process"),
     [
-        ("smollm2", [], True),
+        pytest.param("smollm2", [], True, marks=pytest.mark.slow),
         ("gpt2", ["peft=dora"], False),
         pytest.param("gemma2", ["peft.target_modules=[lm_head]"], True, marks=pytest.mark.slow),
         pytest.param("gemma3_270m", ["generator=none"], True, marks=pytest.mark.slow),
@@ -140,13 +140,12 @@ def test_stock_peft_reloads_the_adapter_with_equal_logits(
 
 def generated_logits(config: Config, base: Path, ids: torch.Tensor) -> torch.Tensor:
     """Logits in fp32 with the adapter as the best checkpoint generates it, not as it was saved."""
-    from qpa.runs.parts import assemble
 
-    assembly = assemble(config, base)
-    assembly.adaptation.load_state_dict(torch.load(config.folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
-    assembly.adaptation.write()
+    built = build(config)
+    built.adaptation.load_state_dict(torch.load(folder_of(config) / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"])
+    built.adaptation.write()
     with torch.no_grad():
-        return assembly.model.float().eval()(input_ids=ids).logits
+        return built.model.float().eval()(input_ids=ids).logits
 
 
 def test_only_adapter_tensors_are_exported(make_config: MakeConfig) -> None:
@@ -159,8 +158,8 @@ def test_only_adapter_tensors_are_exported(make_config: MakeConfig) -> None:
     ("model", "stop", "overrides"),
     [
         ("smollm2", 2, []),
-        ("smollm2", 6, ["generator=none"]),
-        ("smollm2", 3, ["trainer.accumulate_grad_batches=2", "data.batch_size=2"]),
+        pytest.param("smollm2", 6, ["generator=none"], marks=pytest.mark.slow),
+        pytest.param("smollm2", 3, ["trainer.accumulate_grad_batches=2", "data.batch_size=2"], marks=pytest.mark.slow),
         ("gpt2", 5, ["peft.lora_dropout=0.1"]),  # dropout masks too
     ],
 )
@@ -184,8 +183,8 @@ def losses(metrics: Path) -> list[str]:
 
 def test_run_that_died_after_training_is_finished_without_training(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr("qpa.runs.job.measure", lambda *_, **__: sys.exit("power cut"))
-        run.train(make_config("trainer.max_steps=5"))
+        patch.setattr("qpa.runs.session.measure", lambda *_, **__: sys.exit("power cut"))
+        train_run(make_config("trainer.max_steps=5"))
     _, result = train(make_config("trainer.max_steps=5", "ckpt=last"))
     assert result["train_info"]["status"] == "success"
     assert result["qpa"]["resumed_from_step"] == 5
@@ -195,7 +194,7 @@ def test_run_that_died_after_training_is_finished_without_training(make_config: 
 def test_checkpoint_of_another_config_is_refused_and_stays(make_config: MakeConfig, finished: Path, overrides: list[str]) -> None:
     before = (finished / "checkpoints" / "last.ckpt").read_bytes()
     with pytest.raises(ConfigError, match=r"ckpt=|trainer.max_steps=3"):
-        run.train(make_config("ckpt=last", *overrides))
+        train_run(make_config("ckpt=last", *overrides))
     assert (finished / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
@@ -207,10 +206,10 @@ def test_run_goes_on_with_its_own_text_and_seed_alone(make_config: MakeConfig, t
     other.write_text(text_file.read_text()[::-1])
     for change, named in ((f"data.train_files=[{other}]", "texts"), ("seed=5", "seed"), ("peft.lora_alpha=3", "peft.lora_alpha")):
         with pytest.raises(ConfigError, match=rf"ckpt=.*of a run with another {named};"):
-            run.train(make_config(here, plain, "ckpt=auto", change))
+            train_run(make_config(here, plain, "ckpt=auto", change))
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").read_bytes() == kept
-    assert make_config("model.quantization=nf4").lineage() != make_config().lineage()
-    _, longer = train(make_config(here, plain, "ckpt=auto", "trainer.max_steps=5", "generator.lr=1e-3"))
+    assert lineage(make_config("model.quantization=nf4")) != lineage(make_config())
+    _, longer = train(make_config(here, plain, "ckpt=auto", "trainer.max_steps=5", "optimizer.lr=1e-3"))
     assert longer["qpa"]["resumed_from_step"] == 4
 
 
@@ -219,18 +218,16 @@ def test_best_step_of_a_replaced_run_is_not_taken_for_the_new_ones(make_config: 
     fixed = ["trainer.max_steps=3", "trainer.val_every=3"]
     train(make_config(good, *fixed))
     train(make_config(bad, "seed=2", *fixed))  # whose best.ckpt lies in the way
-    train(make_config(bad, "force=true", f"ckpt={tmp_path}/good/checkpoints/last.ckpt", "generator.lr=1e-9", *fixed))
+    train(make_config(bad, "force=true", f"ckpt={tmp_path}/good/checkpoints/last.ckpt", "optimizer.lr=1e-9", *fixed))
     ours, theirs = (load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("bad", "good"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_too_few_windows_for_the_processes_are_found_before_training(make_config: MakeConfig, tmp_path: Path) -> None:
-    config = make_config()
-    several = config.model_copy(update={"trainer": config.trainer.model_copy(update={"devices": 2})})
-    texts = {split: "text " * 40 for split in ("train", "val", "test")} | {"forgetting": "x" * 31}
-    found = windows(config, Texts(**texts), byte_encoder(), tmp_path)
-    with pytest.raises(ConfigError, match=r"devices=2: .*only 1 windows"):
-        job.prepare(numerics.resolved(several), None, found, [])
+    (tmp_path / "short.txt").write_text("x" * 31)
+    plan = planned(make_config("trainer=ddp", "trainer.devices=2", f"data.forgetting_files=[{tmp_path}/short.txt]"))
+    with pytest.raises(ConfigError, match=r"devices=2: .*forgetting has only 1 examples"):
+        session.prepare(plan, tmp_path, [])
 
 
 def test_names_are_shown_as_they_are(make_config: MakeConfig, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -243,7 +240,7 @@ def test_names_are_shown_as_they_are(make_config: MakeConfig, tmp_path: Path, ca
 def test_damaged_checkpoint_is_refused(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "bad.ckpt").write_text("no checkpoint")
     with pytest.raises(ConfigError, match=r"ckpt=.*damaged"):
-        run.train(make_config(f"ckpt={tmp_path}/bad.ckpt"))
+        train_run(make_config(f"ckpt={tmp_path}/bad.ckpt"))
 
 
 def test_folder_of_somebody_else_is_left_alone(make_config: MakeConfig, tmp_path: Path) -> None:
@@ -251,7 +248,7 @@ def test_folder_of_somebody_else_is_left_alone(make_config: MakeConfig, tmp_path
     (theirs / "checkpoints").mkdir(parents=True)
     (theirs / "checkpoints" / "precious.pt").write_text("years of work")
     with pytest.raises(ConfigError, match=r"run_dir=.*neither empty nor a run's folder"):
-        run.train(make_config(f"run_dir={theirs}", "force=true"))
+        train_run(make_config(f"run_dir={theirs}", "force=true"))
     assert (theirs / "checkpoints" / "precious.pt").read_text() == "years of work"
 
 
@@ -264,7 +261,7 @@ def test_mistake_found_late_leaves_the_finished_run_as_it_was(make_config: MakeC
         "+trainer.no_such_argument=1",
     ):
         with pytest.raises(ConfigError):
-            run.train(make_config("force=true", mistake))
+            train_run(make_config("force=true", mistake))
     assert record.read(finished) == before
     assert (finished / "adapter" / "adapter_model.safetensors").is_file()
 
@@ -272,9 +269,9 @@ def test_mistake_found_late_leaves_the_finished_run_as_it_was(make_config: MakeC
 def test_changed_text_is_another_run(make_config: MakeConfig, tmp_path: Path, text_file: Path) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_text(text_file.read_text())
-    before = make_config(f"data.train_files=[{mine}]").fingerprint()
+    before = fingerprint(make_config(f"data.train_files=[{mine}]"))
     mine.write_text(text_file.read_text()[::-1])
-    assert make_config(f"data.train_files=[{mine}]").fingerprint() != before
+    assert fingerprint(make_config(f"data.train_files=[{mine}]")) != before
 
 
 def stop_after(config: Config, steps: int) -> None:
@@ -290,8 +287,8 @@ def stop_after(config: Config, steps: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(FineTuning, "training_step", dying)
-        run.train(config)
-    assert record.read(config.folder)["train_info"]["status"] == "canceled"
+        train_run(config)
+    assert record.read(folder_of(config))["train_info"]["status"] == "canceled"
 
 
 @pytest.mark.parametrize(("log_every", "found_at"), [(1, 5), (5, 5), (50, 6)])  # a checkpoint follows steps 2, 4, 6 and 8
@@ -310,11 +307,11 @@ def test_non_finite_loss_stops_before_harm_and_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(GeneratedAdaptation, "collect", poisoned)
     with pytest.raises(NonFiniteLossError, match=rf"step {found_at}.*last\.ckpt"):
-        run.train(config)
-    kept = torch.load(config.folder / "checkpoints" / "last.ckpt", weights_only=True)
+        train_run(config)
+    kept = torch.load(folder_of(config) / "checkpoints" / "last.ckpt", weights_only=True)
     assert kept["global_step"] == 4
     assert all(torch.isfinite(t).all() for t in kept["state_dict"].values())
-    assert record.read(config.folder)["train_info"]["status"] == "failed"
+    assert record.read(folder_of(config))["train_info"]["status"] == "failed"
 
 
 @pytest.mark.slow
@@ -359,10 +356,10 @@ def test_run_with_a_damaged_record_is_run_again(make_config: MakeConfig, finishe
 @pytest.mark.usefixtures("finished")
 def test_finished_run_of_another_config_is_not_replaced(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match="finished run of another config"):
-        run.train(make_config("seed=2"))
+        train_run(make_config("seed=2"))
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("deterministic", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_equal_seeds_give_equal_runs_and_others_do_not(make_config: MakeConfig, tmp_path: Path, deterministic: bool) -> None:
     fixed = ["peft.lora_dropout=0.2", f"trainer.deterministic={deterministic}"]
     found = [
@@ -382,7 +379,7 @@ def test_wandb_writes_offline_into_the_runs_folder_only(make_config: MakeConfig)
     folder, _ = train(make_config("logger=wandb"))
     (offline,) = (folder / "wandb").glob("offline-run-*")
     (log,) = offline.glob("*.wandb")
-    identity = (folder / record.WANDB_ID).read_text()
+    identity = (folder / WANDB_ID).read_text()
     assert identity in log.name
     content = log.read_bytes()
     for key in (b"train/seconds_per_step", b"train/gradient_norm"):
@@ -415,7 +412,7 @@ def test_tasks_of_the_harness_are_measured_on_the_saved_adapter_and_on_the_base(
     found = json.loads((folder / "tasks.json").read_text())
     assert set(found) == {"adapted", "base"}
     config = record.load_config(folder)
-    model = peft_model.load_adapter(load_base(config, None), folder / "adapter").eval()
+    model = saved.load_adapter(planned(config).task.base(), folder / "adapter").eval()
     encoder = byte_encoder()
     right = [answer_of(model, encoder, document) == document["answer"] for document in documents]
     assert found["adapted"]["two_colours"]["acc"] == pytest.approx(sum(right) / len(right))
@@ -434,7 +431,7 @@ def test_harness_leaves_a_head_and_an_embedding_apart_that_the_adapter_tells_apa
     (tmp_path / "data.json").write_text("\n".join(map(json.dumps, documents)))
     (tmp_path / "two_colours.yaml").write_text(TASK.format(data=tmp_path / "data.json"))
     folder, _ = train(make_config(*overrides, "generator=none", "optimizer.lr=0.05"))
-    model = peft_model.load_adapter(load_base(record.load_config(folder), None), folder / "adapter").eval()
+    model = saved.load_adapter(planned(record.load_config(folder)).task.base(), folder / "adapter").eval()
     ids = torch.arange(20)[None]
     with torch.no_grad():
         before = model(input_ids=ids).logits
@@ -511,7 +508,7 @@ def test_legacy_perplexity_is_logged_beside_the_honest_one_under_that_name_only(
 
 def test_record_has_no_numbers_that_were_not_asked_for(finished: Path) -> None:
     ours = record.read(finished)["qpa"]
-    assert [ours[kind] for kind in ("legacy", "forgetting", "usage")] == [None] * 3
+    assert [ours.get(kind) for kind in ("legacy", "forgetting", "usage")] == [None] * 3
 
 
 @pytest.mark.parametrize("method", ["prefix", "adapter"])
@@ -531,18 +528,18 @@ def test_run_with_more_steps_goes_on_from_the_longest_one_with_fewer(
         return make_config("run_dir=null", "name=mine", f"trainer.max_steps={count}", *overrides)
 
     for config in (steps(2), steps(4), steps(4, "optimizer.lr=0.5")):
-        run.train(config)
-    shorter = numerics.resolved(steps(4)).folder
+        train_run(config)
+    shorter = folder_of(steps(4))
     capsys.readouterr()
-    run.train(steps(6, "ckpt=last"))
+    train_run(steps(6, "ckpt=last"))
     assert f"Goes on from {shorter}, whose steps were taken at the rates of a run of 4" in capsys.readouterr().out
-    longer = numerics.resolved(steps(6)).folder
+    longer = folder_of(steps(6))
     assert record.read(longer)["qpa"]["resumed_from_step"] == 4
     found = [(step, numbers["val/perplexity"]) for step, numbers in history.read(longer) if "val/perplexity" in numbers]
     assert [step for step, _ in found] == [1, 3, 5]  # the curve from the first step
     best = torch.load(longer / "checkpoints" / "best.ckpt", weights_only=True)["global_step"]
     assert best == min(found, key=lambda point: point[1])[0] + 1  # of all steps
     with pytest.raises(ConfigError, match=r"ckpt=last: there is no outputs/mine-.*last\.ckpt, nor a run of this config with fewer steps"):
-        run.train(steps(6, "ckpt=last", "seed=3"))
-    run.train(steps(5, "ckpt=auto"))  # which goes on from itself alone
-    assert record.read(numerics.resolved(steps(5)).folder)["qpa"]["resumed_from_step"] == 0
+        train_run(steps(6, "ckpt=last", "seed=3"))
+    train_run(steps(5, "ckpt=auto"))  # which goes on from itself alone
+    assert record.read(folder_of(steps(5)))["qpa"]["resumed_from_step"] == 0

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, command_line
+from conftest import ROOT, command_line, folder_of, train_run
 from safetensors.torch import load_file
 
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.files import write_whole
-from qpa.runs import record, run
+from qpa.runs import record
 from qpa.training import checkpoints
 
 KILLS = 20
@@ -119,15 +119,16 @@ def test_signal_ends_the_run_after_its_step_with_a_checkpoint(text_file: Path, t
     assert record.read(folder)["train_info"]["status"] == "canceled"
 
 
+@pytest.mark.slow
 def test_stopped_between_validations_and_resumed_equals_the_uninterrupted_run(make_config: MakeConfig, tmp_path: Path) -> None:
     fixed = ["trainer.max_steps=7", "trainer.val_every=3", "trainer.checkpoint_every=1", "peft.lora_dropout=0.1"]
-    run.train(make_config(f"run_dir={tmp_path}/whole", *fixed))
+    train_run(make_config(f"run_dir={tmp_path}/whole", *fixed))
     for stop in (2, 3, 5):
         half = make_config(f"run_dir={tmp_path}/half-{stop}", *fixed)
         stop_after(half, stop)
-        run.train(make_config(f"run_dir={half.folder}", "ckpt=last", *fixed))
-        assert record.read(half.folder)["qpa"]["resumed_from_step"] == stop
-        assert_same(tmp_path / "whole", half.folder)
+        train_run(make_config(f"run_dir={folder_of(half)}", "ckpt=last", *fixed))
+        assert record.read(folder_of(half))["qpa"]["resumed_from_step"] == stop
+        assert_same(tmp_path / "whole", folder_of(half))
 
 
 def stop_after(config: Config, steps: int) -> None:
@@ -143,7 +144,7 @@ def stop_after(config: Config, steps: int) -> None:
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(FineTuning, "on_before_optimizer_step", asked)
-        run.train(config)
+        train_run(config)
 
 
 EVEN = ["trainer.max_steps=6", "trainer.val_every=6", "trainer.checkpoint_every=2"]
@@ -158,7 +159,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole_and_half(make_config: MakeConfig, runs: Path, tmp_path: Path) -> tuple[Path, Path]:
     """A run of six steps, and a copy of the same stopped after the fifth; both are trained once."""
     if not runs.joinpath("half").exists():
-        run.train(make_config(f"run_dir={runs}/whole", *EVEN))
+        train_run(make_config(f"run_dir={runs}/whole", *EVEN))
         stop_after(make_config(f"run_dir={runs}/half", *EVEN), 5)
     return runs / "whole", Path(shutil.copytree(runs / "half", tmp_path / "half"))
 
@@ -170,7 +171,7 @@ def test_damaged_checkpoint_is_skipped_for_the_one_before_it_and_said(
     whole, half = whole_and_half
     last = half / "checkpoints" / "last.ckpt"
     last.write_bytes(damaged(last.read_bytes(), damage))
-    run.train(make_config(f"run_dir={half}", "ckpt=last", *EVEN))
+    train_run(make_config(f"run_dir={half}", "ckpt=last", *EVEN))
     assert f"qpa: {last} is damaged and skipped\n" in capsys.readouterr().err
     assert record.read(half)["qpa"]["resumed_from_step"] == 4
     assert_same(whole, half)
@@ -186,27 +187,27 @@ def test_all_checkpoints_damaged_is_one_line_and_they_stay(make_config: MakeConf
     config = make_config("trainer.checkpoint_every=1")
     stop_after(config, 3)
     for name in ("last.ckpt", "previous.ckpt"):
-        (config.folder / "checkpoints" / name).write_text("no checkpoint")
+        (folder_of(config) / "checkpoints" / name).write_text("no checkpoint")
     for choice in ("last", "auto"):
         with pytest.raises(ConfigError, match=rf"ckpt={choice}: .*damaged; leave ckpt out"):
-            run.train(make_config(f"ckpt={choice}"))
-    assert (config.folder / "checkpoints" / "last.ckpt").read_text() == "no checkpoint"
+            train_run(make_config(f"ckpt={choice}"))
+    assert (folder_of(config) / "checkpoints" / "last.ckpt").read_text() == "no checkpoint"
 
 
 def test_damaged_best_checkpoint_is_said_and_another_is_chosen(make_config: MakeConfig, capsys: pytest.CaptureFixture) -> None:
     fixed = ["trainer.max_steps=6", "trainer.val_every=2", "trainer.checkpoint_every=1"]
     config = make_config(*fixed)
     stop_after(config, 5)
-    (config.folder / "checkpoints" / "best.ckpt").write_bytes(b"")
-    run.train(make_config("ckpt=last", *fixed))
+    (folder_of(config) / "checkpoints" / "best.ckpt").write_bytes(b"")
+    train_run(make_config("ckpt=last", *fixed))
     assert "best.ckpt is missing or damaged" in capsys.readouterr().err
-    assert record.read(config.folder)["train_info"]["status"] == "success"
+    assert record.read(folder_of(config))["train_info"]["status"] == "success"
 
 
 def test_ckpt_auto_starts_anew_where_there_is_nothing_to_go_on_from(make_config: MakeConfig) -> None:
     config = make_config("ckpt=auto")
-    run.train(config)
-    assert record.read(config.folder)["qpa"]["resumed_from_step"] == 0
+    train_run(config)
+    assert record.read(folder_of(config))["qpa"]["resumed_from_step"] == 0
 
 
 @pytest.mark.slow

@@ -14,14 +14,14 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from conftest import ROOT, command_line
+from conftest import ROOT, command_line, fingerprint, train_run
 from safetensors.torch import load_file
 
-from qpa.commands.composing import composed
 from qpa.config import parse
+from qpa.config.composing import composed
 from qpa.errors import ConfigError
-from qpa.runs import record, run
-from qpa.tasks.loaders import Share, ShuffledWindows
+from qpa.runs import record
+from qpa.tasks.loaders import OwnPart, Share, Shuffled
 from qpa.training import checkpoints
 
 STEPS = 6
@@ -41,7 +41,7 @@ json.dump(found, open(out + os.environ["RANK"], "w"))
 
 
 def alone(text_file: Path, folder: Path, *overrides: str) -> None:
-    run.train(parse(composed("train", [*command_line(text_file, folder.parent), *EXACT, f"run_dir={folder}", *overrides])))
+    train_run(parse(composed("train", [*command_line(text_file, folder.parent), *EXACT, f"run_dir={folder}", *overrides])))
 
 
 def losses(folder: Path) -> list[float]:
@@ -175,18 +175,18 @@ def test_what_several_processes_cannot_do_is_one_line_with_the_way_out(overrides
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_processes_share_the_windows_of_every_step_in_order(processes: int) -> None:
     batch, micro_batches = 2, 4
-    whole = ShuffledWindows(7, seed=1, start=0, stop=batch * processes * micro_batches)
-    shares = [list(Share(whole, batch, rank=rank, processes=processes)) for rank in range(processes)]
+    whole = Shuffled(7, seed=1, start=0, stop=batch * processes * micro_batches)
+    shares = [list(OwnPart(whole, Share(batch, micro_batches, rank, processes))) for rank in range(processes)]
     joined = [window for at in range(0, batch * micro_batches, batch) for share in shares for window in share[at : at + batch]]
     assert joined == list(whole)
 
 
 def test_number_of_processes_changes_the_run_but_not_where_they_are(compose_config) -> None:
-    def fingerprint(*overrides: str) -> str:
-        return parse(compose_config(*overrides)).fingerprint()
+    def known(*overrides: str) -> str:
+        return fingerprint(parse(compose_config(*overrides)))
 
-    assert fingerprint("trainer=ddp", "trainer.devices=1") == fingerprint("trainer=default")
-    assert fingerprint("trainer=ddp", "trainer.devices=4") == fingerprint("trainer=ddp", "trainer.devices=2", "trainer.num_nodes=2")
-    assert fingerprint("trainer=ddp", "trainer.devices=2") != fingerprint("trainer=default")
+    assert known("trainer=ddp", "trainer.devices=1") == known("trainer=default")
+    assert known("trainer=ddp", "trainer.devices=4") == known("trainer=ddp", "trainer.devices=2", "trainer.num_nodes=2")
+    assert known("trainer=ddp", "trainer.devices=2") != known("trainer=default")
     with pytest.raises(ConfigError, match=r"devices=2: .*trainer=ddp"):
-        fingerprint("trainer.devices=2")
+        known("trainer.devices=2")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import ROOT, command_line
+from conftest import ROOT, command_line, folder_of, train_run
 
 from qpa.config import Config
-from qpa.runs import record, run
+from qpa.runs import record
 from qpa.tasks.language import source
 
 MakeConfig = Callable[..., Config]
@@ -64,11 +64,11 @@ def test_wandb_that_cannot_be_reached_is_one_warning(text_file: Path, tmp_path: 
 
 def test_wandb_whose_folder_is_in_the_way_is_one_warning(make_config: MakeConfig, capsys: pytest.CaptureFixture) -> None:
     config = make_config("logger=wandb")
-    config.folder.mkdir()
-    (config.folder / "result.json").write_text("{}")  # a run's folder
-    (config.folder / "wandb").write_text("no folder")
-    run.train(make_config("logger=wandb"))
-    assert record.read(config.folder)["train_info"]["status"] == "success"
+    folder_of(config).mkdir()
+    (folder_of(config) / "result.json").write_text("{}")  # a run's folder
+    (folder_of(config) / "wandb").write_text("no folder")
+    train_run(make_config("logger=wandb"))
+    assert record.read(folder_of(config))["train_info"]["status"] == "success"
     said = capsys.readouterr().err
     assert said.count("qpa: W&B is lost") == 1, said
 
@@ -92,7 +92,7 @@ class Broken(BaseHTTPRequestHandler):
         pass
 
 
-def test_ctrl_c_while_the_hub_is_asked_ends_it(monkeypatch: pytest.MonkeyPatch, make_config: MakeConfig) -> None:
+def test_ctrl_c_while_the_hub_is_asked_ends_it(monkeypatch: pytest.MonkeyPatch, make_config: MakeConfig, tmp_path: Path) -> None:
     calls = []
 
     def fetch(*_: object, **__: object) -> None:
@@ -101,7 +101,7 @@ def test_ctrl_c_while_the_hub_is_asked_ends_it(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     with pytest.raises(KeyboardInterrupt):
-        source.folder(make_config("model.weights=published", model="gpt2"))
+        source.folder(make_config("model.weights=published", model="gpt2").model, tmp_path)
     assert len(calls) == 1
 
 

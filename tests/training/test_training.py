@@ -6,18 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import build, folder_of, train_run
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from qpa.config import Config
-from qpa.runs import run
-from qpa.runs.parts import assemble
-from qpa.tasks.language import text
-from qpa.tasks.language import windows as data
-from qpa.tasks.language.tokenizer import byte_encoder
-from qpa.training.module import FineTuning
+from qpa.tasks.language.windows import IGNORED
+from qpa.training.optimizer import make_optimizer
 
 MakeConfig = Callable[..., Config]
 LR = 0.02
@@ -36,9 +33,7 @@ def rates(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float
 def ours(make_config: MakeConfig, steps: int, warmup: float, decay: str) -> list[float]:
     """One more than the run has steps."""
     config = make_config(f"trainer.max_steps={steps}", f"optimizer.lr={LR}", f"optimizer.warmup={warmup}", f"optimizer.decay={decay}")
-    assembly = assemble(config, None)
-    made = FineTuning(config, assembly.model, assembly.adaptation).configure_optimizers()
-    return rates(made["optimizer"], made["lr_scheduler"]["scheduler"], steps + 1)
+    return rates(*make_optimizer(config.optimizer, [torch.nn.Parameter(torch.zeros(1))], steps=steps), steps + 1)
 
 
 def some_optimizer() -> Optimizer:
@@ -77,13 +72,13 @@ def seen_by_the_optimizer(config: Config) -> tuple[list[torch.Tensor], list[floa
 
     handle = register_optimizer_step_post_hook(look)
     try:
-        run.train(config)
+        train_run(config)
     finally:
         handle.remove()
     return gradients, used
 
 
-@pytest.mark.parametrize("overrides", [[], ["generator=none"]])
+@pytest.mark.parametrize("overrides", [[], pytest.param(["generator=none"], marks=pytest.mark.slow)])
 def test_gradient_is_clipped_where_it_is_that_of_what_is_trained_by_its_norm_over_all(
     make_config: MakeConfig, tmp_path: Path, overrides: list[str]
 ) -> None:
@@ -99,7 +94,7 @@ def test_gradient_is_clipped_where_it_is_that_of_what_is_trained_by_its_norm_ove
     assert torch.equal(untouched[0], whole[0])
     first = next(csv.DictReader((tmp_path / "clipped" / "metrics.csv").read_text().splitlines()))
     assert float(first["train/gradient_norm"]) == pytest.approx(norm, rel=1e-5)  # what is logged is not clipped yet
-    assert len(whole[0]) == sum(p.numel() for p in assemble(make_config(*fixed), None).adaptation.parameters())
+    assert len(whole[0]) == sum(p.numel() for p in build(make_config(*fixed)).adaptation.parameters())
 
 
 @pytest.fixture
@@ -115,9 +110,9 @@ def four_windows(tmp_path: Path) -> list[str]:
 
 def one_step(config: Config) -> tuple[dict[str, torch.Tensor], float, float]:
     """What is trained after a first step, the loss that is logged, and the norm of the gradient before it is clipped."""
-    run.train(config)
-    (logged,) = [row for row in csv.DictReader((config.folder / "metrics.csv").open()) if row["train/loss"]]
-    state = torch.load(config.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    train_run(config)
+    (logged,) = [row for row in csv.DictReader((folder_of(config) / "metrics.csv").open()) if row["train/loss"]]
+    state = torch.load(folder_of(config) / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     return state, float(logged["train/loss"]), float(logged["train/gradient_norm"])
 
 
@@ -143,10 +138,10 @@ def test_a_steps_loss_and_gradient_are_those_of_stock_peft_over_all_its_tokens(
 ) -> None:
     one_by_one = ["data.batch_size=1", "trainer.accumulate_grad_batches=4"]
     config = make_config(*one_by_one, "trainer.max_steps=1", "trainer.val_every=1", "generator=none", *four_windows)
-    model = assemble(config, None).model.train()
-    rows = data.windows(config, text.read(config.data), byte_encoder(), tmp_path / "tokens")["train"]
+    built = build(config)
+    model, rows = built.model.train(), built.plan.task.windows["train"]
     batch = {name: torch.stack([rows[place][name] for place in range(len(rows))]) for name in ("input_ids", "labels")}
-    assert [int((row != data.IGNORED).sum()) for row in batch["labels"]] == [32, 32, 32, 3]
+    assert [int((row != IGNORED).sum()) for row in batch["labels"]] == [32, 32, 32, 3]
     loss = model(**batch).loss  # transformers' own: the mean over the batch's tokens
     loss.backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])

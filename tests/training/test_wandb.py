@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, command_line
+from conftest import ROOT, command_line, folder_of, train_run
 from omegaconf import DictConfig
 from test_crash import damaged, stop_after
 from test_sweep import leveldb_records
@@ -18,11 +18,16 @@ from wandb_server import Held, Server, serving
 
 from qpa.commands import composing as verbs
 from qpa.config import Config, parse
+from qpa.config.context import Context
 from qpa.errors import ConfigError
-from qpa.runs import record, run
+from qpa.runs import record
+from qpa.tasks.task import Metric
 from qpa.training import loggers
+from qpa.training.loggers import Logged
+from qpa.training.names import WANDB_ID
 
 MakeConfig = Callable[..., Config]
+METRIC = Metric("perplexity", "", "lower", "log")
 CURVES = ("train/loss", "train/gradient_norm", "val/perplexity", "circuit/meyer_wallach")
 
 
@@ -53,10 +58,10 @@ def recorded(config: Config, job_type: str = "train"):
     import wandb
     from wandb.proto import wandb_internal_pb2
 
-    with loggers.opened(config, config.folder, job_type=job_type):
+    with loggers.opened(Logged(config.logger, config.model_dump(by_alias=True), Context(), METRIC, job_type), folder_of(config)):
         pass
     wandb.teardown()  # only then is all on the disk
-    (log,) = config.folder.glob("wandb/offline-run-*/*.wandb")
+    (log,) = folder_of(config).glob("wandb/offline-run-*/*.wandb")
     found = map(wandb_internal_pb2.Record.FromString, leveldb_records(log.read_bytes()))
     return next(entry.run for entry in found if entry.HasField("run"))
 
@@ -121,18 +126,18 @@ def test_wrong_mode_names_the_variable_it_is_of(make_config: MakeConfig, monkeyp
 def test_run_keeps_where_it_was_logged_whatever_the_variables_are_later(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     config = make_config("logger=wandb")
-    config.folder.mkdir()
-    record.save_config(config.folder, config)
+    folder_of(config).mkdir()
+    record.save_config(folder_of(config), config)
     monkeypatch.setenv("WANDB_PROJECT", "another")
-    assert record.load_config(config.folder).logger.project == "theirs"
+    assert record.load_config(folder_of(config)).logger.project == "theirs"
     assert verbs.changed(config, ["logger.mode=online"]).logger.project == "theirs"
 
 
 def test_disabled_leaves_nothing_of_wandb(make_config: MakeConfig) -> None:
     config = make_config("logger=wandb", "logger.mode=disabled")
-    run.train(config)
-    assert not (config.folder / "wandb").exists()
-    assert (config.folder / "metrics.csv").is_file()
+    train_run(config)
+    assert not (folder_of(config) / "wandb").exists()
+    assert (folder_of(config) / "metrics.csv").is_file()
 
 
 @pytest.mark.slow
@@ -141,25 +146,25 @@ def test_resumed_offline_run_is_one_whole_curve_when_it_is_synced(make_config: M
     fixed = ["logger=wandb", "trainer.max_steps=9", "trainer.val_every=3", "trainer.checkpoint_every=2"]
     whole, parts = make_config(f"run_dir={tmp_path}/whole", *fixed), make_config(f"run_dir={tmp_path}/parts", *fixed)
     again = make_config(f"run_dir={tmp_path}/parts", "ckpt=last", *fixed)
-    run.train(whole)
-    last = parts.folder / "checkpoints" / "last.ckpt"
+    train_run(whole)
+    last = folder_of(parts) / "checkpoints" / "last.ckpt"
     for part, stop in ((parts, 5), (again, 7)):
         stop_after(part, stop)
         last.write_bytes(damaged(last.read_bytes(), "cut"))
-    run.train(again)
-    assert record.read(parts.folder)["qpa"]["resumed_from_step"] == 6
-    logged = sum(len(path.read_text().splitlines()) - 1 for path in parts.folder.glob("metrics*.csv"))
+    train_run(again)
+    assert record.read(folder_of(parts))["qpa"]["resumed_from_step"] == 6
+    logged = sum(len(path.read_text().splitlines()) - 1 for path in folder_of(parts).glob("metrics*.csv"))
     assert logged == 9 + 3 + 2  # two steps were done twice
-    held, expected = (held_after_sync(server, folder, tmp_path) for folder in (parts.folder, whole.folder))
+    held, expected = (held_after_sync(server, folder, tmp_path) for folder in (folder_of(parts), folder_of(whole)))
     assert_same_curves(held, expected, steps=9, validations=[2, 5, 8])
-    assert_summary(held, parts.folder)
+    assert_summary(held, folder_of(parts))
 
 
 def held_after_sync(server: Server, folder: Path, home: Path) -> Held:
     """Of a run that has left one folder of W&B's."""
     (part,) = offline_parts(folder)
     server.sync([part], home)
-    return server.runs[(folder / record.WANDB_ID).read_text()]
+    return server.runs[(folder / WANDB_ID).read_text()]
 
 
 def assert_same_curves(held: Held, expected: Held, *, steps: int, validations: list[int]) -> None:
@@ -184,20 +189,21 @@ def test_run_that_goes_on_after_it_was_synced_is_whole_under_a_new_id(make_confi
     fixed = ["logger=wandb", "trainer.max_steps=6", "trainer.val_every=3", "trainer.checkpoint_every=1"]
     config = make_config(*fixed)
     stop_after(config, 4)
-    before = held_after_sync(server, config.folder, tmp_path)
-    run.train(make_config("ckpt=last", *fixed))
-    held = held_after_sync(server, config.folder, tmp_path)
+    before = held_after_sync(server, folder_of(config), tmp_path)
+    train_run(make_config("ckpt=last", *fixed))
+    held = held_after_sync(server, folder_of(config), tmp_path)
     assert [step for step, _ in before.curve("train/loss")] == [0, 1, 2, 3]
     assert [step for step, _ in held.curve("train/loss")] == [0, 1, 2, 3, 4, 5]
     assert [step for step, _ in held.curve("val/perplexity")] == [2, 5]
     assert len(server.runs) == 2
 
 
+@pytest.mark.slow
 def test_run_that_was_begun_without_wandb_has_its_whole_curve_there(make_config: MakeConfig, server: Server, tmp_path: Path) -> None:
     fixed = ["trainer.max_steps=5", "trainer.val_every=5", "trainer.checkpoint_every=1"]
     stop_after(make_config("logger=none", *fixed), 3)
-    run.train(make_config("logger=wandb", "ckpt=last", *fixed))
-    held = held_after_sync(server, make_config().folder, tmp_path)
+    train_run(make_config("logger=wandb", "ckpt=last", *fixed))
+    held = held_after_sync(server, folder_of(make_config()), tmp_path)
     assert [step for step, _ in held.curve("train/loss")] == [0, 1, 2, 3, 4]
 
 
@@ -206,11 +212,11 @@ def test_fresh_run_takes_nothing_of_what_was_in_its_folder(make_config: MakeConf
     """It goes on from a checkpoint of elsewhere: the curve begins there."""
     fixed = ["trainer.max_steps=5", "trainer.val_every=5", "trainer.checkpoint_every=1"]
     stop_after(make_config(*fixed), 2)
-    run.train(make_config("ckpt=last", *fixed))  # leaves metrics-1.csv
+    train_run(make_config("ckpt=last", *fixed))  # leaves metrics-1.csv
     other = make_config(f"run_dir={tmp_path}/other", *fixed)
     stop_after(other, 3)
-    run.train(make_config("logger=wandb", f"ckpt={other.folder}/checkpoints/last.ckpt", "force=true", *fixed))
-    held = held_after_sync(server, make_config().folder, tmp_path)
+    train_run(make_config("logger=wandb", f"ckpt={folder_of(other)}/checkpoints/last.ckpt", "force=true", *fixed))
+    held = held_after_sync(server, folder_of(make_config()), tmp_path)
     assert [step for step, _ in held.curve("train/loss")] == [3, 4]
 
 
@@ -218,9 +224,9 @@ def test_metrics_that_cannot_be_read_cost_wandb_and_not_the_run(make_config: Mak
     fixed = ["logger=wandb", "trainer.max_steps=5", "trainer.checkpoint_every=1"]
     config = make_config(*fixed)
     stop_after(config, 3)
-    (config.folder / "metrics.csv").write_text("step,train/loss\n0,five\n")
-    run.train(make_config("ckpt=last", *fixed))
-    assert record.read(config.folder)["train_info"]["status"] == "success"
+    (folder_of(config) / "metrics.csv").write_text("step,train/loss\n0,five\n")
+    train_run(make_config("ckpt=last", *fixed))
+    assert record.read(folder_of(config))["train_info"]["status"] == "success"
     assert capsys.readouterr().err.count("qpa: W&B is lost") == 1
 
 

@@ -25,7 +25,12 @@ def rewrites_base(peft: Mapping[str, Any]) -> bool:
     return _start(peft).startswith(REWRITING)
 
 
-def check(peft: Mapping[str, Any], *, dtype: str, quantization: str | None) -> None:
+def changes_base(peft: Mapping[str, Any]) -> bool:
+    """Whether weights of the base model come to be others, in either way: they need memory of their own, and fp32."""
+    return trains_base(peft) or rewrites_base(peft)
+
+
+def check(peft: Mapping[str, Any]) -> None:
     """Refuse what could not be exported as an adapter of the published model, or would silently be something else.
 
     Raises:
@@ -35,10 +40,6 @@ def check(peft: Mapping[str, Any], *, dtype: str, quantization: str | None) -> N
     saved = peft.get("modules_to_save")
     if saved is not None and not isinstance(saved, list):
         raise ConfigError("peft.modules_to_save", saved, "should be a list of module names, as [lm_head]")
-    if rewrites_base(peft) and quantization:
-        raise ConfigError("model.quantization", quantization, f"peft.init_lora_weights={start} rewrites the weights; leave one of them out")
-    if dtype == "bfloat16" and (rewrites_base(peft) or trains_base(peft)):
-        raise ConfigError("model.dtype", dtype, "this peft changes weights of the base model, which bf16 would round; give float32 or auto")
     if start == "loftq":
         raise ConfigError(key, start, "rounds the base model's weights, so that its adapter fits no published model; leave it out")
     if start in FROM_DATA:
@@ -48,6 +49,24 @@ def check(peft: Mapping[str, Any], *, dtype: str, quantization: str | None) -> N
     if rewrites_base(peft) and beside:
         problem = f"is exported as plain LoRA of the published model, which has no part for peft.{beside[0]}; leave one of them out"
         raise ConfigError(key, start, problem)
+
+
+def check_numbers(peft: Mapping[str, Any], *, dtype: str, quantization: str | None) -> None:
+    """Refuse numbers that a method which changes the base's weights would round away.
+
+    Args:
+        peft: config group `peft`.
+        dtype: of the base model's weights, `auto` where it is still to be chosen.
+        quantization: of the base model's weights.
+
+    Raises:
+        ConfigError: what, and what to take instead.
+    """
+    if rewrites_base(peft) and quantization:
+        problem = f"peft.init_lora_weights={_start(peft)} rewrites the weights; leave one of them out"
+        raise ConfigError("model.quantization", quantization, problem)
+    if dtype == "bfloat16" and changes_base(peft):
+        raise ConfigError("model.dtype", dtype, "this peft changes weights of the base model, which bf16 would round; give float32 or auto")
 
 
 def _start(peft: Mapping[str, Any]) -> str:

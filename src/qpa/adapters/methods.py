@@ -1,37 +1,26 @@
-"""The one place where peft enters: wrap the base model, find the adapter's tensors, save and merge the adapter.
+"""PEFT methods on a model: peft's, and bottleneck adapters, which offer the same few methods (`bottleneck`)."""
 
-Bottleneck adapters, which peft does not have, offer the same few methods (`qpa.adapters.bottleneck`) and are told apart here only.
-"""
-
-import json
+import pkgutil
 import re
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable
-from pathlib import Path
-from pickle import UnpicklingError
+from collections.abc import Callable
 from typing import Any, cast
 
 import peft
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from peft import PeftConfig, PeftModel
 from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
 from peft.utils.integrations import dequantize_module_weight
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from qpa.adapters import plain_lora
-from qpa.adapters.bottleneck import CONFIG, PEFT_TYPE, Bottleneck, BottleneckConfig, BottleneckModel
+from qpa.adapters.bottleneck import Bottleneck, BottleneckConfig, BottleneckModel
 from qpa.core.layout import NUMBER, AdapterTensor
 from qpa.errors import ConfigError
-from qpa.files import whole_folder
 
 AdaptedModel = PeftModel | BottleneckModel
 ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
@@ -48,15 +37,16 @@ def make_config(settings: dict[str, Any]) -> PeftConfig | BottleneckConfig:
     """
     chosen = {LAYERS} if settings.get("target_modules") == ALL_LINEAR else set()  # which peft does not take together
     try:
-        config = instantiate({key: value for key, value in settings.items() if key not in chosen}, _convert_="all")
-    except (InstantiationException, ValueError, TypeError) as error:
-        raise ConfigError("peft", settings.get("_target_"), " ".join(str(error.__cause__ or error).split())) from error
+        kind = pkgutil.resolve_name(str(settings["_target_"]))
+        config = kind(**{key: value for key, value in settings.items() if key not in (*chosen, "_target_")})
+    except (AttributeError, ValueError, TypeError) as error:
+        raise ConfigError("peft", settings["_target_"], " ".join(str(error).split())) from error
     if chosen & settings.keys():
         setattr(config, LAYERS, settings[LAYERS])
     return config
 
 
-def wrap(base: PreTrainedModel, config: PeftConfig | BottleneckConfig, *, seed: int, gradient_checkpointing: bool) -> AdaptedModel:
+def wrap(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed: int) -> AdaptedModel:
     """Put the adapter on the base model, its initial weights drawn from `seed`, and switch everything to training mode.
 
     Some starts rewrite weights of the base, in their place: `base` has to be the run's own then (`base_weights.rewrites_base`).
@@ -69,12 +59,10 @@ def wrap(base: PreTrainedModel, config: PeftConfig | BottleneckConfig, *, seed: 
         model = _put_on(base, config)
     _exact_magnitudes(model)
     _check_precision(model)
-    if gradient_checkpointing:
-        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
 
 
-def planned(skeleton: Callable[[], PreTrainedModel], config: PeftConfig | BottleneckConfig) -> tuple[list[AdapterTensor], int]:
+def planned(skeleton: Callable[[], nn.Module], config: PeftConfig | BottleneckConfig) -> tuple[list[AdapterTensor], int]:
     """The adapter's tensors, and the bytes of what is saved of it (some methods save projections too), before any weight is loaded.
 
     Args:
@@ -95,7 +83,7 @@ def planned(skeleton: Callable[[], PreTrainedModel], config: PeftConfig | Bottle
     return tensors, saved or sum(t.size for t in tensors) * torch.float32.itemsize
 
 
-def _planned_on_cpu(skeleton: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
+def _planned_on_cpu(skeleton: nn.Module, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
     """Uni-LoRA counts its indices, which the meta device cannot: they are made on the CPU."""
     try:
         return _put_on(skeleton, config)
@@ -111,13 +99,13 @@ def tensors_saved(model: AdaptedModel) -> int:
     return sum(tensor.numel() * tensor.itemsize for tensor in saved.values())
 
 
-def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
+def _put_on(base: nn.Module, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
     if getattr(config, "target_modules", None) == ALL_LINEAR and getattr(config, LAYERS, None) is not None:
         _name_modules(base, cast(Any, config))
     try:
         if isinstance(config, BottleneckConfig):
             return BottleneckModel(base, config)
-        model = cast(PeftModel, peft.get_peft_model(base, config))
+        model = cast(PeftModel, peft.get_peft_model(cast(Any, base), config))
     except NotImplementedError:
         raise
     except (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError) as error:
@@ -132,11 +120,11 @@ def _put_on(base: PreTrainedModel, config: PeftConfig | BottleneckConfig) -> Ada
     return model
 
 
-def _name_modules(base: PreTrainedModel, config: Any) -> None:
+def _name_modules(base: nn.Module, config: Any) -> None:
     """Of all linear modules those of some layers, as a list of names: so peft takes them, and reads them back."""
     layers = config.layers_to_transform
     wanted = set(layers) if isinstance(layers, list) else {layers}
-    head = base.get_output_embeddings()
+    head = getattr(base, "get_output_embeddings", lambda: None)()
     linear = [name for name, module in base.named_modules() if isinstance(module, nn.Linear | Conv1D) and module is not head]
     by_layer = {name: int(found[1]) for name in linear if (found := re.search(NUMBER, name))}
     if absent := wanted - set(by_layer.values()):
@@ -192,6 +180,11 @@ def adapter_parameters(model: AdaptedModel) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
+def total_parameters(model: nn.Module) -> int:
+    """How many numbers a model has; a byte holds two that are quantised."""
+    return sum(p.numel() if p.is_floating_point() else 2 * p.numel() for p in model.parameters())
+
+
 def adapter_tensors(model: AdaptedModel) -> list[AdapterTensor]:
     """Shapes of `adapter_parameters`, each with the module it adapts."""
     adapted = sorted((name for name, m in model.named_modules() if isinstance(m, ADAPTED)), key=len, reverse=True)
@@ -211,102 +204,6 @@ def adapted_modules(model: AdaptedModel) -> set[nn.Module]:
 def replicates_layers(model: AdaptedModel) -> bool:
     """Whether the method has given the base model more layers than it had."""
     return getattr(model.peft_config["default"], "layer_replication", None) is not None
-
-
-def initial_state(model: AdaptedModel) -> dict[str, Tensor]:
-    """What peft would save of the adapter now, copied: where the base's weights were rewritten, export has to take it away again.
-
-    Raises:
-        ConfigError: there is something in it that has no part in plain LoRA.
-    """
-    state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
-    if other := [name for name in state if not name.endswith((plain_lora.A, plain_lora.B))]:
-        start = cast(Any, model.active_peft_config).init_lora_weights
-        problem = f"only linear layers have this start, and {other[0]} is of none; take it out of peft.target_modules"
-        raise ConfigError("peft.init_lora_weights", start, problem)
-    for name, layer in model.named_modules():
-        for adapter, rank in layer.r.items() if isinstance(layer, LoraLayer) else ():
-            most = len(cast(Any, layer.lora_A)[adapter].weight)
-            if most < rank:
-                raise ConfigError("peft.r", rank, f"this start has no more directions in {name} than its smaller width; at most {most}")
-    return {name: tensor.detach().clone() for name, tensor in state.items()}
-
-
-def save_adapter(model: AdaptedModel, folder: Path, *, base_name: str | None, initial: dict[str, Tensor] | None = None) -> None:
-    """Write a plain PEFT adapter of the published base: `adapter_config.json` and `adapter_model.safetensors`, naming the base model.
-
-    Args:
-        model: with the adapter.
-        folder: where to.
-        base_name: of the model it belongs to.
-        initial: where putting the adapter on has rewritten the base, its `initial_state`.
-    """
-    model.peft_config["default"].base_model_name_or_path = base_name
-    with whole_folder(folder) as scratch:
-        if isinstance(model, BottleneckModel):
-            model.save_pretrained(str(scratch))
-        else:
-            model.save_pretrained(str(scratch), save_embedding_layers=False)  # "auto" would add a whole tied head
-        if initial is not None:
-            plain_lora.convert(scratch, initial)
-
-
-def load_adapter(base: PreTrainedModel, folder: Path) -> AdaptedModel:
-    """A saved adapter on its base model, as stock peft reads it.
-
-    Raises:
-        ConfigError: the adapter is damaged, does not fit the model, or holds more than numbers.
-    """
-    try:
-        if json.loads((folder / CONFIG).read_text())["peft_type"] == PEFT_TYPE:
-            return BottleneckModel.from_pretrained(base, str(folder))
-        return PeftModel.from_pretrained(base, str(folder))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ConfigError("run", folder, f"its adapter cannot be read ({reason}); python -m qpa.export run=DIR makes it anew") from error
-
-
-def merge(model: AdaptedModel) -> PreTrainedModel:
-    """Fold the adapter into the base weights.
-
-    Modules that share a weight with others, as a head does with the input embedding, are given their own first: what is folded
-    into one would change the others as well (peft #2018, #2864).
-
-    Raises:
-        ConfigError: the method does not work by changing weights, or peft cannot fold it in.
-    """
-    if not hasattr(model.base_model, "merge_and_unload"):
-        name = type(model.peft_config["default"]).__name__
-        raise ConfigError("merged", "true", f"{name} changes no weights that an adapter could be folded into; use the adapter itself")
-    untie(cast(PreTrainedModel, model.get_base_model()), adapted_modules(model))
-    try:
-        return cast(Any, model.base_model).merge_and_unload()
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise ConfigError("merged", "true", f"{' '.join(str(error).split())} Use the adapter itself") from error
-
-
-def untie(base: PreTrainedModel, changing: Iterable[nn.Module]) -> None:
-    """Give every module weights of its own, so that none is changed with another, nor tied to it again when the model is read.
-
-    A head stays tied to the input embedding, as config.json says it is, where neither is among those that are `changing`.
-    """
-    uses = Counter(p.data_ptr() for module in base.modules() for p in module.parameters(recurse=False))
-    tied = {p.data_ptr() for p in base.get_input_embeddings().parameters()}
-    tied -= {p.data_ptr() for module in changing for p in module.parameters()}
-    for module in base.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            place = parameter.data_ptr()
-            if uses[place] > 1 and place not in tied:
-                uses[place] -= 1
-                setattr(module, name, nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad))
-    if not tied:
-        base.config.tie_word_embeddings = base.config.get_text_config().tie_word_embeddings = False
-
-
-def same_logits(ours: Tensor, theirs: Tensor, *, within: float) -> bool:
-    """Whether two models say the same: logits that differ by at most `within` of their spread."""
-    ours, theirs = ours.float(), theirs.float()
-    return ours.shape == theirs.shape and bool((ours - theirs).abs().max() <= within * theirs.std())
 
 
 def prompt_arguments(model: AdaptedModel | PreTrainedModel, ids: Tensor) -> dict[str, Any]:

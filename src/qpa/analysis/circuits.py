@@ -40,7 +40,7 @@ def export_circuits(config: Config, run_folder: Path, target: Path) -> None:
 
 def names(run: Restored) -> list[str]:
     """Of every circuit, in order."""
-    layout = run.assembly.layout
+    layout = run.parts.plan.layout
     modules = list(dict.fromkeys(slot.tensor.module for slot in layout.slots)) if layout else []
     count = len(run.circuits.angles)
     short = [module.removeprefix("base_model.model.") for module in modules] if len(modules) == count else ["all"] * count

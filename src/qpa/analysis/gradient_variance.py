@@ -1,4 +1,4 @@
-"""Barren plateaus: the variance of gradients over random circuits, against qubits and blocks.
+"""Barren plateaus: the variance of gradients over random circuits, against qubits and layers.
 
 Global cost `1 - |<0|psi>|^2` and local cost, the mean over qubits of the probability of a 1 (Cerezo et al. 2021, arXiv
 2001.00550, equations 6 and 7), and what the mapper reads of one basis state, `S p - 1` with `S = 2**Q`. Angles are uniform in
@@ -13,20 +13,21 @@ import torch
 from plotly import graph_objects as go
 from plotly.subplots import make_subplots
 
-from qpa.commands.composing import CONF, composed
 from qpa.config import AnalysisConfig, CircuitConfig, checked
-from qpa.core.circuits import backends, statevector
+from qpa.config.composing import CONF, composed
+from qpa.core.circuits import statevector
 from qpa.core.circuits.ansatz import Ansatz
 from qpa.core.circuits.states import basis_bits
 from qpa.errors import ConfigError
+from qpa.runs.circuit import ansatz
 
 COSTS = {"global": "global cost: 1 - p(0...0)", "local": "local cost: mean probability of a 1", "feature": "what the mapper reads: S p - 1"}
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f7f7f")  # Okabe and Ito's
 
 
 def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
-    """Every ansatz at every size: `{ansatz: [{qubits, blocks, global, local, feature}]}`, and the figure of them."""
-    found = {name: [_point(shipped(name), q, b, settings) for q in settings.qubits for b in settings.blocks] for name in settings.ansaetze}
+    """Every ansatz at every size: `{ansatz: [{qubits, layers, global, local, feature}]}`, and the figure of them."""
+    found = {name: [_point(shipped(name), q, n, settings) for q in settings.qubits for n in settings.layers] for name in settings.ansaetze}
     return found, figure(found, settings)
 
 
@@ -39,17 +40,17 @@ def shipped(name: str) -> Ansatz:
     names = sorted(file.stem for file in (CONF / "circuit").glob("[!_]*.yaml"))
     if name not in names:
         raise ConfigError("ansaetze", name, f"there is no such ansatz; there are {', '.join(names)}")
-    return backends.ansatz(checked(CircuitConfig, composed("train", [f"circuit={name}"])["circuit"], within="circuit"))
+    return ansatz(checked(CircuitConfig, composed("train", [f"circuit={name}"])["circuit"], within="circuit"))
 
 
-def _point(ansatz: Ansatz, qubits: int, blocks: int, settings: AnalysisConfig) -> dict[str, float]:
+def _point(shape: Ansatz, qubits: int, layers: int, settings: AnalysisConfig) -> dict[str, float]:
     random = torch.Generator().manual_seed(settings.seed)
-    shape = (settings.samples, ansatz.rotation_layers(blocks), qubits)
-    angles = (2 * math.pi * torch.rand(shape, generator=random)).requires_grad_()
-    probabilities = statevector.simulator(ansatz)(angles)
+    size = (settings.samples, shape.angles_per_qubit(layers), qubits)
+    angles = (2 * math.pi * torch.rand(size, generator=random)).requires_grad_()
+    probabilities = statevector.simulator(shape)(angles)
     ones = (basis_bits(torch.arange(2**qubits), qubits) + 1).mean(1) / 2
     whole, local = variance(1 - probabilities[:, 0], angles), variance(probabilities @ ones, angles)
-    return {"qubits": qubits, "blocks": blocks, "global": whole, "local": local, "feature": 4**qubits * whole}
+    return {"qubits": qubits, "layers": layers, "global": whole, "local": local, "feature": 4**qubits * whole}
 
 
 def variance(cost: torch.Tensor, angles: torch.Tensor) -> float:
@@ -59,11 +60,11 @@ def variance(cost: torch.Tensor, angles: torch.Tensor) -> float:
 
 
 def figure(found: dict[str, list[dict[str, float]]], settings: AnalysisConfig) -> go.Figure:
-    """Above against qubits at the most blocks, below against blocks at the most qubits."""
-    deepest, widest = max(settings.blocks), max(settings.qubits)
+    """Above against qubits at the most layers, below against layers at the most qubits."""
+    deepest, widest = max(settings.layers), max(settings.qubits)
     titles = [title.replace(": ", "<br>") for title in COSTS.values()]
     drawn = make_subplots(2, 3, subplot_titles=titles, vertical_spacing=0.14)
-    for row, (axis, other, value) in enumerate((("qubits", "blocks", deepest), ("blocks", "qubits", widest)), 1):
+    for row, (axis, other, value) in enumerate((("qubits", "layers", deepest), ("layers", "qubits", widest)), 1):
         for column, cost in enumerate(COSTS, 1):
             for number, (name, points) in enumerate(found.items()):
                 line = [point for point in points if point[other] == value]
@@ -71,7 +72,7 @@ def figure(found: dict[str, list[dict[str, float]]], settings: AnalysisConfig) -
                     x=[p[axis] for p in line], y=[p[cost] for p in line], name=name, legendgroup=name, row=row, col=column,
                     showlegend=row == column == 1, mode="lines+markers", line_color=COLOURS[number % len(COLOURS)],
                 )  # fmt: skip
-            drawn.update_xaxes(title=f"{axis} ({other}: {value})", type="log" if axis == "blocks" else "linear", row=row, col=column)
+            drawn.update_xaxes(title=f"{axis} ({other}: {value})", type="log" if axis == "layers" else "linear", row=row, col=column)
             _ticks(drawn, getattr(settings, axis), row, column)
     drawn.update_yaxes(type="log", exponentformat="power", dtick=1)
     drawn.update_yaxes(title="variance of the gradient", col=1)

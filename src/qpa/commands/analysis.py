@@ -14,12 +14,14 @@ from typing import Any
 from plotly.graph_objects import Figure
 
 from qpa.commands import cli
-from qpa.commands.composing import composed
 from qpa.config import AnalysisConfig, checked
+from qpa.config.composing import composed
+from qpa.config.context import Context
 from qpa.errors import ConfigError
 from qpa.files import write_json
 from qpa.report.images import write_figure
 from qpa.runs.record import load_config
+from qpa.tasks.task import find
 
 
 def main(arguments: list[str]) -> None:
@@ -49,7 +51,9 @@ def _log(settings: AnalysisConfig, found: dict[str, Any], figure: Figure) -> Non
     from qpa.training import loggers
 
     run = Path(settings.run or "")
-    with loggers.opened(load_config(run), run / "analysis" / settings.what, job_type="analysis") as opened:
+    config = load_config(run)
+    logged = loggers.Logged(config.logger, config.model_dump(by_alias=True), Context(), find(config.task.kind).metric, "analysis")
+    with loggers.opened(logged, run / "analysis" / settings.what) as opened:
         loggers.draw(opened, f"analysis/{settings.what}", figure, dict(_flat(found, "analysis")))
 
 

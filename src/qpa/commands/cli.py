@@ -16,12 +16,10 @@ from pathlib import Path
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from qpa.errors import LostProcessError, UsageError, UserError
+from qpa.commands.composing import choices_with
+from qpa.config.earlier import MOVED
+from qpa.errors import MENDABLE, OURS, TRACEBACKS, LostProcessError, UsageError, line
 from qpa.training.processes import LOST
-
-OURS = "QPA_RAISES"  # in the environment: not the user but `one_line_errors`, here or in a parent process, has set Hydra's variable
-FULL_ERRORS = os.environ.get("HYDRA_FULL_ERROR") == "1" and OURS not in os.environ
-MENDABLE = (UserError, HydraException, OmegaConfBaseException, OSError)
 
 LAUNCHERS = {"joblib": "launchers", "submitit_slurm": "launchers", "submitit_local": "launchers", "ray": "ray"}  # and their extras
 ABSENT = {  # choices that are asked for by name elsewhere, and what to take instead
@@ -33,13 +31,13 @@ ABSENT = {  # choices that are asked for by name elsewhere, and what to take ins
 @contextmanager
 def one_line_errors() -> Iterator[None]:
     """End the process with one line on stderr for every error that a user can mend."""
-    if not FULL_ERRORS:
+    if not TRACEBACKS:
         os.environ[OURS] = "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its errors instead of printing them its own way
     try:
         yield
     except Exception as error:
-        if FULL_ERRORS or not mendable(error):
+        if TRACEBACKS or not mendable(error):
             raise
         print(f"qpa: {describe(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, OverrideParseException | UsageError) else LOST if isinstance(error, LostProcessError) else 1)
@@ -48,11 +46,12 @@ def one_line_errors() -> Iterator[None]:
 def mendable(error: Exception) -> bool:
     """Whether a user can mend it: known kinds, and whatever Hydra itself raises of a command line (a bare ValueError for `~group=1`)."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, MENDABLE) or (isinstance(error, ValueError) and "hydra" in Path(frames[-1].filename).parts)
+    known = (*MENDABLE, HydraException, OmegaConfBaseException)
+    return isinstance(error, known) or (isinstance(error, ValueError) and "hydra" in Path(frames[-1].filename).parts)
 
 
 def describe(error: Exception) -> str:
-    """An error in one line: key, value, way out."""
+    """An error in one line, Hydra's and OmegaConf's too: key, value, way out."""
     if isinstance(error, MissingConfigException) and error.options:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
         if value in LAUNCHERS:
@@ -63,15 +62,21 @@ def describe(error: Exception) -> str:
         return f"{group}={value}: there is no such choice; there are {', '.join(choices)}"
     if isinstance(error, OverrideParseException):
         return _quoted(error.override)
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
     if unknown := re.match(r"Could not override '(.+?)'\.", str(error)):
-        return f"{unknown[1]}: there is no such key; python train.py --cfg job prints all keys, +{unknown[1]}=... adds one"
+        return f"{unknown[1]}: {_way_out(unknown[1])}"
     if isinstance(error, OmegaConfBaseException):
         return str(error).splitlines()[0]
     cause = error.__cause__
-    text = f"{error} ({cause})" if isinstance(error, HydraException) and cause else str(error)
-    return " ".join(text.split())
+    return " ".join(f"{error} ({cause})".split()) if isinstance(error, HydraException) and cause else line(error)
+
+
+def _way_out(key: str) -> str:
+    """What to do in place of setting a key that the config does not have."""
+    if key in MOVED:
+        return f"is {MOVED[key]} now"
+    if there := choices_with(key):
+        return f"no key of the chosen {key.partition('.')[0]}, but of {', '.join(there)}"
+    return f"there is no such key; python train.py --cfg job prints all keys, +{key}=... adds one"
 
 
 def _quoted(override: str) -> str:

@@ -1,4 +1,4 @@
-"""`python -m qpa.evaluate run=DIR [tasks=[...]] [KEY=VALUE ...]`: perplexity of a finished run's adapter and of its base model.
+"""`python -m qpa.evaluate run=DIR [tasks=[...]] [KEY=VALUE ...]`: a finished run's metrics again, or other text's.
 
 The adapter is read as any user would read it, by stock peft from `DIR/adapter`. Other text: `data=text
 data.train_files=[...] data.test_files=[...]`, or `data.test_files=[...]` alone. With `tasks`, tasks of the LM Evaluation
@@ -17,8 +17,6 @@ from qpa.commands.composing import named_run
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.files import write_json
-from qpa.runs import preflight
-from qpa.tasks.language import source, text, tokenizer
 
 USAGE = "usage: python -m qpa.evaluate run=DIR [tasks=[NAME,FILE.yaml,...]] [KEY=VALUE ...]"
 
@@ -31,54 +29,45 @@ def main(arguments: list[str]) -> None:
     if "tasks" in options:
         show_tasks(config, folder, [task.strip() for task in options["tasks"].strip("[]").split(",")])
     else:
-        show_perplexity(config, folder)
+        show_metrics(config, folder)
 
 
-def show_perplexity(config: Config, folder: Path) -> None:
-    """On the config's text."""
-    preflight.check(config)
-    found = evaluate(config, folder / "adapter")
+def show_metrics(config: Config, folder: Path) -> None:
+    """On the config's held-out data."""
+    from qpa.runs.evaluate import evaluate  # seconds of imports, after the run's config is known to be one
+
+    task, found = evaluate(config, folder)
     write_json(folder / "evaluation.json", {"data": config.data.model_dump(), **found})
-    table = Table("", "base model", "adapted", "tokens", title=escape(str(folder)), title_justify="left")
+    table = Table("", "base model", "adapted", task.counted, title=escape(str(folder)), title_justify="left")
     for split, numbers in found.items():
-        tokens = f"{numbers['tokens']:,}" if "tokens" in numbers else "padding too"
-        table.add_row(f"{split} perplexity", f"{numbers['base_perplexity']:.3f}", f"{numbers['perplexity']:.3f}", tokens)
+        for name in (name for name in numbers if f"base_{name}" in numbers):
+            counted = f"{int(numbers[task.counted]):,}" if task.counted in numbers else ""
+            table.add_row(f"{split} {name}", f"{numbers[f'base_{name}']:.3f}", f"{numbers[name]:.3f}", counted)
     Console(soft_wrap=True).print(table)
-
-
-def evaluate(config: Config, adapter: Path) -> dict[str, dict[str, float | int]]:
-    """By split, `perplexity`, `base_perplexity` and `tokens` of a saved adapter on the config's text; `legacy` as in `training`."""
-    texts = text.read(config.data)
-    base_folder = source.folder(config)
-    encoder = tokenizer.load(base_folder)
-    from qpa.runs import job  # seconds of imports, after the checks
-    from qpa.tasks.language import windows as data
-
-    windows = data.windows(config, texts, encoder, source.cache_folder(config))
-    return job.evaluate(config, base_folder=base_folder, windows=windows, adapter=adapter)
 
 
 def show_tasks(config: Config, folder: Path, names: list[str]) -> None:
     """The harness's tasks on a run's adapter and its base model."""
-    base_folder = source.folder(config)
-    encoder = tokenizer.load(base_folder)
-    from qpa.adapters import methods as peft_model
-    from qpa.runs import parts as assembly
-    from qpa.tasks.language import harness as tasks
+    from qpa.adapters import base_weights, saved
+    from qpa.runs.restored import here
+    from qpa.tasks.language import harness
+    from qpa.tasks.language.task import Language
     from qpa.training.quiet import quiet
 
     quiet()
-    base = assembly.shared_base(config, base_folder)
-    adapted = peft_model.load_adapter(assembly.base_to_adapt(config, base_folder), folder / "adapter")
-    found = {
-        kind: tasks.evaluate(model, encoder, names, batch_size=config.data.batch_size)
-        for kind, model in {"adapted": adapted, "base": base}.items()
-    }
+    task = here(config).task
+    if not isinstance(task, Language):
+        raise ConfigError(
+            "tasks", ",".join(names), f"the LM Evaluation Harness has tasks for language models, this run is task={config.task.kind}"
+        )
+    own = base_weights.changes_base(config.peft)
+    models = {"adapted": saved.load_adapter(task.base(own=own), folder / "adapter"), "base": task.base()}
+    found = {kind: harness.evaluate(model, task.encoder, names, batch_size=config.data.batch_size) for kind, model in models.items()}
     write_json(folder / "tasks.json", found)
     table = Table("task", "metric", "base model", "adapted", title=escape(str(folder)), title_justify="left")
-    for task, metrics in found["adapted"].items():
+    for name, metrics in found["adapted"].items():
         for metric, value in metrics.items():
-            table.add_row(task, metric, f"{found['base'][task][metric]:.4g}", f"{value:.4g}")
+            table.add_row(name, metric, f"{found['base'][name][metric]:.4g}", f"{value:.4g}")
     Console(soft_wrap=True).print(table)
 
 

@@ -5,6 +5,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +18,81 @@ from rich.markup import escape
 from rich.table import Table
 
 from qpa.runs.sweep import Job, jobs_of, replace_values
+from qpa.tasks.task import Metric
 
 ROWS = 30  # of the live table: the newest jobs
-COLUMNS = ("job", "ended", "test perplexity", "ratio", "what")
 
 
-class Overview(Callback):
-    """Hydra's callback: a sweep begins. What it finds is kept by the class, as launchers send the object to other processes."""
+@dataclass
+class Sweep:
+    """The sweep that this process runs, once it has begun."""
 
     folder: Path | None = None
     logger: DictConfig | None = None
     live: Live | None = None
 
+
+SWEEP: ContextVar[Sweep] = ContextVar("sweep")  # Hydra makes the callback itself, and sends it to other processes
+
+
+class Overview(Callback):
+    """Hydra's callback: a sweep begins."""
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Let the command line replace a sweep file's values; show the jobs from now on if this is a terminal."""
         replace_values(config)
-        folder = Path(config.hydra.sweep.dir)
-        Overview.folder, Overview.logger = folder, config.logger
+        sweep = SWEEP.get()
+        folder = sweep.folder = Path(config.hydra.sweep.dir)
+        sweep.logger = config.logger
         if sys.stdout.isatty():
-            Overview.live = Live(get_renderable=lambda: table(jobs_of(folder), folder, rows=ROWS), refresh_per_second=1, transient=True)
-            Overview.live.start()
+            sweep.live = Live(get_renderable=lambda: table(jobs_of(folder), folder, rows=ROWS), refresh_per_second=1, transient=True)
+            sweep.live.start()
 
 
 @contextmanager
 def overview() -> Iterator[None]:
     """Show at the end of a sweep, however it ends, how its jobs went and what they say."""
+    sweep = Sweep()
+    SWEEP.set(sweep)
     try:
         yield
     finally:
-        if Overview.live is not None:
-            Overview.live.stop()
-        if Overview.folder is not None and (jobs := jobs_of(Overview.folder)):
-            Console(soft_wrap=True).print(table(jobs, Overview.folder))
+        if sweep.live is not None:
+            sweep.live.stop()
+        if sweep.folder is not None and (jobs := jobs_of(sweep.folder)):
+            Console(soft_wrap=True).print(table(jobs, sweep.folder))
             _verdict(jobs)
-            _to_wandb(jobs, Overview.folder, Overview.logger)
+            _to_wandb(jobs, sweep.folder, sweep.logger)
 
 
 def table(jobs: list[Job], folder: Path, rows: int | None = None) -> Table:
     """A line for each of the newest jobs with what its own overrides are; below, how many ended how, and the best so far."""
     done = Counter(job["status"] for job in jobs)
-    best = min((job for job in jobs if job["status"] == "success"), key=lambda job: job["perplexity"], default=None)
     counts = ", ".join(f"{number} {status}" for status, number in done.items())
-    caption = counts + (f"; best so far: job {best['number']}, perplexity {best['perplexity']:.3f}" if best else "")
-    found = Table(*COLUMNS, title=str(folder), title_justify="left", caption=caption, caption_justify="left")
+    found = Table(*_columns(jobs), title=str(folder), title_justify="left", caption=counts + _best(jobs), caption_justify="left")
     common = set.intersection(*(set(job["overrides"]) for job in jobs)) if len(jobs) > 1 else set()
     for job in jobs[-rows:] if rows else jobs:
-        numbers = (f"{job['perplexity']:.3f}", f"{job['ratio']:.2%}") if job["status"] == "success" else ("-", "-")
+        numbers = (f"{job['value']:.3f}", f"{job['ratio']:.2%}") if job["status"] == "success" else ("-", "-")
         own = " ".join(override for override in job["overrides"] if override not in common)
         found.add_row(str(job["number"]), _status(job), *numbers, escape(f"{own}  {job['error'] or ''}"))
     return found
+
+
+def _columns(jobs: list[Job]) -> tuple[str, ...]:
+    names = dict.fromkeys(job["metric"] for job in jobs if job["status"] == "success")
+    return ("job", "ended", f"test {' or '.join(names)}" if names else "test", "ratio", "what")
+
+
+def _best(jobs: list[Job]) -> str:
+    """Of jobs that are judged alike."""
+    done = [job for job in jobs if job["status"] == "success"]
+    if len({(job["metric"], job["better"]) for job in done}) != 1:
+        return ""
+    metric = Metric(done[0]["metric"], "", done[0]["better"])
+    best = done[0]
+    for job in done:
+        best = job if metric.improves(job["value"], on=best["value"]) else best
+    return f"; best so far: job {best['number']}, {metric.name} {best['value']:.3f}"
 
 
 def _status(job: Job) -> str:
@@ -95,5 +123,5 @@ def _to_wandb(jobs: list[Job], folder: Path, logger: DictConfig | None) -> None:
         return
     from qpa.training import loggers
 
-    cells = [[job["number"], job["status"], job.get("perplexity"), job.get("ratio"), " ".join(job["overrides"])] for job in jobs]
-    loggers.table(logger, folder, "sweep/jobs", COLUMNS, cells)
+    cells = [[job["number"], job["status"], job.get("value"), job.get("ratio"), " ".join(job["overrides"])] for job in jobs]
+    loggers.table(logger, folder, "sweep/jobs", _columns(jobs), cells)

@@ -1,4 +1,7 @@
-"""`python -m qpa.report [runs=outputs] [out=report]`: compare all runs under a folder: words, page, tables, figures, CSV, JSON."""
+"""`python -m qpa.report [runs=outputs] [out=report]`: compare all runs under a folder: words, page, tables, figures, CSV, JSON.
+
+`study=FILE.jsonl` in place of `out` keeps their records, a line each, in one file, which `runs` reads as it reads a folder.
+"""
 
 import csv
 import sys
@@ -7,26 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from qpa.commands import cli
-from qpa.errors import UsageError
+from qpa.errors import ConfigError, UsageError
 from qpa.files import write_json
-from qpa.report import images, page, table
+from qpa.report import images, page, records, table
 from qpa.report.compare import Comparison, Difference, Setting, compare
 from qpa.report.runs import Found, Run, find
 from qpa.report.verdict import sentences, show
 
 MOST_DRAWN = 3  # tasks as PNG; the page has all
 LONG = ("curve", "config")  # of a run: not in tables
-USAGE = "usage: python -m qpa.report [runs=outputs] [out=report]"
+USAGE = "usage: python -m qpa.report [runs=outputs] [out=report | study=FILE.jsonl]"
 
 
 def main(arguments: list[str]) -> None:
     """Read, compare, print, write."""
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    if len(given) != len(arguments) or not given.keys() <= {"runs", "out"}:
+    if len(given) != len(arguments) or not given.keys() <= {"runs", "out", "study"} or {"out", "study"} <= given.keys():
         raise UsageError(USAGE)
-    found = find(Path(given.get("runs", "outputs")))
+    root = Path(given.get("runs", "outputs"))
+    if "study" in given:
+        _keep(root, Path(given["study"]))
+    else:
+        _report(root, Path(given.get("out", "report")))
+
+
+def _report(root: Path, out: Path) -> None:
+    found = find(root)
     comparisons = compare(found.finished)
-    out = Path(given.get("out", "report"))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "report.json", as_json(found, comparisons))
     _write_csv(out / "report.csv", found)
@@ -35,6 +45,22 @@ def main(arguments: list[str]) -> None:
     images.write(out, comparisons[:MOST_DRAWN])
     show(found, comparisons)
     print(out / "index.html")
+
+
+def _keep(root: Path, study: Path) -> None:
+    """Write all records that can be read, those of runs that did not finish too, into one file.
+
+    Raises:
+        ConfigError: it is no study's name, or would be counted among the runs that it holds.
+    """
+    if study.suffix != records.STUDY:
+        raise ConfigError("study", study, f"is no JSON-lines file; give a name that ends in {records.STUDY}")
+    if study.resolve().is_relative_to(root.resolve()):
+        raise ConfigError("study", study, f"lies in runs={root}, which would then count its runs twice; give a file elsewhere")
+    found = find(root)
+    records.write_study(study, root, leave_out=found.damaged)
+    show(found, [])
+    print(study)
 
 
 def as_json(found: Found, comparisons: list[Comparison]) -> dict[str, Any]:
@@ -47,6 +73,7 @@ def as_json(found: Found, comparisons: list[Comparison]) -> dict[str, Any]:
             {
                 "task": c.task,
                 "name": c.name,
+                "metric": asdict(c.metric),
                 "settings": [_setting(s) for s in c.settings],
                 "baseline": c.baseline and c.baseline.first.setting,
                 "against_baseline": [_difference(d) | {"gain_kept": d.gain_kept and asdict(d.gain_kept)} for d in c.against_baseline],
@@ -61,13 +88,13 @@ def as_json(found: Found, comparisons: list[Comparison]) -> dict[str, Any]:
 
 def _flat(run: Run) -> dict[str, Any]:
     kept = {key: getattr(run, key) for key in Run.__dataclass_fields__ if key not in LONG}
-    return kept | {"ratio": run.ratio}
+    return kept | {"metric": run.metric.name, "ratio": run.ratio}
 
 
 def _setting(setting: Setting) -> dict[str, Any]:
     first = setting.first
-    known = {key: getattr(first, key) for key in ("setting", "method", "generator", "learning_rate", "trainable", "plain_peft", "ratio")}
-    return known | {"perplexity": asdict(setting.perplexity), "val_perplexity": setting.val_perplexity}
+    known = {key: getattr(first, key) for key in ("setting", "method", "latents", "learning_rate", "trainable", "plain_peft", "ratio")}
+    return known | {"test": asdict(setting.test), "val": setting.val}
 
 
 def _difference(difference: Difference) -> dict[str, Any]:

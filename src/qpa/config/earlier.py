@@ -1,8 +1,15 @@
-"""Configs on record that were written before a key existed: what their runs did then is what these values say."""
+"""Configs and lineages on record that an earlier program wrote, in the words of today."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+# Where a key is now that a user may still type.
+MOVED = {"generator.lr": "optimizer.lr", "blocks": "layers"}
+
+LANGUAGE = "language"  # the task of all runs that do not say which
+
+# What runs did before a key existed.
 ADDED: dict[str, Any] = {
     "baseline": None,
     "circuit.device": None,
@@ -14,26 +21,53 @@ ADDED: dict[str, Any] = {
     "circuit.noise": None,
     "circuit.rotations": ["RY"],
     "circuit.shots": None,
-    "data.special_tokens": False,
-    "data.text_column": "text",
-    "logger.entity": None,
-    "model.dtype": "auto",
-    "model.quantization": None,
+    "study": None,
+    "task.kind": LANGUAGE,
     "trainer.checkpoint_every": 10,
     "trainer.num_nodes": 1,
     "trainer.strategy": "single",
 }
+MODEL = {"model.dtype": "auto", "model.quantization": None}
+TEXT = {"data.special_tokens": False}
+ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # one choice of a group, by the key and value that tell it
+    ("data.source", "files"): TEXT,
+    ("data.source", "hub"): TEXT | {"data.text_column": "text"},
+    ("data.source", "pydoc"): TEXT,
+    ("logger.kind", "wandb"): {"logger.entity": None},
+    ("model.source", "hub"): MODEL,
+    ("model.source", "package"): MODEL,
+}
+
+# Keys that all choices of a group had, whether they had a use for them or not; `optimizer.lr` was the same as `generator.lr`.
+DROPPED_FROM = {
+    ("data.source", "files"): ("data.hub", "data.hub_config", "data.text_column"),
+    ("data.source", "hub"): ("data.train_files", "data.val_files"),
+    ("data.source", "pydoc"): ("data.hub", "data.hub_config", "data.text_column", "data.train_files"),
+    ("generator.kind", "none"): ("generator.circuits", "generator.start", "generator.lr"),
+    ("generator.kind", "qpa"): ("generator.lr",),
+    ("logger.kind", "none"): ("logger.entity", "logger.group", "logger.mode", "logger.project"),
+    ("model.source", "hub"): ("model.file", "model.install", "model.package", "model.sha256"),
+}
+
+RENAMED = {
+    ("mapper.kind", "mlp"): "paper",
+    ("peft._target_", "qpa.bottleneck.BottleneckConfig"): "qpa.adapters.bottleneck.BottleneckConfig",
+}
+
+PERPLEXITY: dict[str, Any] = {"name": "perplexity", "unit": "", "better": "lower", "scale": "log"}
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's config with all keys of today; one that lacks any other key is still refused."""
-    whole = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
-    for path, value in ADDED.items():
-        group, _, key = path.rpartition(".")
-        section = whole.get(group) if group else whole
-        if isinstance(section, dict):
-            section.setdefault(key, value)
-    return whole
+    """A run's config with all keys of today, and none but those; one that lacks any other key, or has another, is still refused."""
+    flat = {**ADDED, **_flat(config)}
+    for (key, choice), added in ADDED_TO.items():
+        flat = {**added, **flat} if flat.get(key) == choice else flat
+    return _nested(_today(flat))
+
+
+def lineage(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint's lineage, by dotted key, as today's program would have written it."""
+    return _today({"task.kind": LANGUAGE, **flat})
 
 
 def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,3 +79,49 @@ def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
         if model["dtype"] == "auto":
             model["dtype"] = "bfloat16" if used == "bf16-mixed" else "float32"
     return config
+
+
+def judged(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What a run on record learned (`kind`, `name`, how much it `read` and what is `counted`), and the `metric` it is judged by."""
+    ours = record["qpa"]
+    if "metric" in ours:
+        return {"task": ours["task"], "metric": ours["metric"]}
+    config = completed(record["run_info"]["train_config"])
+    model, data, trainer = config["model"], config["data"], config["trainer"]
+    processes = trainer["devices"] * trainer["num_nodes"]
+    windows = data["batch_size"] * trainer["accumulate_grad_batches"] * processes * trainer["max_steps"]
+    weights = " (random weights)" if model["weights"] == "random" else f" ({model['quantization']})" if model["quantization"] else ""
+    text = ", ".join("/".join(Path(file).parts[-2:]) for file in data.get("train_files", ())) or data.get("hub") or data["source"]
+    name = f"{str(model['path'] or model['hub']).rpartition('/')[2]}{weights} on {text}"
+    task = {"kind": LANGUAGE, "name": name, "read": data["context"] * windows, "counted": "tokens"}
+    return {"task": task, "metric": PERPLEXITY}
+
+
+def _today(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys without use dropped, values renamed."""
+    dropped = {key for (told_by, choice), keys in DROPPED_FROM.items() if flat.get(told_by) == choice for key in keys}
+    return {key: _renamed(key, value) for key, value in flat.items() if key not in dropped}
+
+
+def _renamed(key: str, value: Any) -> Any:
+    return RENAMED.get((key, value), value) if isinstance(value, str) else value
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """By `group.key`, and by name what is in no group."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {str(name): value}
+    return flat
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The other way round; of a name that is a value and a group too, the value."""
+    whole: dict[str, Any] = {}
+    for path, value in flat.items():
+        group, _, key = path.partition(".")
+        if not key:
+            whole[group] = value
+        elif isinstance(section := whole.setdefault(group, {}), dict):
+            section[key] = value
+    return whole

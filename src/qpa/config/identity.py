@@ -3,30 +3,21 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from enum import Enum
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel
+from qpa.config.kinds import Kinds
+from qpa.config.part import Part
+from qpa.config.section import Section
 
 # Raised whenever a run of the same config comes to other numbers than before: what an older program has computed is then not taken
 # for finished. tests/test_computation.py forces it up.
-COMPUTATION = 2
+COMPUTATION = 3
+# Raised to it whenever steps, and not only what is drawn before the first, come to other numbers: a checkpoint of an older program is
+# then not gone on from.
+STEPS = 2
 NONE = "none"  # of `generator.kind`: the adapter itself is trained
-
-
-class Part(Enum):
-    """What a config key says of a run."""
-
-    SHOWN = "where things lie and how they are shown: changes no result"
-    SEED = "what is drawn from it: runs that differ in it alone are one setting"
-    TASK = "model, text and windows: runs are compared within it, and a checkpoint belongs to it"
-    READ = "how much is read, and how much at a time: runs are compared within it, one that goes on may change it"
-    MEASURE = "in what numbers, and how much held-out text: likewise"
-    METHOD = "what is trained: a checkpoint belongs to it"
-    ANSATZ = "which circuits: likewise; without effect where another thing stands in their place"
-    SIZES = "which circuits, and how large the networks and states are that can stand in their place"
-    RATE = "the learning rate: validation chooses it"
-    COURSE = "how training goes, and what runs the circuits: one that goes on may change it"
+CIRCUITS = ("circuit", "frozen_circuit")  # of `latents.kind`
+WITHOUT_SIZE = ("table", "zeros", "random")  # likewise: a number for each chunk, whatever the circuits are
 
 
 class Identity:
@@ -38,11 +29,14 @@ class Identity:
         config: the class of whole configs.
     """
 
-    def __init__(self, config: type[BaseModel]) -> None:
+    def __init__(self, config: type[Section]) -> None:
         self._parts = dict(_marks(config, ""))
 
     def part(self, path: str) -> Part:
-        """Of a dotted key, or of the nearest group around it that is marked; one of another version of qpa counts as a method's."""
+        """Of a dotted key, or of the nearest group around it that is marked, as of a kind that another package offers.
+
+        One of another version of qpa counts as a method's.
+        """
         while path and path not in self._parts:
             path = path.rpartition(".")[0]
         return self._parts.get(path, Part.METHOD)
@@ -69,9 +63,9 @@ class Identity:
     def _has_effect(self, path: str, kind: str) -> bool:
         if kind == NONE:
             return not path.startswith(("latents.", "circuit.", "mapper."))
-        if kind.endswith("circuit") or not self._of_circuits(path):
+        if kind in CIRCUITS or not self._of_circuits(path):
             return True
-        return kind in ("mlp", "mps") and self.part(path) is Part.SIZES
+        return kind not in WITHOUT_SIZE and self.part(path) is Part.SIZES
 
     def _of_circuits(self, path: str) -> bool:
         """Which circuits there are and what runs them, but for their number of basis states: chunks need those whatever stands there."""
@@ -96,11 +90,12 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + key, value
 
 
-def _marks(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, Part]]:
+def _marks(section: type[Section], prefix: str) -> Iterator[tuple[str, Part]]:
     for name, field in section.model_fields.items():
         path = prefix + (field.alias or name)
         yield from ((path, mark) for mark in field.metadata if isinstance(mark, Part))
-        for group in (field.annotation, *get_args(field.annotation)):
-            if isinstance(group, type) and issubclass(group, BaseModel):
-                yield path, getattr(group, "part")  # noqa: B009  # every group has one
+        kinds = (kind for mark in field.metadata if isinstance(mark, Kinds) for kind in mark.ours.values())
+        for group in (field.annotation, *kinds):
+            if isinstance(group, type) and issubclass(group, Section):
+                yield path, group.part
                 yield from _marks(group, path + ".")

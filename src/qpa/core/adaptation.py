@@ -66,7 +66,7 @@ class GeneratedAdaptation(nn.Module):
         leaves, device = self.leaves, self.generator.device
         if not leaves.bound(device):
             leaves.bind(device)
-        straight = leaves.values.detach() if leaves.values.dtype == torch.float32 and self.generator.used is None else None
+        straight = leaves.values.detach() if leaves.values.dtype == torch.float32 and not self.generator.centred else None
         with torch.autocast(device.type, enabled=False):  # generated weights are fp32 under any trainer precision
             generated = self.generator(straight)
         if generated.data_ptr() != leaves.values.data_ptr():

@@ -1,22 +1,22 @@
 """How many numbers are trained, by part, and how many plain PEFT would train."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from qpa.core.generator import Generator
 
 
 @dataclass(frozen=True)
-class Parameters:
+class Counts:
     """Counts of trained numbers.
 
     Attributes:
-        circuit: angles, or what the control in the circuits' place trains.
+        latents: of what makes the numbers of chunks: the circuits' angles, or a control's weights.
         mapper: the mapper's weights.
         trainable: both, or the adapter's own numbers where nothing is generated.
         plain_peft: the adapter's own numbers.
     """
 
-    circuit: int
+    latents: int
     mapper: int
     trainable: int
     plain_peft: int
@@ -31,16 +31,17 @@ class Parameters:
         return {f"params/{name}": value for name, value in self.record().items()}
 
     def record(self) -> dict[str, float]:
-        """As they stand in `result.json`."""
-        return asdict(self) | {"ratio": self.ratio}
+        """As they stand in `result.json`, where the latents have always been called `circuit`."""
+        counts = {"circuit": self.latents, "mapper": self.mapper, "trainable": self.trainable, "plain_peft": self.plain_peft}
+        return {**counts, "ratio": self.ratio}
 
 
-def count(generator: Generator, plain_peft: int) -> Parameters:
+def count(generator: Generator, plain_peft: int) -> Counts:
     """The counts of a generator."""
-    circuit, mapper = (sum(p.numel() for p in part.parameters()) for part in (generator.latents, generator.mapper))
-    return Parameters(circuit, mapper, circuit + mapper, plain_peft)
+    latents, mapper = (sum(p.numel() for p in part.parameters()) for part in (generator.latents, generator.mapper))
+    return Counts(latents, mapper, latents + mapper, plain_peft)
 
 
-def direct(plain_peft: int) -> Parameters:
+def direct(plain_peft: int) -> Counts:
     """The counts where the adapter's own numbers are trained."""
-    return Parameters(0, 0, plain_peft, plain_peft)
+    return Counts(0, 0, plain_peft, plain_peft)

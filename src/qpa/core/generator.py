@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from qpa.core.layout import Layout, Slot
-from qpa.core.mapper import Mapper, Start
+from qpa.core.mappers.rows import Start
 from qpa.errors import UserError
 
 
@@ -14,12 +14,12 @@ class Generator(nn.Module):
     Args:
         layout: where each weight lies in the flat vector.
         latents: one number per chunk (`qpa.core.latents`: circuits, or a control in their place).
-        mapper: from these to all chunks.
+        mapper: from these to all chunks (`qpa.core.mappers`).
         start: the PEFT method's own initial weights as one flat vector, drawn from the seed, not trained, not saved. None as
             in the paper's released code: no start, and the mean of all generated weights taken away.
     """
 
-    def __init__(self, layout: Layout, *, latents: nn.Module, mapper: Mapper, start: Tensor | None) -> None:
+    def __init__(self, layout: Layout, *, latents: nn.Module, mapper: nn.Module, start: Tensor | None) -> None:
         super().__init__()
         self.latents = latents
         self.mapper = mapper
@@ -28,19 +28,24 @@ class Generator(nn.Module):
         self.register_buffer("start_sums", torch.stack([known.double().sum(), known.double().abs().sum()]))
         self.start_sums: Tensor
         self.register_load_state_dict_pre_hook(_check_start)
-        self.register_buffer("used", _used(layout) if start is None else None, persistent=False)
-        self.used: Tensor | None
-        self.weights = layout.generated
+        self.register_buffer("is_weight", _is_weight(layout) if start is None else None, persistent=False)
+        self.is_weight: Tensor | None
+        self.weight_count = layout.generated
 
     @property
     def device(self) -> torch.device:
         """Where its numbers are, and what it generates."""
         return self.start_sums.device
 
+    @property
+    def centred(self) -> bool:
+        """Whether the mean of all weights is taken away, which needs all of them first."""
+        return self.is_weight is not None
+
     def forward(self, out: Tensor | None = None) -> Tensor:
         """All weights as one flat vector, written into `out` where one is given."""
         generated = self.mapper(self.latents(), self.start, out)
-        return generated if self.used is None else generated - (generated * self.used).sum() / self.weights
+        return generated if self.is_weight is None else generated - (generated * self.is_weight).sum() / self.weight_count
 
 
 def view(flat: Tensor, slot: Slot) -> Tensor:
@@ -50,12 +55,12 @@ def view(flat: Tensor, slot: Slot) -> Tensor:
     return rows.t() if tensor.transposed else rows.view(tensor.shape)
 
 
-def _used(layout: Layout) -> Tensor:
-    """Which numbers of the flat vector are weights: the last chunk of a stream may end in some that are not, `[size]`."""
-    used = torch.zeros(layout.size, dtype=torch.bool)
+def _is_weight(layout: Layout) -> Tensor:
+    """Which numbers of the flat vector are weights, `[size]`: the last chunk of a stream may end in some that are not."""
+    found = torch.zeros(layout.size, dtype=torch.bool)
     for slot in layout.slots:
-        view(used, slot).fill_(True)
-    return used
+        view(found, slot).fill_(True)
+    return found
 
 
 def _check_start(generator: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:

@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 from qpa.errors import ConfigError
 
-NUMBER = r"\.(\d+)(?=\.|$)"  # the first number in a tensor's name: its layer
-MOST_CHUNKS = 200_000  # counted in two seconds; LoRA r=64 on the 126 layers of the largest models makes 113,000
-LONGEST_ROW = 16_384  # of a tensor that no other layer has (a vocabulary's): cut, for a basis of its own would cost more than it holds
+NUMBER = r"\.(\d+)(?=\.|$)"  # the first number in a tensor's name: its depth
+MOST_CHUNKS = 200_000  # counted in two seconds; LoRA r=64 on the 126 decoder layers of the largest models makes 113,000
+LONGEST_ROW = 16_384  # of a tensor that no other depth has (a vocabulary's): cut, for a basis of its own would cost more than it holds
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class AdapterTensor:
         return self.size // self.row
 
     @cached_property
-    def layer(self) -> int:
-        """The layer its name counts, 0 where there is none."""
+    def depth(self) -> int:
+        """Where in the network it sits: the decoder layer that its name counts, 0 where there is none."""
         number = re.search(NUMBER, self.name)
         return int(number[1]) if number else 0
 
     @cached_property
     def kind(self) -> str:
-        """Its name without the layer: the same for the same tensor of every layer."""
+        """Its name without the depth: the same for the same tensor of every decoder layer."""
         return re.sub(NUMBER, ".*", self.name, count=1)
 
 
@@ -76,7 +76,7 @@ class Chunk(NamedTuple):
     state: int
     length: int
     kind: str
-    layer: int
+    depth: int
     row: int
     segment: int
 
@@ -175,7 +175,7 @@ def _qubits(chunks: int) -> int:
 
 
 def _in_rows(groups: list[list[AdapterTensor]]) -> Layout:
-    """One chunk per row; of tensors that only one layer has, rows longer than `LONGEST_ROW` are cut."""
+    """One chunk per row; of tensors that only one depth has, rows longer than `LONGEST_ROW` are cut."""
     tensors = [tensor for group in groups for tensor in group]
     lengths = _chunk_lengths(tensors)
     _check_count(sum(t.rows * math.ceil(t.row / lengths[t.name]) for t in tensors), None)
@@ -197,17 +197,17 @@ def _in_rows(groups: list[list[AdapterTensor]]) -> Layout:
 def _row_chunks(circuit: int, group: list[AdapterTensor], lengths: dict[str, int]) -> Iterator[Chunk]:
     states = itertools.count()
     for tensor in group:
-        length, kind, layer = lengths[tensor.name], tensor.kind, tensor.layer
+        length, kind, depth = lengths[tensor.name], tensor.kind, tensor.depth
         places = itertools.product(range(tensor.rows), range(math.ceil(tensor.row / length)))
-        yield from (Chunk(circuit, next(states), length, kind, layer, row, segment) for row, segment in places)
+        yield from (Chunk(circuit, next(states), length, kind, depth, row, segment) for row, segment in places)
 
 
 def _chunk_lengths(tensors: list[AdapterTensor]) -> dict[str, int]:
-    """By tensor: its row, or where that is too long and no other layer shares it, the commonest other row."""
+    """By tensor: its row, or where that is too long and no other depth shares it, the commonest other row."""
     usual = Counter(t.row for t in tensors if t.row <= LONGEST_ROW)
     piece = usual.most_common(1)[0][0] if usual else LONGEST_ROW
-    layers = Counter((t.kind, t.shape) for t in tensors)
-    return {t.name: t.row if t.row <= LONGEST_ROW or layers[t.kind, t.shape] > 1 else piece for t in tensors}
+    depths = Counter((t.kind, t.shape) for t in tensors)
+    return {t.name: t.row if t.row <= LONGEST_ROW or depths[t.kind, t.shape] > 1 else piece for t in tensors}
 
 
 def _in_streams(groups: list[list[AdapterTensor]], chunk_size: int, qubits: int) -> Layout:
@@ -224,7 +224,7 @@ def _in_streams(groups: list[list[AdapterTensor]], chunk_size: int, qubits: int)
             while at + 1 < len(group) and starts[at + 1] <= state * chunk_size:
                 at += 1
             row, column = divmod(state * chunk_size - starts[at], group[at].row)
-            chunks.append(Chunk(circuit, state, chunk_size, group[at].kind, group[at].layer, row, column // chunk_size))
+            chunks.append(Chunk(circuit, state, chunk_size, group[at].kind, group[at].depth, row, column // chunk_size))
     return Layout(len(groups), qubits, tuple(chunks), tuple(slots))
 
 

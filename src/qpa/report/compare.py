@@ -1,7 +1,7 @@
 """What the runs say: a mean and an interval for every setting, and paired differences against plain PEFT and between latents.
 
 Seeds are the sample: intervals are 95 % Student-t intervals over them, differences are paired by seed (paired t-test).
-Runs are compared within one task only; rates are chosen by validation perplexity, never by test.
+Runs are compared within one task only; rates are chosen on the validation split, never by test.
 """
 
 import math
@@ -16,6 +16,7 @@ from qpa.config import IDENTITY
 from qpa.config.identity import Part
 from qpa.report.runs import Run
 from qpa.runs.baseline import gain_kept
+from qpa.tasks.task import Metric
 
 CONFIDENCE = 0.95
 TOLD = ("generator.kind", "latents.kind", "peft._target_", "peft.r", "peft.use_dora", "peft.target_modules")
@@ -28,6 +29,10 @@ class Estimate:
     mean: float
     half_width: float | None
     seeds: int
+
+    def times(self, factor: float) -> "Estimate":
+        """In another unit."""
+        return Estimate(factor * self.mean, None if self.half_width is None else factor * self.half_width, self.seeds)
 
 
 @dataclass(frozen=True)
@@ -42,19 +47,19 @@ class Setting:
         return self.runs[0]
 
     @property
-    def perplexity(self) -> Estimate:
-        """On the test text."""
-        return estimate([run.perplexity for run in self.runs])
+    def test(self) -> Estimate:
+        """Of the metric on the test split."""
+        return estimate([run.test for run in self.runs])
 
     @property
-    def val_perplexity(self) -> float:
-        """Mean on the validation text."""
-        return statistics.fmean(run.val_perplexity for run in self.runs)
+    def val(self) -> float:
+        """Mean of the metric on the validation split."""
+        return statistics.fmean(run.val for run in self.runs)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Test perplexity of one setting less that of another, over the seeds that both have; `p` of the paired t-test."""
+    """The test metric of one setting less that of another, over the seeds that both have; `p` of the paired t-test."""
 
     setting: Setting
     against: Setting
@@ -63,11 +68,16 @@ class Difference:
 
     @property
     def gain_kept(self) -> Estimate | None:
-        """The share that is kept of the other's gain over the base model (NLL, by seed); None where it has gained nothing."""
-        theirs = {run.seed: (run.base_perplexity, run.perplexity) for run in self.against.runs}
-        ours = {run.seed: (run.base_perplexity, run.perplexity) for run in self.setting.runs if run.seed in theirs}
-        shares = [gain_kept(pair, theirs[seed]) for seed, pair in ours.items()]
+        """The share that is kept of the other's gain over the base model, by seed; None where it has gained nothing."""
+        theirs = {run.seed: (run.base, run.test) for run in self.against.runs}
+        ours = {run.seed: (run.base, run.test) for run in self.setting.runs if run.seed in theirs}
+        shares = [gain_kept(self.setting.first.metric, pair, theirs[seed]) for seed, pair in ours.items()]
         return None if None in shares else estimate([share for share in shares if share is not None])
+
+    @property
+    def better(self) -> bool:
+        """Whether its mean says that the setting is the better one."""
+        return self.setting.first.metric.improves(self.difference.mean, on=0.0)
 
     @property
     def significant(self) -> bool:
@@ -81,19 +91,21 @@ class Comparison:
     """One task's settings, and what they say against each other.
 
     Attributes:
-        task, name: its hash, and what it is: model, text, tokens read.
+        task, name: its hash, and what it is: model, data, how much is read.
+        metric: what is compared.
         settings: all, by trained count.
         best: of those that differ in their rate alone, the one that validation prefers.
         baseline: plain PEFT as LoRA where there is one, at the rate and rank that validation prefers; None without any.
         against_baseline: every other setting at its own best rate.
         against_controls: every circuit against what stands in its place, each at the best of the rates that both were run at, all
             else equal.
-        varied: by generator, the config keys that are needed to tell its settings apart, beyond the method.
-        front: of the best, by trained count and test perplexity: nothing is better in one and no worse in the other.
+        varied: by latents, the config keys that are needed to tell its settings apart, beyond the method.
+        front: of the best, by trained count and test metric: nothing is better in one and no worse in the other.
     """
 
     task: str
     name: str
+    metric: Metric
     settings: list[Setting]
     best: list[Setting]
     baseline: Setting | None
@@ -111,9 +123,14 @@ def trained(setting: Setting) -> float:
     return setting.first.trainable
 
 
-def perplexity(setting: Setting) -> float:
-    """On the test text, mean over seeds."""
-    return setting.perplexity.mean
+def tested(setting: Setting) -> float:
+    """The test metric, mean over seeds, so that less is better."""
+    return ascending(setting.first.metric, setting.test.mean)
+
+
+def ascending(metric: Metric, value: float) -> float:
+    """The value, turned round where more is better: the best is the least."""
+    return value if metric.better == "lower" else -value
 
 
 def compare(runs: Iterable[Run]) -> list[Comparison]:
@@ -135,8 +152,8 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 def paired(setting: Setting, against: Setting) -> Difference | None:
     """Over common seeds; None where there is none."""
-    theirs = {run.seed: run.perplexity for run in against.runs}
-    pairs = [(run.perplexity, theirs[run.seed]) for run in setting.runs if run.seed in theirs]
+    theirs = {run.seed: run.test for run in against.runs}
+    pairs = [(run.test, theirs[run.seed]) for run in setting.runs if run.seed in theirs]
     if not pairs:
         return None
     differences = [ours - other for ours, other in pairs]
@@ -151,15 +168,16 @@ def _compare(task: str, runs: list[Run]) -> Comparison:
     groups: dict[str, dict[int, Run]] = defaultdict(dict)
     for run in runs:
         groups[run.setting].setdefault(run.seed, run)  # the same run in two folders is one run
-    settings = sorted((Setting(tuple(seeds.values())) for seeds in groups.values()), key=lambda s: (s.first.trainable, s.perplexity.mean))
-    plain = [s for s in settings if s.first.generator == "none"]
+    settings = sorted((Setting(tuple(seeds.values())) for seeds in groups.values()), key=lambda s: (s.first.trainable, tested(s)))
+    plain = [s for s in settings if s.first.plain]
     lora = [s for s in plain if s.first.method.startswith("LoRA")] or plain
     baseline = preferred(lora) if lora else None
     best = tuned(settings)
     differences = [paired(s, baseline) for s in best if s is not baseline] if baseline else []
-    controls = list(_controls([s for s in settings if s.first.generator != "none"]))
-    varied = {kind[0].first.generator: _varied(kind) for kind in _grouped(settings, lambda run: run.generator)}
-    return Comparison(task, runs[0].task_name, settings, best, baseline, [d for d in differences if d], controls, varied, front(best))
+    controls = list(_controls([s for s in settings if not s.first.plain]))
+    varied = {kind[0].first.latents: _varied(kind) for kind in _grouped(settings, lambda run: run.latents)}
+    first, told = runs[0], [d for d in differences if d]
+    return Comparison(task, first.task_name, first.metric, settings, best, baseline, told, controls, varied, front(best))
 
 
 def tuned(settings: Iterable[Setting]) -> list[Setting]:
@@ -169,13 +187,13 @@ def tuned(settings: Iterable[Setting]) -> list[Setting]:
 
 def preferred(settings: Sequence[Setting]) -> Setting:
     """What validation prefers, never test; a single seed only where there is nothing else."""
-    return min(settings, key=lambda s: (len(s.runs) == 1, s.val_perplexity))
+    return min(settings, key=lambda s: (len(s.runs) == 1, ascending(s.first.metric, s.val)))
 
 
 def _controls(settings: list[Setting]) -> Iterator[Difference]:
     """Of settings that share all but what makes the mapper's features: the circuit against every control, equally well tuned."""
     for beside in _grouped(settings, lambda run: run.place):
-        kinds = {kinds[0].first.generator: kinds for kinds in _grouped(beside, lambda run: run.generator)}
+        kinds = {kinds[0].first.latents: kinds for kinds in _grouped(beside, lambda run: run.latents)}
         circuits = kinds.pop("circuit", [])
         for controls in kinds.values():
             rates = {s.first.learning_rate for s in circuits} & {s.first.learning_rate for s in controls}
@@ -210,7 +228,7 @@ def _varied(settings: list[Setting]) -> list[str]:
     return kept
 
 
-def front(settings: Sequence[Setting], x: Value = trained, y: Value = perplexity) -> list[Setting]:
+def front(settings: Sequence[Setting], x: Value = trained, y: Value = tested) -> list[Setting]:
     """The Pareto front of two values of which less is better, by `x`: no other setting is better in one and as good in the other."""
     settings = [s for s in settings if math.isfinite(x(s)) and math.isfinite(y(s))]
     points = [(x(s), y(s)) for s in settings]

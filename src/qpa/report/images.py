@@ -14,8 +14,9 @@ from matplotlib.figure import Figure as Drawing
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MultipleLocator, NullLocator, PercentFormatter
 
 from qpa.report.compare import Comparison
-from qpa.report.figures import Figure, all_figures
+from qpa.report.figures import all_figures
 from qpa.report.known import DASHES, SYMBOLS, check
+from qpa.report.looks import Figure
 
 WIDTH, SCALE = 900, 2
 DPI = 100  # at scale 1
@@ -66,9 +67,7 @@ def drawn(figure: Figure) -> Drawing:
         _axis(axes, "x", _of(figure, "x", name))
         _axis(axes, "y", _of(figure, "y", name))
     for shape in layout.shapes:
-        axes, line = subplots[shape.xref], shape.line
-        up = axes.get_xaxis_transform()  # plotly's `y domain`: a share of the axes' height
-        axes.plot([shape.x0, shape.x1], [shape.y0, shape.y1], transform=up, color=line.color, linewidth=line.width * POINT)
+        _shape(subplots[shape.xref], shape)
     if layout.showlegend or (layout.showlegend is None and len(traces) > 1):
         _legend(drawing, layout.legend)
     return drawing
@@ -122,6 +121,15 @@ def _scatter(axes: Axes, trace: Any, colour: str) -> None:
         capthick=(errors.thickness or 2) * POINT,
         capsize=(errors.width or 4) * POINT,
     )
+
+
+def _shape(axes: Axes, shape: Any) -> None:
+    """A line, or a band of the whole height."""
+    if shape.type == "rect":
+        axes.axvspan(shape.x0, shape.x1, color=shape.fillcolor, alpha=shape.opacity, linewidth=0, zorder=0)
+        return
+    up = axes.get_xaxis_transform()  # plotly's `y domain`: a share of the axes' height
+    axes.plot([shape.x0, shape.x1], [shape.y0, shape.y1], transform=up, color=shape.line.color, linewidth=shape.line.width * POINT)
 
 
 def _bars(axes: Axes, traces: Sequence[Any]) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from qpa.report.figures import Figure
+from qpa.report.looks import Figure
 
 SYMBOLS: dict[str, Any] = {"circle": "o", "circle-open": "o", "diamond": "D", "square": "s", "triangle-up": "^", "triangle-down": "v"}
 SYMBOLS |= {"cross": "P", "x": "X", "star": "*", "hexagon": "h", "bowtie": [(-1, -1), (-1, 1), (1, -1), (1, 1), (-1, -1)]}  # matplotlib's
@@ -17,7 +17,7 @@ DRAWN = {
     "bar": "x y name showlegend orientation marker.color text error_x.array error_y.array",
     "heatmap": "z zmin zmax colorscale showscale",
     "axis": "title.text type range autorange tickvals ticktext tickformat dtick exponentformat showticklabels matches domain anchor",
-    "shape": "x0 x1 xref y0 y1 yref line.color line.width",
+    "shape": "type x0 x1 xref y0 y1 yref line.color line.width fillcolor opacity",
     "annotation": "text x y",
     "layout": "height barmode showlegend legend.orientation legend.y",
 }
@@ -25,12 +25,12 @@ DRAWN = {
 NOT_DRAWN = (
     *("type", "xaxis", "yaxis", "xref", "yref", "error_x.type", "error_y.type"),
     *("text", "customdata", "hovertemplate", "legendgroup", "legend.x", "legend.yanchor"),
-    *("showarrow", "xanchor", "yanchor", "textangle", "tickmode", "automargin", "margin.l", "margin.r", "margin.t", "margin.b"),
+    *("showarrow", "xanchor", "yanchor", "layer", "textangle", "tickmode", "automargin", "margin.l", "margin.r", "margin.t", "margin.b"),
     *("font.family", "font.size", "gridcolor", "zeroline", "paper_bgcolor", "plot_bgcolor"),
 )
 # The values that are drawn of what has several.
 VALUES: dict[str, Any] = {
-    "type": ("scatter", "bar", "heatmap", "linear", "log", "line"),
+    "type": ("scatter", "bar", "heatmap", "linear", "log", "line", "rect"),
     "mode": ("lines", "markers", "lines+markers"),
     "line.dash": DASHES,
     "line.shape": ("linear", "hv"),

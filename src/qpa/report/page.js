@@ -1,7 +1,8 @@
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
-// Settings that nothing beats: nothing is better in one thing and at least as good in the other (report/compare.py).
+// Settings that nothing beats: nothing is better in one thing and at least as good in the other (report/compare.py). Of points as
+// they are turned: less is better in both.
 function front(points) {
   const beats = (p, q) => p.x <= q.x && p.y <= q.y && (p.x < q.x || p.y < q.y);
   return points.filter((q) => !points.some((p) => beats(p, q))).sort((p, q) => p.x - q.x || q.y - p.y);
@@ -11,14 +12,15 @@ function front(points) {
 function choose(section, task) {
   const plot = section.querySelector("[data-figure=pareto] .plot");
   const [x, y] = ["x", "y"].map((axis) => section.querySelector(".axis-" + axis).value);
+  const [across, down] = [task.axes[x], task.axes[y]];
+  const [right, up] = [across, down].map((axis) => (axis.better === "lower" ? 1 : -1));
   const of = (axis) => (place) => task.settings[place][axis];
-  const points = task.settings.map((setting) => ({ x: setting[x], y: setting[y] })).filter((p) => p.x !== null && p.y !== null);
-  const line = front(points);
+  const known = task.settings.filter((setting) => setting[x] !== null && setting[y] !== null);
+  const line = front(known.map((setting) => ({ x: right * setting[x], y: up * setting[y] })));
   const places = plot.data.slice(1).map((trace) => Array.from(trace.customdata));
-  const xs = [line.map((p) => p.x), ...places.map((all) => all.map(of(x)))];
-  const ys = [line.map((p) => p.y), ...places.map((all) => all.map(of(y)))];
-  const intervals = plot.data.map((trace) => y === "perplexity" && trace.error_y?.array !== undefined);
-  const [across, down] = [DATA.axes[x], DATA.axes[y]];
+  const xs = [line.map((p) => right * p.x), ...places.map((all) => all.map(of(x)))];
+  const ys = [line.map((p) => up * p.y), ...places.map((all) => all.map(of(y)))];
+  const intervals = plot.data.map((trace) => y === "test" && trace.error_y?.array !== undefined);
   Plotly.update(plot, { x: xs, y: ys, "error_y.visible": intervals }, {
     "xaxis.title.text": across.title, "xaxis.type": across.log ? "log" : "linear", "xaxis.autorange": true,
     "yaxis.title.text": down.title, "yaxis.type": down.log ? "log" : "linear", "yaxis.autorange": true,
@@ -34,7 +36,7 @@ function pick(section, task, place) {
   panel.querySelector("h3").textContent = `${run.label}, seed ${run.seed}`;
   panel.querySelector("pre").textContent = run.command;
   panel.querySelector("p").textContent = `${run.folder}: ${run.trainable.toLocaleString("en")} trained numbers, ` +
-    `test perplexity ${run.perplexity.toFixed(3)} (base model ${run.base_perplexity.toFixed(3)}), validation ${run.val_perplexity.toFixed(3)}`;
+    `${task.axes.test.title} ${run.test} (base model ${run.base}), validation ${run.val}`;
 }
 
 function colour() {

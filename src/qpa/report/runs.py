@@ -1,25 +1,25 @@
-"""The records under a folder, each as one flat row; what cannot be read, or did not finish, is named and kept apart."""
+"""The records of runs, each as one flat row; what cannot be read, or did not finish, is named and kept apart."""
 
-import csv
-import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
-from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import ConfigDict, PositiveFloat, PositiveInt, TypeAdapter, ValidationError, ValidationInfo, field_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from qpa.config import IDENTITY
-from qpa.config.earlier import of_record
-from qpa.config.identity import Part, hashed, standing
+from qpa.config.earlier import judged, of_record
+from qpa.config.identity import NONE, Part, hashed, standing
 from qpa.errors import ConfigError
 from qpa.files import read_json
+from qpa.report import records
+from qpa.report.records import Curve, Place, Stored
 from qpa.runs.record import JOB, RESULT
-from qpa.training import history
+from qpa.tasks.task import Metric
 
 SPELLED = {"Lora": "LoRA", "Vera": "VeRA", "UniLora": "Uni-LoRA", "VBLoRA": "VB-LoRA", "TinyLora": "TinyLoRA", "RandLora": "RandLoRA"}
-Latents = Literal["none", "circuit", "frozen_circuit", "table", "mlp", "mps", "zeros", "random"]
+METRIC = TypeAdapter(Metric)
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(strict=True, allow_inf_nan=False))
@@ -27,21 +27,23 @@ class Run:
     """A finished run; a record whose numbers are none is refused.
 
     Attributes:
-        folder: where it lies.
-        task, task_name: what it is comparable within, as a hash and in words: model, texts and windows, tokens read in training.
+        folder: where it lies, or lay before it became a study's line.
+        task, task_name: what it is comparable within, as a hash and in words: model, data and metric, how much is read in training.
+        metric: what `test`, `base` and `val` are values of.
         setting: all of its config that has an effect, but seed and names: runs that differ in their seed alone share it.
         tuned: the same without the learning rate.
         place: the same without what makes the mapper's features either: a circuit and the controls in its place share it.
         method: PEFT method and adapted modules, e.g. `LoRA r=8 on all-linear`.
-        generator: `none`, or what stands in the circuit's place (`circuit`, `table`, ...).
+        latents: what makes the numbers of the chunks: `circuit`, or what stands in its place (`table`, ...); `none` where the adapter
+            itself is trained.
         trainable, plain_peft: numbers that are trained, and that plain PEFT would train.
-        circuit_params, mapper_params: the parts of `trainable`; both 0 where the adapter itself is trained.
-        perplexity, base_perplexity: on the test text, of the adapted and of the base model.
-        val_perplexity: what rates and widths may be chosen by.
+        latents_params, mapper_params: the parts of `trainable`; both 0 where the adapter itself is trained.
+        test, base: on the test split, of the adapted and of the base model.
+        val: on the validation split, what rates and widths may be chosen by.
         seconds_per_step: median; None of a run that was resumed after its last step.
         peak_memory_bytes, adapter_bytes: peak while training, size of the exported adapter.
         command: what runs it again.
-        curve: validation perplexity after steps.
+        curve: the metric on the validation split after optimizer steps.
         config: all keys of its setting with their values, `circuit.qubits` and the like.
     """
 
@@ -49,26 +51,39 @@ class Run:
     name: str
     task: str
     task_name: str
+    metric: Metric
     setting: str
     tuned: str
     place: str
     method: str
-    generator: Latents
+    latents: str
     learning_rate: PositiveFloat
     seed: int
     trainable: PositiveInt
     plain_peft: PositiveInt
-    circuit_params: int
+    latents_params: int
     mapper_params: int
-    perplexity: PositiveFloat
-    base_perplexity: PositiveFloat
-    val_perplexity: PositiveFloat
+    test: float
+    base: float
+    val: float
     seconds_per_step: PositiveFloat | None
     peak_memory_bytes: PositiveInt
     adapter_bytes: PositiveInt
     command: str
-    curve: tuple[tuple[int, float], ...]
+    curve: Curve
     config: dict[str, Any]
+
+    @field_validator("test", "base", "val")
+    @classmethod
+    def _has_a_logarithm(cls, value: float, info: ValidationInfo) -> float:
+        if value <= 0 and info.data["metric"].scale == "log":
+            raise ValueError("Input should be greater than 0")
+        return value
+
+    @property
+    def plain(self) -> bool:
+        """Whether the adapter itself is trained."""
+        return self.latents == NONE
 
     @property
     def ratio(self) -> float:
@@ -86,36 +101,43 @@ class Found:
 
 
 def find(root: Path) -> Found:
-    """Read every record under `root`.
+    """Read every record under a folder, or of one study.
 
     Raises:
         ConfigError: there is none.
     """
-    folders = sorted(path.parent for path in root.rglob(RESULT))
-    found = read(folders)
-    found.unfinished.update(_never_began(root, {folder.name for folder in folders}))
+    paths = records.under(root)
+    found = read(paths)
+    found.unfinished.update(_never_began(root, {path.name for path in paths}))
     if not (found.finished or found.unfinished or found.damaged):
-        raise ConfigError("runs", root, f"no {RESULT} anywhere in it; give the folder that holds the runs' folders, as outputs")
+        problem = f"no {RESULT} anywhere in it, and no study (*{records.STUDY}); give the folder that holds the runs' folders, as outputs"
+        raise ConfigError("runs", root, problem)
     return found
 
 
-def read(folders: Iterable[Path]) -> Found:
-    """Read the records in these folders."""
-    finished, unfinished, damaged = [], {}, {}
-    for folder in folders:
+def read(paths: Iterable[Path]) -> Found:
+    """Read the records of these run folders and studies."""
+    found = Found([], {}, {})
+    for place in (place for path in paths for place in records.at(path)):
         try:
-            record = read_json(folder / RESULT)
-            status = record["train_info"]["status"]
-            if status == "success":
-                finished.append(_run(folder, record))
-            else:
-                unfinished[str(folder)] = f"{status}: {record['run_info']['error_msg'] or 'no reason on record'}"
+            _sort(place, place.read(), found)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            damaged[str(folder)] = f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}"
+            found.damaged[str(place)] = (
+                f"{'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg'].removeprefix('Value error, ')}"
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            damaged[str(folder)] = f"{type(error).__name__}: {error}"
-    return Found(finished, unfinished, damaged)
+            found.damaged[str(place)] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _sort(place: Place, stored: Stored, found: Found) -> None:
+    """Put a record among those that finished or those that did not."""
+    status = stored.record["train_info"]["status"]
+    if status == "success":
+        found.finished.append(_run(stored, command=stored.record["run_info"].get("command") or f"its config is in the record: {place}"))
+    else:
+        found.unfinished[str(place)] = f"{status}: {stored.record['run_info']['error_msg'] or 'no reason on record'}"
 
 
 def _never_began(root: Path, runs: set[str]) -> Iterator[tuple[str, str]]:
@@ -129,60 +151,46 @@ def _never_began(root: Path, runs: set[str]) -> Iterator[tuple[str, str]]:
             continue  # the run itself, if there is one, has been read
 
 
-def _run(folder: Path, record: dict[str, Any]) -> Run:
-    config, ours = of_record(record), record["qpa"]
+def _run(stored: Stored, command: str) -> Run:
+    record = stored.record
+    config, ours, by = of_record(record), record["qpa"], judged(record)
+    metric = METRIC.validate_python(by["metric"])
     effective = IDENTITY.effective(config)
     setting = {key: value for key, value in effective.items() if IDENTITY.part(key) is not Part.SEED}
-    task, task_name = _task(config, ours)
     return Run(
-        folder=str(folder),
+        folder=stored.folder,
         name=record["run_info"]["experiment_name"],
-        task=task,
-        task_name=task_name,
+        task=_task(config, ours, by),
+        task_name=f"{by['task']['name']}, {by['task']['read']:,} {by['task']['counted']} read",
+        metric=metric,
         setting=hashed(setting),
         tuned=hashed({key: value for key, value in setting.items() if IDENTITY.part(key) is not Part.RATE}),
         place=hashed(IDENTITY.place(config)),
         method=_method(config["peft"]),
-        generator=cast(Latents, standing(config)),  # a record's may be anything: checked like all else
+        latents=standing(config),
         learning_rate=config["optimizer"]["lr"],
         seed=config["seed"],
         trainable=ours["params"]["trainable"],
         plain_peft=ours["params"]["plain_peft"],
-        circuit_params=ours["params"]["circuit"],
+        latents_params=ours["params"]["circuit"],
         mapper_params=ours["params"]["mapper"],
-        perplexity=ours["test"]["perplexity"],
-        base_perplexity=ours["test"]["base_perplexity"],
-        val_perplexity=ours["val"]["perplexity"],
+        test=ours["test"][metric.name],
+        base=ours["test"][f"base_{metric.name}"],
+        val=ours["val"][metric.name],
         seconds_per_step=ours["seconds_per_step"],
         peak_memory_bytes=ours["peak_memory_bytes"],
         adapter_bytes=record["train_info"]["file_size"],
-        command=record["run_info"].get("command") or f"see {folder / 'config.yaml'}",
-        curve=_curve(folder, config["trainer"]["max_steps"]),
+        command=command,
+        curve=stored.curve,
         config=setting,
     )
 
 
-def _curve(folder: Path, steps: int) -> tuple[tuple[int, float], ...]:
-    """Validation perplexity by step, from the run's metrics; none where they are damaged."""
-    try:
-        rows = history.read(folder)
-    except (OSError, ValueError, TypeError, csv.Error):
-        return ()
-    points = [(min(step + 1, steps), numbers["val/perplexity"]) for step, numbers in rows if "val/perplexity" in numbers]
-    return tuple(point for point in points if math.isfinite(point[1]))
-
-
-def _task(config: dict[str, Any], ours: dict[str, Any]) -> tuple[str, str]:
-    """Its hash, and its name."""
-    model, data = config["model"], config["data"]
-    read = IDENTITY.picked(config, Part.READ)
-    tokens = data["context"] * math.prod(read.values())
-    texts = {split: digests for split, digests in ours["texts"].items() if split != "forgetting"}
+def _task(config: dict[str, Any], ours: dict[str, Any], by: dict[str, Any]) -> str:
+    """The hash of what has to be the same for runs to be compared."""
+    data = {split: ours["texts"].get(split) for split in ("train", "val", "test")}
     same = IDENTITY.picked(config, Part.TASK, Part.MEASURE)
-    weights = " (random weights)" if model["weights"] == "random" else f" ({model['quantization']})" if model["quantization"] else ""
-    text = ", ".join("/".join(Path(file).parts[-2:]) for file in data["train_files"]) or data["hub"] or data["source"]
-    name = f"{str(model['path'] or model['hub']).rpartition('/')[2]}{weights} on {text}, {tokens:,} tokens read"
-    return hashed([same, texts, tokens]), name
+    return hashed([by["task"]["kind"], by["task"]["read"], by["metric"], same, data])
 
 
 def _method(peft: dict[str, Any]) -> str:

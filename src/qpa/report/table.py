@@ -4,26 +4,32 @@ import math
 import re
 from pathlib import Path
 
-from qpa.report.compare import Comparison, Difference, Estimate, Setting
-from qpa.report.figures import AXES
-from qpa.report.verdict import label, sentences
+from qpa.report.axes import axes
+from qpa.report.compare import Comparison, Difference, Estimate, Setting, tested
+from qpa.report.verdict import decimals, label, sentences
 
-HEADS = ("setting", "trained", "of the baseline's", "test perplexity", "above the baseline", "gain kept", "s per step", "peak memory")
 LEGEND = (
     "Each setting at the rate, of those that were run, that validation prefers. ± is half a 95 % interval over seeds, their number in "
     "brackets; differences and gain are over the seeds that both have. p is of the paired t-test, not corrected for the number of tests. "
-    "Gain kept: the NLL gained over the base model, as a share of the baseline's. Time and memory are means over seeds."
+    "Gain kept: the gain over the base model, as a share of the baseline's; of perplexity, and whatever else has a log scale, the "
+    "logarithm's. Time and memory are means over seeds."
 )
 Row = tuple[str, ...]
 
 
+def heads(comparison: Comparison) -> Row:
+    """What stands above the columns."""
+    compared = (axes(comparison.metric)["test"].title, "above the baseline", "gain kept")
+    return "setting", "trained", "of the baseline's", *compared, "s per step", "peak memory"
+
+
 def rows(comparison: Comparison) -> list[Row]:
-    """As many strings as `HEADS` for every setting at its best rate, the baseline among them, most trained numbers first.
+    """As many strings as `heads` for every setting at its best rate, the baseline among them, most trained numbers first.
 
     Without a baseline nothing is compared; `of the baseline's` is then the share of what plain PEFT would train.
     """
     differences = {d.setting.first.setting: d for d in comparison.against_baseline}
-    shown = sorted(comparison.best, key=lambda s: (-s.first.trainable, s.perplexity.mean))
+    shown = sorted(comparison.best, key=lambda s: (-s.first.trainable, tested(s)))
     return [_row(setting, differences.get(setting.first.setting), comparison) for setting in shown]
 
 
@@ -38,7 +44,8 @@ def write_markdown(path: Path, comparisons: list[Comparison]) -> None:
 
 def markdown(comparison: Comparison) -> str:
     """The table alone."""
-    lines = [HEADS, ("---",) * len(HEADS), *(map(_escaped, row) for row in rows(comparison))]
+    titles = heads(comparison)
+    lines = [titles, ("---",) * len(titles), *(map(_escaped, row) for row in rows(comparison))]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -47,27 +54,26 @@ def _escaped(text: str) -> str:
 
 
 def _row(setting: Setting, difference: Difference | None, comparison: Comparison) -> Row:
-    run, plain = setting.first, comparison.baseline
-    seconds, memory = AXES["seconds"].of(setting), AXES["memory"].of(setting)
+    run, plain, test = setting.first, comparison.baseline, setting.test
+    seconds, memory = (axes(comparison.metric)[key].of(setting) for key in ("seconds", "memory"))
+    digits = decimals(test.mean, test.half_width, least=2)
     return (
         label(setting, comparison) + (", the baseline" if setting is plain else ""),
         f"{run.trainable:,}",
         f"{run.trainable / (plain.first.trainable if plain else run.plain_peft):.2%}",
-        f"{_estimate(setting.perplexity)} ({setting.perplexity.seeds})",
-        _above(difference) if difference else "",
-        _estimate(difference.gain_kept, percent=True) if difference and difference.gain_kept else "",
+        f"{_estimate(test, digits)} ({test.seeds})",
+        _above(difference, digits) if difference else "",
+        f"{_estimate(difference.gain_kept.times(100), 1)} %" if difference and difference.gain_kept else "",
         f"{seconds:.2f}" if math.isfinite(seconds) else "",
         f"{memory:.2f} GiB",
     )
 
 
-def _above(difference: Difference) -> str:
+def _above(difference: Difference, digits: int) -> str:
     found = difference.difference
     seeds = "" if found.seeds == len(difference.setting.runs) else f" ({found.seeds})"
-    return _estimate(found) + seeds + ("" if difference.p is None else f", p = {difference.p:.2g}")
+    return _estimate(found, digits) + seeds + ("" if difference.p is None else f", p = {difference.p:.2g}")
 
 
-def _estimate(found: Estimate, *, percent: bool = False) -> str:
-    scale, digits, unit = (100, 1, " %") if percent else (1, 2, "")
-    width = "" if found.half_width is None else f" ± {scale * found.half_width:.{digits}f}"
-    return f"{scale * found.mean:.{digits}f}{width}{unit}"
+def _estimate(found: Estimate, digits: int) -> str:
+    return f"{found.mean:.{digits}f}" + ("" if found.half_width is None else f" ± {found.half_width:.{digits}f}")

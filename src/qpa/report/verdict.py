@@ -1,10 +1,13 @@
 """The comparison in words, from its numbers alone."""
 
+import math
+
 from rich.console import Console
 from rich.markup import escape
 
 from qpa.report.compare import Comparison, Difference, Setting, told
 from qpa.report.runs import Found
+from qpa.tasks.task import Metric
 
 NAMES = {"circuit": "the circuit", "frozen_circuit": "an untrained circuit", "table": "a learned table", "mlp": "a small MLP"}
 NAMES |= {"mps": "a matrix-product state", "zeros": "nothing in its place", "random": "random numbers"}
@@ -23,7 +26,7 @@ def words(found: Found, comparisons: list[Comparison]) -> list[str]:
     """The lines of `show`."""
     lines = []
     if len(comparisons) > 1:
-        lines.append(f"{len(comparisons)} tasks (model, texts, tokens read): runs are compared within each, not across.")
+        lines.append(f"{len(comparisons)} tasks (model, data, how much is read): runs are compared within each, not across.")
     for comparison in comparisons:
         runs = sum(len(s.runs) for s in comparison.settings)
         lines += [f"{comparison.name}: {runs} run(s) of {len(comparison.settings)} setting(s)"]
@@ -32,17 +35,31 @@ def words(found: Found, comparisons: list[Comparison]) -> list[str]:
     return lines + [f"Damaged, left out: {folder} ({reason})" for folder, reason in found.damaged.items()]
 
 
+def named(latents: str) -> str:
+    """What stands in the circuit's place, in words; what a plug-in brings goes by its own name."""
+    return NAMES.get(latents, latents)
+
+
+def decimals(value: float, width: float | None = None, *, least: int) -> int:
+    """After the point, for three digits of a value, or of the half width of its interval where that is greater."""
+    size = max(abs(value), width or 0.0)
+    return least if size == 0 else max(least, 2 - math.floor(math.log10(size)))
+
+
+def unit_of_differences(metric: Metric) -> str:
+    """Of per cents these are points."""
+    return "points" if metric.unit == "%" else metric.unit
+
+
 def label(setting: Setting, comparison: Comparison) -> str:
     """A setting's name in a figure: what tells it from the task's other settings."""
     run = setting.first
-    methods = {s.first.method for s in comparison.settings if s.first.generator == run.generator}
+    methods = {s.first.method for s in comparison.settings if s.first.latents == run.latents}
     if comparison.baseline:
         methods.add(comparison.baseline.first.method)
-    if run.generator == "none":
-        kind = f"plain {run.method}"
-    else:
-        kind = NAMES[run.generator] if len(methods) == 1 else f"{run.method}, {NAMES[run.generator]}"
-    values = [f"{key.split('.')[-1]}={value}" for key, value in told(setting, comparison.varied[run.generator])]
+    place = named(run.latents) if len(methods) == 1 else f"{run.method}, {named(run.latents)}"
+    kind = f"plain {run.method}" if run.plain else place
+    values = [f"{key.split('.')[-1]}={value}" for key, value in told(setting, comparison.varied[run.latents])]
     return f"{kind} ({', '.join(values)})" if values else kind
 
 
@@ -52,7 +69,7 @@ def sentences(comparison: Comparison) -> list[str]:
     if comparison.baseline is None:
         return [*lines, "No plain PEFT run of this task: nothing to compare with (generator=none)."]
     plain = comparison.baseline
-    lines.append(f"Plain {plain.first.method}, {plain.first.trainable:,} numbers: perplexity {_estimate(plain)}.")
+    lines.append(f"Plain {plain.first.method}, {plain.first.trainable:,} numbers: {_estimate(plain)}.")
     told = [d for d in comparison.against_baseline if d.setting in comparison.front or len(comparison.against_baseline) <= MOST_TOLD]
     lines += [_against_baseline(difference, comparison) for difference in told]
     if others := len(comparison.against_baseline) - len(told):
@@ -70,10 +87,10 @@ def _against_controls(comparison: Comparison) -> list[str]:
         groups: dict[str, list[Difference]] = {}
         for difference in differences:
             groups.setdefault(_judged(difference), []).append(difference)
-        claims = [f"{words} {_listed([NAMES[d.against.first.generator] for d in group])}" for words, group in groups.items()]
-        numbers = [f"against {NAMES[d.against.first.generator]} {_signed(d)}" for d in differences]
+        claims = [f"{words} {_listed([named(d.against.first.latents) for d in group])}" for words, group in groups.items()]
+        numbers = [f"against {named(d.against.first.latents)} {_signed(d)}" for d in differences]
         name = "the circuit" if len(circuits) == 1 else label(differences[0].setting, comparison)
-        lines += [f"{name[0].upper()}{name[1:]} {'; it '.join(claims)}.", f"Its perplexity: {'; '.join(numbers)}."]
+        lines += [f"{name[0].upper()}{name[1:]} {'; it '.join(claims)}.", f"Its {comparison.metric.name}: {'; '.join(numbers)}."]
     return lines
 
 
@@ -82,7 +99,7 @@ def _judged(difference: Difference) -> str:
         return "cannot be told by one seed from"
     if not difference.significant:
         return "is not distinguishable from"
-    return "is better than" if difference.difference.mean < 0 else "is worse than"
+    return "is better than" if difference.better else "is worse than"
 
 
 def _listed(names: list[str]) -> str:
@@ -92,7 +109,7 @@ def _listed(names: list[str]) -> str:
 def _against_baseline(difference: Difference, comparison: Comparison) -> str:
     share = difference.setting.first.trainable / difference.against.first.trainable
     name = label(difference.setting, comparison)
-    return f"At {share:.2%} of its numbers, {name}: perplexity {_estimate(difference.setting)}, {_signed(difference)}{_gain(difference)}."
+    return f"At {share:.2%} of its numbers, {name}: {_estimate(difference.setting)}, {_signed(difference)}{_gain(difference)}."
 
 
 def _gain(difference: Difference) -> str:
@@ -103,8 +120,8 @@ def _gain(difference: Difference) -> str:
 
 
 def _signed(difference: Difference) -> str:
-    found = difference.difference
-    amount = f"{abs(found.mean):.3g} {'lower' if found.mean < 0 else 'higher'}"
+    found, unit = difference.difference, unit_of_differences(difference.setting.first.metric)
+    amount = f"{abs(found.mean):.3g} {unit}".rstrip() + (" lower" if found.mean < 0 else " higher")
     if found.half_width is None:
         return f"{amount}, one seed: no interval"
     low, high = found.mean - found.half_width, found.mean + found.half_width
@@ -113,5 +130,7 @@ def _signed(difference: Difference) -> str:
 
 
 def _estimate(setting: Setting) -> str:
-    found = setting.perplexity
-    return f"{found.mean:.3f}" + (f" ± {found.half_width:.2g}" if found.half_width is not None else "")
+    """The metric on the test split, with its name and unit."""
+    metric, found = setting.first.metric, setting.test
+    width = f" ± {found.half_width:.2g}" if found.half_width is not None else ""
+    return f"{metric.name} {found.mean:.{decimals(found.mean, least=3)}f}{width}" + (f" {metric.unit}" if metric.unit else "")

@@ -1,67 +1,104 @@
-"""From config to generator: latents, mapper, start."""
+"""From config to generator: circuits or a control in their place, mapper, start."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor, nn
 
-from qpa.config import Config, MLPLatentsConfig, MPSLatentsConfig, RowsMapperConfig
+from qpa.config import CircuitConfig, Config, plugin
 from qpa.core.circuits import backends
-from qpa.core.counts import Parameters, count
+from qpa.core.counts import Counts, count
+from qpa.core.draws import drawn
 from qpa.core.generator import Generator
-from qpa.core.latents import Circuits, MatrixProductStates, SmallMLPs, Table, random, zeros
+from qpa.core.latents.circuits import Circuits
+from qpa.core.latents.fixed import random, zeros
+from qpa.core.latents.mlp import SmallMLPs
+from qpa.core.latents.mps import MatrixProductStates
+from qpa.core.latents.table import Table
 from qpa.core.layout import Layout
-from qpa.core.mapper import CodeMapper, Mapper, MLPMapper, TiedMapper
-from qpa.errors import ConfigError
+from qpa.core.mappers.codes import CodeMapper
+from qpa.core.mappers.paper import PaperMapper
+from qpa.core.mappers.tied import TiedMapper
+from qpa.errors import ConfigError, line
+from qpa.runs.circuit import angles, ansatz, execution
 
 TRAINED_BYTES = 16  # of a number, its gradient, and Adam's two averages
 
+# By kind. Other kinds are classes of packages that are installed (`qpa.config.kinds`), called in the same way.
+MAPPERS: dict[str, Callable[..., nn.Module]] = {
+    "tied": lambda layout, settings, from_zero: TiedMapper(layout, width=settings.width, from_zero=from_zero),
+    "codes": lambda layout, settings, from_zero: CodeMapper(layout, width=settings.width, from_zero=from_zero),
+    "paper": lambda layout, settings, from_zero: PaperMapper(
+        layout, hidden=settings.hidden, activation=settings.activation, from_zero=from_zero
+    ),
+}
+CONTROLS: dict[str, Callable[..., nn.Module]] = {
+    "table": lambda layout, settings, budget: Table(layout),
+    "mlp": lambda layout, settings, budget: SmallMLPs(layout, hidden=settings.hidden, budget=budget),
+    "mps": lambda layout, settings, budget: MatrixProductStates(layout, bond_dimension=settings.bond_dimension, budget=budget),
+    "zeros": lambda layout, settings, budget: zeros(layout),
+    "random": lambda layout, settings, budget: random(layout),
+}
+
 
 def make_generator(config: Config, layout: Layout, start: Tensor) -> Generator:
-    """The config's latents and mapper, their initial weights drawn from the seed, on top of the PEFT method's own start."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        runs = config.latents.kind == "circuit"
-        circuits = make_circuits(config if runs else _exactly(config), layout, trained=True)  # drawn for controls too: then all
-        mapper = make_mapper(config, layout)  # start from the same mapper
-        latents = circuits if runs else make_control(config, layout)
-    return Generator(layout, latents=latents, mapper=mapper, start=start if config.generator.start == "peft" else None)
+    """The latents and mapper of a config that generates, each drawn from a stream of its own, on top of the PEFT method's start."""
+    settings: Any = config.generator
+    started = settings.start == "peft"
+    latents = make_latents(config, layout)
+    with drawn(config.seed, "mapper"):
+        mapper = make_mapper(config.mapper, layout, from_zero=started)
+    return Generator(layout, latents=latents, mapper=mapper, start=start if started else None)
 
 
-def make_circuits(config: Config, layout: Layout, *, trained: bool) -> Circuits:
-    """The config's circuits."""
-    simulate, usage = backends.simulator(config.circuit, seed=config.seed)
-    circuit = config.circuit
-    shape = backends.ansatz(circuit)
-    return Circuits(layout, shape, blocks=circuit.layers, simulate=simulate, shots=circuit.shots, usage=usage, trained=trained)
+def make_latents(config: Config, layout: Layout) -> nn.Module:
+    """The config's circuits, or what it has in their place."""
+    kind = config.latents.kind
+    with drawn(config.seed, None if kind == "circuit" else "latents"):
+        if kind in ("circuit", "frozen_circuit"):
+            return make_circuits(config.circuit, layout, seed=config.seed, trained=kind == "circuit")
+        return make_control(config.latents, layout, budget=angles(config.circuit, layout.qubits))
 
 
-def _exactly(config: Config) -> Config:
-    return config.model_copy(update={"circuit": backends.exactly(config.circuit)})
+def make_circuits(circuit: CircuitConfig, layout: Layout, *, seed: int, trained: bool) -> Circuits:
+    """Circuits with angles from torch's present stream; `seed` is of the samples outside training."""
+    shape = ansatz(circuit)
+    simulate, usage = backends.simulator(shape, execution(circuit), seed=seed)
+    return Circuits(layout, shape, layers=circuit.layers, simulate=simulate, shots=circuit.shots, usage=usage, trained=trained)
 
 
-def make_control(config: Config, layout: Layout) -> nn.Module:
-    """What the config has in the circuits' place."""
-    settings = config.latents
-    budget = backends.ansatz(config.circuit).rotation_layers(config.circuit.layers) * layout.qubits
-    if isinstance(settings, MPSLatentsConfig):
-        return MatrixProductStates(layout, bond_dimension=settings.bond_dimension, budget=budget)
-    if isinstance(settings, MLPLatentsConfig):
-        return SmallMLPs(layout, hidden=settings.hidden, budget=budget)
-    if settings.kind == "frozen_circuit":
-        return make_circuits(config, layout, trained=False)
-    return {"table": Table, "zeros": zeros, "random": random}[settings.kind](layout)
+def make_control(settings: Any, layout: Layout, *, budget: int) -> nn.Module:
+    """Config group `latents` as a module, where it is not the circuits."""
+    return _made_by("latents", settings.kind, CONTROLS)(layout, settings, budget=budget)
 
 
-def make_mapper(config: Config, layout: Layout) -> Mapper:
-    """The config's mapper."""
-    settings, from_zero = config.mapper, config.generator.start == "peft"
-    if isinstance(settings, RowsMapperConfig):
-        kind = TiedMapper if settings.kind == "tied" else CodeMapper
-        return kind(layout, width=settings.width, from_zero=from_zero)
-    return MLPMapper(layout, hidden=settings.hidden, activation=settings.activation, from_zero=from_zero)
+def make_mapper(settings: Any, layout: Layout, *, from_zero: bool) -> nn.Module:
+    """Config group `mapper` as a module."""
+    return _made_by("mapper", settings.kind, MAPPERS)(layout, settings, from_zero=from_zero)
 
 
-def counted(config: Config, layout: Layout) -> Parameters:
+def _made_by(group: str, kind: str, ours: dict[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:
+    if kind in ours:
+        return ours[kind]
+    return partial(_theirs, group, kind)
+
+
+def _theirs(group: str, kind: str, *arguments: Any, **settings: Any) -> nn.Module:
+    """A module of another package.
+
+    Raises:
+        ConfigError: it could not be made; its own words are in the text.
+    """
+    try:
+        return plugin(group, kind)(*arguments, **settings)
+    except Exception as error:  # whatever another's code raises
+        raise ConfigError(f"{group}.kind", kind, f"could not be made ({line(error)})") from error
+
+
+def counted(config: Config, layout: Layout) -> Counts:
     """What a run of this layout would train: its generator, built without memory.
 
     Raises:
@@ -75,15 +112,14 @@ def counted(config: Config, layout: Layout) -> Parameters:
         raise ConfigError("circuit.layers", config.circuit.layers, problem) from error
 
 
-def check_numbers(config: Config, layout: Layout) -> None:
+def check_numbers(config: Config, counts: Counts) -> None:
     """Refuse a generator that does not fit half of this machine's memory.
 
     Raises:
         ConfigError: which part of it is the larger.
     """
-    parts = counted(config, layout)
-    needed, room = parts.trainable * TRAINED_BYTES, psutil.virtual_memory().total // 2
+    needed, room = counts.trainable * TRAINED_BYTES, psutil.virtual_memory().total // 2
     if needed > room:
-        features = ("circuit.layers", config.circuit.layers) if config.latents.kind == "circuit" else ("latents", config.latents.kind)
-        key, value = features if parts.circuit > parts.mapper else ("mapper", config.mapper.kind)
-        raise ConfigError(key, value, f"{parts.trainable:,} numbers would be trained, and need {needed / 2**30:,.0f} GiB; make it smaller")
+        latents = ("circuit.layers", config.circuit.layers) if config.latents.kind == "circuit" else ("latents", config.latents.kind)
+        key, value = latents if counts.latents > counts.mapper else ("mapper", config.mapper.kind)
+        raise ConfigError(key, value, f"{counts.trainable:,} numbers would be trained, and need {needed / 2**30:,.0f} GiB; make it smaller")

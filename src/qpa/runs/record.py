@@ -8,31 +8,30 @@ import gc
 import math
 import platform
 import resource
-import shlex
 import statistics
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from qpa.config import Config, parse
 from qpa.config.earlier import completed
 from qpa.errors import ConfigError, NonFiniteLossError, UserError
 from qpa.files import read_json, write_json
+from qpa.runs.plan import Plan
+from qpa.tasks.task import Measured, Task
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
-JOB = "job.json"  # of a sweep, in the sweep's own folder
-WANDB_ID = "wandb-id.txt"
+JOB = "job.json"  # of a sweep's job, in the sweep's own folder
 PACKAGES = ("qpa", "torch", "transformers", "peft", "pytorch-lightning", "datasets", "tokenizers")
 SIMULATORS = ("torchquantum", "pennylane", "qiskit", "qiskit-aer", "qiskit-ibm-runtime")
 
@@ -40,12 +39,12 @@ Record = dict[str, Any]
 
 
 @contextmanager
-def writing(folder: Path, config: Config) -> Iterator[Record]:
-    """Give a record to fill in; it is written at the end, with status and error, also when the run fails."""
+def writing(folder: Path, plan: Plan) -> Iterator[Record]:
+    """Give a record to fill in; the first process writes it at the end, with status and error, also when the run fails."""
     started = time.perf_counter()
-    result = _blank(config)
+    result = _blank(plan)
     result["train_info"]["status"] = "running"
-    write_json(folder / RESULT, result)
+    _write(folder, plan, result)
     try:
         yield result
         result["train_info"]["status"] = "success"
@@ -56,19 +55,24 @@ def writing(folder: Path, config: Config) -> Iterator[Record]:
         raise
     finally:
         result["run_info"]["total_time"] = time.perf_counter() - started
+        _write(folder, plan, result)
+
+
+def _write(folder: Path, plan: Plan, result: Record) -> None:
+    if plan.context.first:
         write_json(folder / RESULT, result)
 
 
-def _blank(config: Config) -> Record:
-    plain = config.model_dump(by_alias=True)
+def _blank(plan: Plan) -> Record:
+    config = plan.config.model_dump(by_alias=True)
     return {
         "run_info": {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "total_time": None,
-            "experiment_name": config.name,
-            "command": _command(),
-            "train_config": plain,
-            "peft_config": plain["peft"],
+            "experiment_name": plan.config.name,
+            "command": plan.context.command,
+            "train_config": config,
+            "peft_config": config["peft"],
             "error_msg": None,
         },
         "train_info": {
@@ -84,54 +88,72 @@ def _blank(config: Config) -> Record:
             "system_info": {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version()},
             "revision": _revision(),
         },
-        "qpa": {"fingerprint": config.fingerprint(), "texts": config.digests(), "resumed_from_step": 0},
+        "qpa": _ours(plan),
     }
 
 
-def fill(
-    result: Record, config: Config, folder: Path, *, parameters: dict[str, float], measured: Record, seconds: list[float], total_params: int
-) -> None:
-    """Add what a finished run has found. `seconds` are those of the optimizer steps of this process.
+def _ours(plan: Plan) -> Record:
+    """What is known of a run before it begins."""
+    config, task = plan.config, plan.task
+    return {
+        "fingerprint": plan.fingerprint,
+        **plan.content,
+        "task": {"kind": config.task.kind, "name": task.title(), "read": task.amount(), "counted": task.counted},
+        "metric": asdict(task.metric),
+        "protocol": task.protocol(),
+        "params": plan.counts.record(),
+        "precision": config.trainer.precision,
+        "processes": config.trainer.processes,
+        "resumed_from_step": 0,
+    }
+
+
+def fill(result: Record, plan: Plan, *, measured: Measured, adapter: Path, seconds: list[float], sent: int, total: int) -> None:
+    """Add what a finished run has found.
+
+    Args:
+        result: the run's record.
+        plan: of the run.
+        measured: by split.
+        adapter: the exported adapter's folder.
+        seconds: of the optimizer steps of this process.
+        sent: bytes that this process has sent to others.
+        total: numbers of the whole model.
 
     Raises:
-        NonFiniteLossError: the adapted model's perplexity is not a number.
+        NonFiniteLossError: the adapted model's metric is not a number.
+        ConfigError: it is one that a metric on a log scale cannot be.
     """
-    weights = folder / "adapter" / "adapter_model.safetensors"
     result["train_info"] |= {
         "train_time": sum(seconds),
-        "file_size": weights.stat().st_size,
-        "num_trainable_params": parameters["trainable"],
-        "num_total_params": total_params,
+        "file_size": (adapter / "adapter_model.safetensors").stat().st_size,
+        "num_trainable_params": plan.counts.trainable,
+        "num_total_params": total,
     }
+    result["qpa"] |= dict.fromkeys(plan.task.also) | {split: _with_change(split, found, plan.task) for split, found in measured.items()}
     result["qpa"] |= {
-        "params": parameters,
-        "test": measured["test"],
-        "val": measured["val"],
-        "legacy": measured.get("legacy"),
-        "forgetting": _forgetting(measured.get("forgetting")),
-        "protocol": _protocol(config),
         "seconds_per_step": statistics.median(seconds[1:] or seconds) if seconds else None,
         "peak_memory_bytes": peak_memory(),
+        "bytes_per_step": sent / len(seconds) if seconds else None,
     }
-    if not math.isfinite(measured["test"]["perplexity"]):
-        raise NonFiniteLossError(f"test perplexity is not finite; lower optimizer.lr={config.optimizer.lr}")
+    name, test = plan.task.metric.name, measured["test"]
+    if not math.isfinite(test[name]):
+        raise NonFiniteLossError(f"test {name} is not finite; lower optimizer.lr={plan.config.optimizer.lr}")
+    if plan.task.metric.scale == "log" and min(test[name], test[f"base_{name}"]) <= 0:
+        problem = "and has no logarithm; its task should give the metric scale=linear"
+        raise ConfigError("task.kind", plan.config.task.kind, f"test {name} is {min(test[name], test[f'base_{name}'])}, {problem}")
 
 
-def _forgetting(measured: dict[str, float] | None) -> dict[str, float] | None:
-    """Perplexity on another text, and `change`: adapted minus base; None where no text was given."""
-    return measured and measured | {"change": measured["perplexity"] - measured["base_perplexity"]}
+def _with_change(split: str, found: dict[str, float], task: Task) -> dict[str, float]:
+    """Of a split beside validation and test, what adapting to the others has changed there: adapted less base."""
+    name = task.metric.name
+    return found | {"change": found[name] - found[f"base_{name}"]} if split in task.also else found
 
 
-def _protocol(config: Config) -> dict[str, Any]:
-    """What a perplexity is a perplexity of."""
-    context = config.data.context
-    return {"windows": config.data.protocol, "context": context, "stride": context, "bos": "one per window, where the model has one"}
-
-
-def summary(result: Record) -> dict[str, float]:
+def summary(result: Record, measured: Measured) -> dict[str, float]:
     """The record's numbers under flat names, for dashboards."""
     ours = result["qpa"]
-    groups = ("params", "test", "val", *(group for group in ("legacy", "forgetting", "usage") if ours.get(group)))
+    groups = ("params", *measured, *(["usage"] if ours.get("usage") else []))
     flat = {f"{group}/{key}": value for group in groups for key, value in ours[group].items()}
     return flat | {"seconds_per_step": ours["seconds_per_step"], "peak_memory_bytes": ours["peak_memory_bytes"]}
 
@@ -160,24 +182,6 @@ def forget_peak_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-
-
-def _command() -> str | None:
-    """What runs this run alone again; None where it was not started by Hydra."""
-    if not HydraConfig.initialized():
-        return None
-    alone = ["hydra.mode=RUN"] if in_sweep() else []  # a sweep file among the overrides would start the whole sweep
-    return shlex.join(["python", "train.py", *HydraConfig.get().overrides.task, *alone])
-
-
-def in_sweep() -> bool:
-    """Whether this process works on a job of a multirun."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-
-
-def sweep_name() -> str | None:
-    """The name of the sweep's folder, where this is a job of a multirun."""
-    return Path(HydraConfig.get().sweep.dir).name if in_sweep() else None
 
 
 def _version(package: str) -> str | None:
@@ -213,12 +217,11 @@ def is_run(folder: Path) -> bool:
     return (folder / RESULT).is_file()
 
 
-def finished(folder: Path, config: Config | None = None) -> bool:
-    """Whether the folder holds a finished run (of this very config, if one is given)."""
+def finished(folder: Path, fingerprint: str | None = None) -> bool:
+    """Whether the folder holds a finished run (of this very fingerprint, if one is given)."""
     try:
         result = read(folder)
-        fingerprint = result["qpa"]["fingerprint"]
-        same = config is None or fingerprint == config.fingerprint()
+        same = fingerprint in (None, result["qpa"]["fingerprint"])
         return same and result["train_info"]["status"] == "success"
     except (ConfigError, KeyError, TypeError):  # none, or damaged
         return False

@@ -6,15 +6,37 @@ from pathlib import Path
 from torch import Tensor
 
 from qpa.config import Config
+from qpa.config.context import Context
 from qpa.core.adaptation import Adaptation, GeneratedAdaptation
-from qpa.core.circuits import backends
 from qpa.core.generator import Generator
-from qpa.core.latents import Circuits
+from qpa.core.latents.circuits import Circuits
 from qpa.errors import ConfigError
-from qpa.runs.parts import Assembly, assemble
-from qpa.tasks.language import source
+from qpa.runs import parts
+from qpa.runs import plan as plans
+from qpa.runs.circuit import exactly
+from qpa.runs.parts import Parts
+from qpa.runs.plan import Plan
 from qpa.training import checkpoints
+from qpa.training.names import BEST, CHECKPOINTS
 from qpa.training.quiet import quiet
+
+
+def here(config: Config) -> Plan:
+    """The plan of a run on record, looked at by one process, whatever the run was trained on."""
+    alone = {"strategy": "single", "devices": 1, "num_nodes": 1, "compile": False}
+    return plans.make(config.model_copy(update={"trainer": config.trainer.model_copy(update=alone)}), Context())
+
+
+def best(folder: Path) -> Path:
+    """The checkpoint of a run's best step.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    checkpoint = folder / CHECKPOINTS / BEST
+    if not checkpoint.is_file():
+        raise ConfigError("run", folder, f"has no {CHECKPOINTS}/{BEST}")
+    return checkpoint
 
 
 @dataclass(frozen=True)
@@ -26,7 +48,7 @@ class Restored:
         initial_angles: `[K, A, Q]`, radians.
     """
 
-    assembly: Assembly
+    parts: Parts
     generator: Generator
     circuits: Circuits
     initial_angles: Tensor
@@ -43,22 +65,20 @@ def restore(config: Config, folder: Path, *, exact: bool = False) -> Restored:
     Raises:
         ConfigError: the run has no checkpoint, or no trained circuits.
     """
-    checkpoint = folder / "checkpoints" / "best.ckpt"
-    if not checkpoint.is_file():
-        raise ConfigError("run", folder, "has no checkpoints/best.ckpt")
+    checkpoint = best(folder)
     if config.generator.kind != "qpa" or config.latents.kind != "circuit":
         raise ConfigError("run", folder, "has no trained circuits; choose one with generator=qpa and latents=circuit")
     if exact:
-        config = config.model_copy(update={"circuit": backends.exactly(config.circuit)})
+        config = config.model_copy(update={"circuit": exactly(config.circuit)})
     quiet()
-    assembly = assemble(config, source.folder(config))
-    adaptation = assembly.adaptation
+    built = parts.build(here(config))
+    adaptation = built.adaptation
     assert isinstance(adaptation, GeneratedAdaptation)
     circuits = adaptation.generator.latents
     assert isinstance(circuits, Circuits)
     before = circuits.angles.detach().clone()
     load(adaptation, checkpoint)
-    return Restored(assembly, adaptation.generator, circuits, before)
+    return Restored(built, adaptation.generator, circuits, before)
 
 
 def load(adaptation: Adaptation, checkpoint: Path) -> None:

@@ -6,6 +6,7 @@ how it ended. The runs themselves lie where single runs lie, so a sweep that is 
 
 import json
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -14,47 +15,57 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict, read_write
 
-from qpa.commands import cli
-from qpa.config import Config, parse
+from qpa import errors
+from qpa.config import parse
+from qpa.config.context import Context
 from qpa.errors import JobFailedError
 from qpa.files import write_json
 from qpa.runs import record, run
+from qpa.runs.plan import Plan
+from qpa.training import processes
 
 Job = dict[str, Any]
 
 
-def run_job(composed: DictConfig, work: Callable[[Config], object]) -> None:
-    """Check a composed config and work on it; in a multirun keep a record, and raise a failure only at the end, for Hydra to count.
+def context(kept: dict[Any, Any]) -> Context:
+    """Of the job that Hydra runs now, or of the one run that it does.
+
+    Args:
+        kept: what this process keeps from one job to the next.
+    """
+    hydra = HydraConfig.get()
+    sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+    alone = ["hydra.mode=RUN"] if sweep else []  # a sweep file among the overrides would start the whole sweep
+    return Context(processes.rank(), sweep, shlex.join(["python", "train.py", *hydra.overrides.task, *alone]), kept)
+
+
+def run_job(composed: DictConfig, here: Context, work: Callable[[Plan], object]) -> None:
+    """Plan the composed config of a multirun's job and work on it; keep a record, and raise a failure only at the end, for Hydra to count.
 
     Raises:
         JobFailedError: the job of a multirun failed.
     """
-    if not record.in_sweep():
-        with cli.one_line_errors():
-            work(parse(composed))
-        return
+    assert here.sweep is not None
     hydra = HydraConfig.get()
     os.chdir(hydra.runtime.cwd)  # some launchers start their processes elsewhere
-    if composed.get("fail_fast") is True and _failed(Path(hydra.sweep.dir)):
+    if composed.get("fail_fast") is True and _failed(here.sweep):
         return
-    place = Path(hydra.sweep.dir, hydra.sweep.subdir)
+    place = here.sweep / hydra.sweep.subdir
     place.mkdir(parents=True, exist_ok=True)
     job: Job = {"number": hydra.job.num, "status": "running", "error": None, "overrides": list(hydra.overrides.task)}
     try:
-        config = run.ready(parse(composed))
-        job |= {"run": str(config.folder), "steps": config.trainer.max_steps}
+        plan = run.ready(parse(composed), here)
+        job |= {"run": str(plan.folder), "steps": plan.config.trainer.max_steps}
         write_json(place / record.JOB, job)
-        work(config)
-        ours = record.read(Path(job["run"]))["qpa"]
-        job |= {"status": "success", "perplexity": ours["test"]["perplexity"], "ratio": ours["params"]["ratio"]}
+        work(plan)
+        job |= {"status": "success"} | _found(plan)
     except Exception as error:  # any: the other jobs go on
-        mendable = isinstance(error, cli.MENDABLE)
-        if cli.FULL_ERRORS or not mendable:
+        if errors.TRACEBACKS or not isinstance(error, errors.MENDABLE):
             traceback.print_exc()
-        words = cli.describe(error) if mendable else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        job |= {"status": "failed", "error": words}
+        job |= {"status": "failed", "error": errors.line(error)}
     except BaseException:
         job["status"] = "canceled"
         raise
@@ -63,6 +74,12 @@ def run_job(composed: DictConfig, work: Callable[[Config], object]) -> None:
     if job["error"]:  # raised here: within `except` the new error would hold the failed model in memory until the sweep ends
         print(f"qpa: job {job['number']} failed: {job['error']}", file=sys.stderr)
         raise JobFailedError(f"{job['error']}  (job {job['number']}: {' '.join(job['overrides'])})")
+
+
+def _found(plan: Plan) -> Job:
+    """What the sweep's table shows of a finished job."""
+    metric, ours = plan.task.metric, record.read(plan.folder)["qpa"]
+    return {"metric": metric.name, "better": metric.better, "value": ours["test"][metric.name], "ratio": ours["params"]["ratio"]}
 
 
 def replace_values(config: DictConfig) -> None:

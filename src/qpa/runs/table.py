@@ -6,7 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from qpa.config.earlier import judged
+from qpa.config.identity import NONE, standing
 from qpa.runs.record import Record
+from qpa.tasks.task import Metric, find
 
 
 def show(result: Record, folder: Path) -> None:
@@ -18,27 +21,12 @@ def show(result: Record, folder: Path) -> None:
 
 def build(result: Record) -> Table:
     """What a user wants to know of a finished run."""
-    ours = result["qpa"]
-    params, test, val = ours["params"], ours["test"], ours["val"]
-    latents = result["run_info"]["train_config"]["latents"]["kind"]
-    features = "circuit angles" if latents == "circuit" else f"{latents} in the circuit's place"
+    ours = result["qpa"] | judged(result)
     table = Table(title=escape(result["run_info"]["experiment_name"]), show_header=False, title_justify="left", pad_edge=False)
     table.add_column(style="dim")
     table.add_column(justify="right")
-    table.add_row("test perplexity, base model", f"{test['base_perplexity']:.3f}")
-    table.add_row("test perplexity, adapted", f"[bold]{test['perplexity']:.3f}[/bold]")
-    table.add_row("validation, base -> adapted", f"{val['base_perplexity']:.3f} -> {val['perplexity']:.3f}")
-    if "gain_kept" in test:
-        kept = "-" if test["gain_kept"] is None else f"[bold]{test['gain_kept']:.1%}[/bold]"
-        table.add_row(escape(f"gain kept of {ours['baseline']['name']}"), kept)
-    if other := ours.get("forgetting"):
-        table.add_row("another text, base -> adapted", f"{other['base_perplexity']:.3f} -> {other['perplexity']:.3f}")
-    table.add_row("test tokens", f"{test['tokens']:,}", end_section=True)
-    table.add_row(f"trained: {features}", f"{params['circuit']:,}")
-    table.add_row("trained: mapper", f"{params['mapper']:,}")
-    table.add_row("trained: total", f"[bold]{params['trainable']:,}[/bold]")
-    table.add_row("plain PEFT would train", f"{params['plain_peft']:,}")
-    table.add_row("ratio", f"[bold]{params['ratio']:.2%}[/bold]", end_section=True)
+    _measured(table, ours)
+    _trained(table, ours["params"], result["run_info"]["train_config"])
     if used := ours.get("usage"):
         table.add_row("circuits run", f"{used['circuits']:,} in {used['jobs']:,} jobs")
         table.add_row("shots", f"{used['shots']:,}", end_section=True)
@@ -47,3 +35,36 @@ def build(result: Record) -> Table:
     table.add_row("whole run", f"{result['run_info']['total_time'] / 60:.1f} min")
     table.add_row("plain PEFT adapter", f"adapter/ ({result['train_info']['file_size'] / 1e6:.1f} MB)")
     return table
+
+
+def _measured(table: Table, ours: Record) -> None:
+    """The task's metric, before and after."""
+    task = find(ours["task"]["kind"])
+    metric = Metric(**ours["metric"])
+    name, test = metric.name, ours["test"]
+    unit = f", {metric.unit}" if metric.unit else ""
+    table.add_row(f"test {name}{unit}, base model", f"{test[f'base_{name}']:.3f}")
+    table.add_row(f"test {name}{unit}, adapted", f"[bold]{test[name]:.3f}[/bold]")
+    table.add_row("validation, base -> adapted", _change(ours["val"], name))
+    if "gain_kept" in test:
+        kept = "-" if test["gain_kept"] is None else f"[bold]{test['gain_kept']:.1%}[/bold]"
+        table.add_row(escape(f"gain kept of {ours['baseline']['name']}"), kept)
+    for split, title in task.also.items():
+        if found := ours.get(split):
+            table.add_row(f"{title}, base -> adapted", _change(found, name))
+    table.add_row(f"test {task.counted}", f"{int(test[task.counted]):,}", end_section=True)
+
+
+def _change(found: Record, name: str) -> str:
+    return f"{found[f'base_{name}']:.3f} -> {found[name]:.3f}"
+
+
+def _trained(table: Table, params: Record, config: Record) -> None:
+    """What the trained numbers are, beside what plain PEFT would train."""
+    kind = standing(config)
+    features = "circuit angles" if kind in (NONE, "circuit") else f"{kind} in the circuit's place"
+    table.add_row(f"trained: {features}", f"{params['circuit']:,}")
+    table.add_row("trained: mapper", f"{params['mapper']:,}")
+    table.add_row("trained: total", f"[bold]{params['trainable']:,}[/bold]")
+    table.add_row("plain PEFT would train", f"{params['plain_peft']:,}")
+    table.add_row("ratio", f"[bold]{params['ratio']:.2%}[/bold]", end_section=True)

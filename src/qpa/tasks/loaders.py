@@ -1,53 +1,77 @@
-"""Batches of windows: training in a seeded endless order, held-out text in its own order."""
+"""Batches of a data set: training in a seeded endless order, held-out data in its own order; shared out over processes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.tasks.language.windows import Windows
-from qpa.training import processes as launch
 
 
-def train_loader(config: Config, windows: Windows, *, from_step: int) -> DataLoader:
-    """Exactly the windows that the steps after `from_step` read, each step `batch_size * accumulate_grad_batches` of them.
+@dataclass(frozen=True)
+class Share:
+    """What one of the processes that train together reads.
+
+    Attributes:
+        batch_size: examples of a micro-batch.
+        accumulate: micro-batches of an optimizer step.
+        rank: which process, from 0.
+        processes: how many there are.
+    """
+
+    batch_size: int
+    accumulate: int
+    rank: int
+    processes: int
+
+    @property
+    def of_a_step(self) -> int:
+        """Examples that all processes read for one optimizer step."""
+        return self.batch_size * self.accumulate * self.processes
+
+
+def train_loader(examples: Dataset, share: Share, *, seed: int, from_step: int, steps: int) -> DataLoader:
+    """Exactly the examples that the optimizer steps after `from_step` read, up to step `steps`.
 
     Of several processes each reads as many, and together what one would with as many times the batch size.
     """
-    batch, processes = config.data.batch_size, config.trainer.processes
-    per_step = batch * config.trainer.accumulate_grad_batches * processes
-    whole = ShuffledWindows(len(windows), seed=config.seed, start=from_step * per_step, stop=config.trainer.max_steps * per_step)
-    return DataLoader(windows, batch_size=batch, sampler=Share(whole, batch, rank=launch.rank(), processes=processes))
+    whole = Shuffled(_count(examples), seed=seed, start=from_step * share.of_a_step, stop=steps * share.of_a_step)
+    return DataLoader(examples, batch_size=share.batch_size, sampler=OwnPart(whole, share))
 
 
-def held_out_loader(config: Config, windows: Windows) -> DataLoader:
-    """All windows once, in the order of the text; of several processes each reads every so many-th.
+def held_out_loader(examples: Dataset, share: Share, *, split: str) -> DataLoader:
+    """All examples once, in their own order; of several processes each reads every so many-th.
 
     Raises:
-        ConfigError: there are fewer windows than processes.
+        ConfigError: there are fewer examples than processes.
     """
-    processes = config.trainer.processes
-    if len(windows) < processes:
-        problem = f"a held-out text has only {len(windows)} windows, and every process reads one; at most so many"
-        raise ConfigError("trainer.devices", config.trainer.devices, problem)
-    share = range(launch.rank(), len(windows), processes) if processes > 1 else None
-    return DataLoader(windows, batch_size=config.data.batch_size, sampler=share)
+    count = _count(examples)
+    if count < share.processes:
+        problem = f"the held-out split {split} has only {count} examples, and every process reads one; at most so many"
+        raise ConfigError("trainer.devices", share.processes, problem)
+    order = range(share.rank, count, share.processes) if share.processes > 1 else None
+    return DataLoader(examples, batch_size=share.batch_size, sampler=order)
 
 
-class ShuffledWindows(Sampler[int]):
-    """Windows of a training run in an order that depends on seed and place alone, so that a resumed run goes on exactly.
+def _count(examples: Any) -> int:
+    assert isinstance(examples, Sized)
+    return len(examples)
+
+
+class Shuffled(Sampler[int]):
+    """Examples of a training run in an order that depends on seed and place alone, so that a resumed run goes on exactly.
 
     Args:
-        windows: how many there are.
+        examples: how many there are.
         seed: of the shuffling; every pass has its own order.
         start: place in the endless sequence to go on from.
-        stop: place to end at; also the length, as Lightning counts the windows before `start` as read.
+        stop: place to end at; also the length, as Lightning counts the examples before `start` as read.
     """
 
-    def __init__(self, windows: int, *, seed: int, start: int, stop: int) -> None:
-        self.windows, self.seed, self.start, self.stop = windows, seed, start, stop
+    def __init__(self, examples: int, *, seed: int, start: int, stop: int) -> None:
+        self.examples, self.seed, self.start, self.stop = examples, seed, start, stop
 
     def __len__(self) -> int:
         return self.stop
@@ -56,28 +80,27 @@ class ShuffledWindows(Sampler[int]):
         order: list[int] = []
         current = -1
         for place in range(self.start, self.stop):
-            pass_number, index = divmod(place, self.windows)
+            pass_number, index = divmod(place, self.examples)
             if pass_number != current:
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + pass_number)
-                order, current = torch.randperm(self.windows, generator=generator).tolist(), pass_number
+                order, current = torch.randperm(self.examples, generator=generator).tolist(), pass_number
             yield order[index]
 
 
-class Share(Sampler[int]):
-    """One process's part of a training run's windows: of every `batch * processes` of them its own `batch`.
+class OwnPart(Sampler[int]):
+    """One process's part of a training run's examples: of every `batch_size * processes` of them its own `batch_size`.
 
     Args:
-        whole: the windows of all.
-        batch: windows of a micro-batch of one process.
-        rank: which process, from 0.
-        processes: how many there are.
+        whole: the examples of all.
+        share: whose part.
     """
 
-    def __init__(self, whole: ShuffledWindows, batch: int, *, rank: int, processes: int) -> None:
-        self.whole, self.batch, self.rank, self.processes = whole, batch, rank, processes
+    def __init__(self, whole: Shuffled, share: Share) -> None:
+        self.whole, self.share = whole, share
 
     def __len__(self) -> int:
-        return len(self.whole) // self.processes
+        return len(self.whole) // self.share.processes
 
     def __iter__(self) -> Iterator[int]:
-        return (window for place, window in enumerate(self.whole) if place // self.batch % self.processes == self.rank)
+        batch, rank, processes = self.share.batch_size, self.share.rank, self.share.processes
+        return (example for place, example in enumerate(self.whole) if place // batch % processes == rank)

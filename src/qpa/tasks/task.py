@@ -1,12 +1,34 @@
 """What a task is: its data, model, loss and metrics. Everything above this room knows tasks by these classes alone.
 
-A task is a folder beside this file with a class `Task`, or one that an installed package offers under the entry point `qpa.task`
-(docs/extending.md).
+A task is a folder beside this file, whose `task.py` has it as `TASK`, or a class that a package of yours offers under the entry point
+`qpa.task` (docs/extending.md).
+Splits are named `train`, `val` (chooses steps and rates), `test`, and whatever else a task holds out.
 """
 
+import copy
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from qpa.config import Config
+from qpa.config.context import Context
+from qpa.errors import ConfigError
+
+if TYPE_CHECKING:  # a mistake in a config is found before torch is imported
+    import torch
+    from torch import Tensor, nn
+    from torch.utils.data import DataLoader
+
+    from qpa.adapters.methods import AdaptedModel
+    from qpa.core.layout import AdapterTensor
+    from qpa.tasks.loaders import Share
+
+Batch = Any
+Measured = dict[str, dict[str, float]]  # by split, the metrics of the adapted model, and as `base_NAME` of the base model
 
 
 @dataclass(frozen=True)
@@ -32,5 +54,209 @@ class Metric:
 
     def gain(self, base: float, adapted: float) -> float:
         """How much better the adapted model is than the base; negative where it is worse."""
-        difference = math.log(adapted / base) if self.scale == "log" else adapted - base
-        return -difference if self.better == "lower" else difference
+        more, less = (base, adapted) if self.better == "lower" else (adapted, base)
+        return math.log(more / less) if self.scale == "log" else more - less
+
+
+class Learner(ABC):
+    """A model, adapted or not, and how the task has it read a batch.
+
+    Attributes:
+        model: what is trained or measured.
+    """
+
+    model: "nn.Module"
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> "tuple[Tensor, Tensor]":
+        """Of a training batch the summed loss and what it is summed over: right over micro-batches and processes."""
+
+    @abstractmethod
+    def scores(self) -> "nn.ModuleDict":
+        """Fresh metrics of one split by name (`torchmetrics`, summed over processes): the task's metric, what it counts, any others.
+
+        One named `GROUP/NAME` is none of the split's: it is logged as it is called, and recorded under GROUP, of the test split.
+        """
+
+    @abstractmethod
+    def score(self, batch: Batch, split: str, scores: "nn.ModuleDict") -> None:
+        """Count one batch of a held-out split into its `scores`."""
+
+    @abstractmethod
+    def outputs(self, batch: Batch) -> "Tensor":
+        """What the model says of a batch: by this a saved adapter is compared with the model that was trained."""
+
+    def to_device(self, batch: Batch, device: "torch.device") -> Batch:
+        """Bring a batch to where the model is."""
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+    def compile(self) -> None:
+        """`torch.compile` what the model is made of.
+
+        Raises:
+            ConfigError: it does not say what that is.
+        """
+        raise ConfigError("trainer.compile", True, "this task's models are not compiled; set it to false")
+
+
+class Task(ABC):
+    """One task, as a config describes it. Made for each run; nothing heavy happens before it is asked for.
+
+    Args:
+        config: of the run.
+        context: of the run.
+    """
+
+    metric: ClassVar[Metric]
+    """What steps, rates and runs are chosen by."""
+    counted: ClassVar[str]
+    """What losses are summed over, in words; also the name of their number among `scores`."""
+    also: ClassVar[Mapping[str, str]] = {}
+    """Splits held out beside `val` and `test`, each with its name in tables."""
+
+    def __init__(self, config: Config, context: Context) -> None:
+        self.config, self.context = config, context
+
+    def check(self) -> None:  # noqa: B027 - a task may have nothing to refuse
+        """Refuse what can be known to be wrong from the config alone; quick, and without torch.
+
+        Raises:
+            ConfigError: the first thing found, with the way out.
+        """
+
+    def notes(self) -> list[str]:
+        """What a user should know before the run, though it can work."""
+        return []
+
+    def resolved(self) -> Self:
+        """The same with `auto` in its config replaced by what this machine computes in: a run is known by that, not by the machine."""
+        trainer = self.config.trainer
+        precision = "32-true" if trainer.precision == "auto" else trainer.precision
+        return self.of(self.config.model_copy(update={"trainer": trainer.model_copy(update={"precision": precision})}))
+
+    def of(self, config: Config) -> Self:
+        """The same of another config; what has been read stays."""
+        found = copy.copy(self)
+        found.config = config
+        return found
+
+    def known_tensors(self) -> "list[AdapterTensor] | None":
+        """What the PEFT method trains, from the config's numbers alone; None where only the real modules tell."""
+        return None
+
+    @abstractmethod
+    def skeleton(self) -> "nn.Module":
+        """The base model's modules on the meta device: shapes without weights. Anew at each call."""
+
+    @property
+    def share(self) -> "Share":
+        """What this process reads, for `qpa.tasks.loaders`."""
+        from qpa.tasks.loaders import Share
+
+        trainer = self.config.trainer
+        return Share(self.config.data.batch_size, trainer.accumulate_grad_batches, self.context.rank, trainer.processes)
+
+    def content(self) -> dict[str, Any]:
+        """Digests, by name, of what the config's paths lead to: files of other content make another run. `texts` are of the data."""
+        return {"texts": {}}
+
+    @abstractmethod
+    def title(self) -> str:
+        """Model and data in a few words, for reports."""
+
+    def protocol(self) -> dict[str, Any]:
+        """What the metric is a metric of, for the record."""
+        return {}
+
+    def base_name(self) -> str | None:
+        """The name under which others find the base model, for the exported adapter; None where nobody can."""
+        return None
+
+    def full(self) -> int:
+        """What the loss of a full micro-batch is summed over: its examples, where nothing else is counted."""
+        return self.config.data.batch_size
+
+    def amount(self) -> int:
+        """How much of what is counted a whole run reads in training."""
+        trainer = self.config.trainer
+        return self.full() * trainer.accumulate_grad_batches * trainer.processes * trainer.max_steps
+
+    def read(self) -> None:  # noqa: B027  # or nothing that is quick to read
+        """Read the data as far as that is quick, before anything is written.
+
+        Raises:
+            ConfigError: the data cannot be learned from.
+        """
+
+    def fetch(self) -> None:  # noqa: B027 - or all that it needs is here
+        """Bring here what the run needs from elsewhere, before anything heavy is imported.
+
+        Raises:
+            ConfigError: it cannot be had.
+        """
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Read the data and make all that is read of it, or take it from the cache.
+
+        Raises:
+            ConfigError: the data cannot be learned from.
+        """
+
+    @abstractmethod
+    def train_loader(self, *, from_step: int) -> "DataLoader":
+        """Exactly what the optimizer steps after `from_step` read."""
+
+    @abstractmethod
+    def held_out(self) -> "dict[str, DataLoader]":
+        """Loaders of `val`, `test`, and of those of `also` that there are.
+
+        Raises:
+            ConfigError: there is less than one example for each process.
+        """
+
+    @abstractmethod
+    def probe(self) -> Batch:
+        """A small held-out batch, always the same, of which a model says several numbers."""
+
+    @abstractmethod
+    def base(self, *, own: bool = False) -> "nn.Module":
+        """The frozen base model as it is published, on the CPU.
+
+        Args:
+            own: in memory of its own, for what writes into its weights.
+        """
+
+    @abstractmethod
+    def learner(self, model: "nn.Module", *, trained: bool = False) -> Learner:
+        """How the task reads batches with a model.
+
+        Args:
+            model: the base model, or what the PEFT method has made of it.
+            trained: whether it is going to be trained.
+
+        Raises:
+            ConfigError: the adapted model does not run, or a setting does not suit it.
+        """
+
+    def save_merged(self, adapted: "Callable[[nn.Module], AdaptedModel]", folder: Path) -> None:
+        """Fold an adapter into the base model and save the whole as others read it.
+
+        Args:
+            adapted: puts the saved adapter on a base model.
+            folder: where to, empty.
+
+        Raises:
+            ConfigError: it cannot be folded in.
+            ExportError: the saved model does not say what the adapter says.
+        """
+        raise ConfigError("merged", "true", "this task's models have no file of their own to merge into; use the adapter itself")
+
+
+def find(kind: str) -> type[Task]:
+    """The class of a task: that of a folder in this room, or one that an installed package offers."""
+    if kind.isidentifier() and (Path(__file__).parent / kind / "task.py").is_file():
+        return import_module(f"qpa.tasks.{kind}.task").TASK
+    from qpa.config.kinds import plugin
+
+    return plugin("task", kind)

@@ -6,9 +6,13 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
+from qpa.core.adaptation import GeneratedAdaptation
 from qpa.core.circuits.entanglement import bond_entropies, meyer_wallach
 from qpa.core.circuits.statevector import amplitudes
-from qpa.core.latents import Circuits
+from qpa.core.latents.circuits import Circuits
+from qpa.tasks.task import Metric
+
+MOST_WATCHED = 1 << 18  # amplitudes of all circuits
 
 
 class StepClock(Callback):
@@ -48,21 +52,36 @@ class StepClock(Callback):
 
 
 class EntanglementLog(Callback):
-    """Logs how entangled the circuits are at every validation, the mean over circuits."""
-
-    def __init__(self, circuits: Circuits) -> None:
-        self.circuits = circuits
+    """Logs how entangled the circuits are at every validation, the mean over circuits; of circuits small enough to be looked at."""
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From the exact states, whatever the backend."""
-        states = amplitudes(self.circuits.ansatz, self.circuits.angles)
+        circuits = _watched(pl_module)
+        if circuits is None:
+            return
+        states = amplitudes(circuits.ansatz, circuits.angles)
         pl_module.log("circuit/meyer_wallach", meyer_wallach(states).mean())
         if entropies := bond_entropies(states).mean(0).tolist():
             pl_module.log("circuit/half_chain_entropy", entropies[len(entropies) // 2])
 
 
+def _watched(module: LightningModule) -> Circuits | None:
+    adaptation = getattr(module, "adaptation", None)
+    latents = adaptation.generator.latents if isinstance(adaptation, GeneratedAdaptation) else None
+    if not isinstance(latents, Circuits) or len(latents.angles) << latents.angles.shape[-1] > MOST_WATCHED:
+        return None
+    return latents
+
+
 class PlainProgress(Callback):
-    """A line per tenth of the run, for output that is not a terminal."""
+    """A line per tenth of the run, for output that is not a terminal.
+
+    Args:
+        metric: the task's.
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Print when a tenth is full."""
@@ -74,9 +93,10 @@ class PlainProgress(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print what validation found."""
-        print(f"step {trainer.global_step}/{trainer.max_steps}  validation perplexity {trainer.callback_metrics['val/perplexity']:.3f}")
+        name = self.metric.name
+        print(f"step {trainer.global_step}/{trainer.max_steps}  validation {name} {trainer.callback_metrics[f'val/{name}']:.3f}")
 
 
-def progress(*, live: bool) -> Callback:
+def progress(metric: Metric, *, live: bool) -> Callback:
     """A live bar in a terminal, plain lines elsewhere."""
-    return RichProgressBar() if live else PlainProgress()
+    return RichProgressBar() if live else PlainProgress(metric)

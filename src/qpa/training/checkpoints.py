@@ -1,7 +1,7 @@
-"""Checkpoints: `best` by validation perplexity, `last`, and the `previous` one before it, each whole or not at all.
+"""Checkpoints: `best` by the task's metric on validation, `last`, and the `previous` one before it, each whole or not at all.
 
-They hold what is trained, the optimizer, the schedule and Lightning's counters. Dropout and the order of windows depend on
-seed and place alone (`training`, `loaders`), so that no random state is needed for a resumed run to equal an uninterrupted one.
+They hold what is trained, the optimizer, the schedule and Lightning's counters. Dropout and the order of examples depend on
+seed and place alone (`module`, `tasks.loaders`), so that no random state is needed for a resumed run to equal an uninterrupted one.
 """
 
 import io
@@ -16,8 +16,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from qpa.files import write_whole
+from qpa.tasks.task import Metric
+from qpa.training.names import BEST, LAST, PREVIOUS
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 KEYS = {"state_dict", "global_step", "optimizer_states", "lr_schedulers", "loops", "callbacks"}
 
 
@@ -61,15 +62,16 @@ class Checkpoints(Checkpoint):
         folder: where to.
         every: optimizer steps between two.
         val_every: optimizer steps between validations. Where one follows, `last` waits for it: Lightning does not repeat it.
+        metric: what `best` is best by.
     """
 
-    def __init__(self, folder: Path, *, every: int, val_every: int) -> None:
-        self.folder, self.every, self.val_every = folder, every, val_every
+    def __init__(self, folder: Path, *, every: int, val_every: int, metric: Metric) -> None:
+        self.folder, self.every, self.val_every, self.metric = folder, every, val_every, metric
         self.score: float | None = None
 
     @property
     def best(self) -> Path:
-        """The checkpoint of the lowest validation perplexity."""
+        """The checkpoint of the best step by validation."""
         return self.folder / BEST
 
     @property
@@ -100,12 +102,12 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A validation within training is complete."""
         if trainer.state.fn == "fit":
-            self.judge(trainer, float(trainer.callback_metrics["val/perplexity"]))
+            self.judge(trainer, float(trainer.callback_metrics[f"val/{self.metric.name}"]))
 
-    def judge(self, trainer: Trainer, perplexity: float) -> None:
+    def judge(self, trainer: Trainer, value: float) -> None:
         """Write `best` if this is better than any before, then `last`."""
-        if self.score is None or perplexity < self.score:
-            self.score = perplexity
+        if self.metric.improves(value, on=self.score):
+            self.score = value
             trainer.save_checkpoint(self.best)
         self.save(trainer)
 

@@ -28,16 +28,11 @@ class Exchange:
         """How many there are."""
         return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
-    @property
-    def rank(self) -> int:
-        """Which one this is, from 0."""
-        return dist.get_rank() if self.processes > 1 else 0
-
-    def losses(self, nll: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Summed NLL in nats and number of tokens of one micro-batch, of all processes: 16 bytes."""
+    def losses(self, loss: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+        """A summed loss and what it is summed over, of all processes: 16 bytes."""
         if self.processes == 1:
-            return nll.detach(), tokens
-        both = torch.stack([nll.detach().double(), tokens.double()])
+            return loss.detach(), count
+        both = torch.stack([loss.detach().double(), count.double()])
         self._sum(both)
         return both[0], both[1]
 

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-CURRENT = "metrics.csv"
+from qpa.training.names import METRICS
 
 
 def read(folder: Path) -> list[tuple[int, dict[str, float]]]:
@@ -23,8 +23,8 @@ def read(folder: Path) -> list[tuple[int, dict[str, float]]]:
 
 
 def _is_part(file: Path) -> bool:
-    return file.name == CURRENT or file.stem.rpartition("-")[2].isdigit()
+    return file.name == METRICS or file.stem.rpartition("-")[2].isdigit()
 
 
 def _order(part: Path) -> float:
-    return float("inf") if part.name == CURRENT else int(part.stem.rpartition("-")[2])
+    return float("inf") if part.name == METRICS else int(part.stem.rpartition("-")[2])

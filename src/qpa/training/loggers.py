@@ -9,37 +9,56 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 
-from qpa.config import Config
+from qpa.config import LoggerConfig, WandbLoggerConfig
+from qpa.config.context import Context
 from qpa.errors import ConfigError
-from qpa.runs.record import WANDB_ID, in_sweep, sweep_name
+from qpa.tasks.task import Metric
 from qpa.training import history
-from qpa.training import processes as launch
+from qpa.training.names import WANDB_ID
 
 INIT_SECONDS = 30  # that an online run waits for W&B before it goes on without
 PLACES = [place for place in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR") if not os.environ.get(place)]  # that are ours to choose
 
 
-@contextmanager
-def opened(config: Config, folder: Path, *, job_type: str, from_step: int = 0) -> Iterator[list[Logger]]:
-    """The run's loggers, closed at the end as finished or failed (an open W&B run would swallow a multirun's next job).
+@dataclass(frozen=True)
+class Logged:
+    """What W&B is told of a run.
 
-    Args:
-        config: of the run.
-        folder: where they write.
-        job_type: what W&B calls it: `train`, or what is done with a run afterwards.
+    Attributes:
+        settings: config group `logger`.
+        config: the whole config, as plain values.
+        context: of the run.
+        metric: the task's.
+        job_type: `train`, or what is done with a run afterwards.
         from_step: the optimizer step of the checkpoint that a resumed run goes on from.
     """
-    if launch.rank() > 0:  # the first process writes for all
+
+    settings: LoggerConfig
+    config: dict[str, Any]
+    context: Context
+    metric: Metric
+    job_type: str
+    from_step: int = 0
+
+
+@contextmanager
+def opened(logged: Logged, folder: Path) -> Iterator[list[Logger]]:
+    """A run's loggers, which write into `folder`; closed at the end as finished or failed.
+
+    An open W&B run would swallow a multirun's next job.
+    """
+    if not logged.context.first:
         yield []
         return
     own: list[Logger] = [CSVLogger(folder, name="", version="", flush_logs_every_n_steps=1)]
-    if config.logger.kind == "none" or config.logger.mode == "disabled":
+    if not isinstance(logged.settings, WandbLoggerConfig) or logged.settings.mode == "disabled":
         yield own
         return
     import wandb
@@ -47,7 +66,7 @@ def opened(config: Config, folder: Path, *, job_type: str, from_step: int = 0) -
     exit_code = 1
     logger = None
     with _spared():
-        logger = _wandb(config, folder, job_type, from_step)
+        logger = _wandb(logged, logged.settings, folder)
     try:
         yield [*own, *([logger] if logger else [])]
         exit_code = 0
@@ -89,13 +108,13 @@ class SparedWandbLogger(WandbLogger):
             self.lost = False
 
 
-def check(config: Config) -> None:
+def check(settings: LoggerConfig) -> None:
     """Refuse an online run without an account before anything is written.
 
     Raises:
         ConfigError: wandb knows no key; its own words are in the text.
     """
-    if launch.rank() > 0 or config.logger.kind == "none" or config.logger.mode != "online":
+    if not isinstance(settings, WandbLoggerConfig) or settings.mode != "online":
         return
     import wandb
     from wandb.errors import Error
@@ -155,21 +174,21 @@ def _set_variables(folder: Path) -> None:
         os.environ[place] = str((folder / "wandb" / place.split("_")[1].lower()).resolve())
 
 
-def _wandb(config: Config, folder: Path, job_type: str, from_step: int) -> SparedWandbLogger:
+def _wandb(logged: Logged, settings: WandbLoggerConfig, folder: Path) -> SparedWandbLogger:
     """A W&B run of the folder's id. Of a resumed one that W&B's server does not know it holds the earlier parts too, in their place."""
     folder.mkdir(exist_ok=True)
     _set_variables(folder)
     identity = folder / WANDB_ID
     if not identity.exists():
-        chosen = None if in_sweep() or job_type != "train" else os.environ.get("WANDB_RUN_ID")  # several jobs cannot share it
-        identity.write_text(chosen or _new_id())
-    parts = list(folder.glob(f"wandb/*run-*-{identity.read_text()}*")) if from_step else []
+        alone = logged.context.sweep is None and logged.job_type == "train"  # several jobs cannot share an id
+        identity.write_text((os.environ.get("WANDB_RUN_ID") if alone else None) or _new_id())
+    parts = list(folder.glob(f"wandb/*run-*-{identity.read_text()}*")) if logged.from_step else []
     known = any(map(_sent, parts))
-    goes_on = known and config.logger.mode == "online"  # on the server, by the id
+    goes_on = known and settings.mode == "online"  # on the server, by the id
     if known and not goes_on:
         identity.write_text(_new_id())  # to one that it knows the server would add the whole curve once more
-    rows = [] if goes_on or not from_step else [row for row in history.read(folder) if row[0] < from_step]
-    logger = SparedWandbLogger(experiment=_begun(config, folder, job_type, identity.read_text()))
+    rows = [] if goes_on or not logged.from_step else [row for row in history.read(folder) if row[0] < logged.from_step]
+    logger = SparedWandbLogger(experiment=_begun(logged, settings, folder, identity.read_text()))
     for step, numbers in rows:
         logger.log_metrics(numbers, step)
     for part in () if goes_on or logger.lost else parts:
@@ -178,26 +197,27 @@ def _wandb(config: Config, folder: Path, job_type: str, from_step: int) -> Spare
     return logger
 
 
-def _begun(config: Config, folder: Path, job_type: str, identity: str) -> Any:
+def _begun(logged: Logged, settings: WandbLoggerConfig, folder: Path, identity: str) -> Any:
     """The W&B run itself."""
     import wandb
 
-    settings = config.logger
     seconds = float(os.environ.get("WANDB_INIT_TIMEOUT") or INIT_SECONDS)
+    trains, sweep, metric = logged.job_type == "train", logged.context.sweep, logged.metric
     run = wandb.init(
         project=settings.project,
         entity=settings.entity,
-        name=os.environ.get("WANDB_NAME") or folder.name if job_type == "train" else f"{folder.parent.name}-{job_type}",
+        name=os.environ.get("WANDB_NAME") or folder.name if trains else f"{folder.parent.name}-{logged.job_type}",
         dir=folder,
         id=identity,
         resume="allow",  # a resumed run goes on in the same W&B run
         mode=settings.mode,
-        group=settings.group or sweep_name(),
-        job_type=job_type,
-        config=config.model_dump(by_alias=True),
+        group=settings.group or (sweep.name if sweep else None),
+        job_type=logged.job_type,
+        config=logged.config,
         settings=wandb.Settings(silent=True, console="off", init_timeout=seconds),
     )
-    run.define_metric("val/perplexity", summary="min")  # the goal; all else in the summary is written once, at the end
+    goal = "min" if metric.better == "lower" else "max"
+    run.define_metric(f"val/{metric.name}", summary=goal)  # all else in the summary is written once, at the end
     return run
 
 

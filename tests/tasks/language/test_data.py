@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import folder_of, train_run
 
 from qpa.commands import evaluate
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.runs import run
 from qpa.tasks.language import text, tokenizer
 from qpa.tasks.language.text import Texts
 from qpa.tasks.language.tokenizer import TextEncoder, byte_encoder
-from qpa.tasks.language.windows import IGNORED, windows
-from qpa.tasks.loaders import ShuffledWindows
+from qpa.tasks.language.windows import IGNORED, cut
+from qpa.tasks.loaders import Shuffled
 
 MakeConfig = Callable[..., Config]
 SPLITS = ("train", "val", "test")
@@ -32,7 +32,7 @@ def test_damaged_settings_of_a_tokenizer_are_one_line(tmp_path: Path, content: s
 
 @pytest.fixture
 def packed(make_config: MakeConfig, tmp_path: Path) -> dict:
-    return windows(make_config(), Texts(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
+    return cut(make_config().data, Texts(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
 
 
 def test_windows_hold_every_token_once_behind_one_bos(packed: dict) -> None:
@@ -57,12 +57,12 @@ def test_only_padding_is_ignored_and_only_the_last_window_has_any(packed: dict) 
 
 def test_second_time_comes_from_the_cache(packed: dict, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qpa.tasks.language.tokenizer.TextEncoder.encode", lambda *_: pytest.fail("tokenised again"))
-    again = windows(make_config(), Texts(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
+    again = cut(make_config().data, Texts(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
     assert again["train"][0]["input_ids"].tolist() == packed["train"][0]["input_ids"].tolist()
 
 
 def test_changed_text_is_tokenised_anew(packed: dict, make_config: MakeConfig, tmp_path: Path) -> None:
-    other = windows(make_config(), Texts("x" + PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
+    other = cut(make_config().data, Texts("x" + PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
     assert other["train"][0]["input_ids"].tolist() != packed["train"][0]["input_ids"].tolist()
 
 
@@ -87,8 +87,8 @@ def test_useless_text_is_refused(make_config: MakeConfig, tmp_path: Path, conten
 
 
 def test_resumed_order_is_the_rest_of_the_whole_order() -> None:
-    whole = list(ShuffledWindows(7, seed=3, start=0, stop=30))
-    assert list(ShuffledWindows(7, seed=3, start=12, stop=30)) == whole[12:]
+    whole = list(Shuffled(7, seed=3, start=0, stop=30))
+    assert list(Shuffled(7, seed=3, start=12, stop=30)) == whole[12:]
     assert sorted(whole[:7]) == sorted(whole[7:14]) == list(range(7))
     assert whole[:7] != whole[7:14]
 
@@ -100,7 +100,7 @@ def test_special_tokens_written_in_a_text_are_tokens_unless_switched_off(make_co
     encoder = byte_encoder()
     for special_tokens in (True, False, True):
         config = make_config(f"data.special_tokens={special_tokens}", f"data.protocol={protocol}", "data.context=64")
-        rows = windows(config, Texts(content, content, content), encoder, tmp_path)["train"]
+        rows = cut(config.data, Texts(content, content, content), encoder, tmp_path)["train"]
         kept = [token for row in rows for token in row["labels"].tolist()[1:] if token != IGNORED]
         assert kept.count(encoder.bos) == (20 if special_tokens else 0)
         assert encoder.tokenizer.decode(kept, skip_special_tokens=False) == content
@@ -115,7 +115,7 @@ def test_window_that_begins_with_a_bos_of_the_text_gets_no_other(
 ) -> None:
     """And every token of the text is in one window, in order."""
     encoder = byte_encoder()
-    rows = list(windows(make_config(f"data.context={context}"), Texts(content, PROSE, PROSE), encoder, tmp_path)["train"])
+    rows = list(cut(make_config(f"data.context={context}").data, Texts(content, PROSE, PROSE), encoder, tmp_path)["train"])
     (tokens,) = encoder.encode([content], special_tokens=True)
     at = 0
     for row in rows:
@@ -129,17 +129,17 @@ def test_window_that_begins_with_a_bos_of_the_text_gets_no_other(
 
 
 def test_line_that_begins_with_bos_gets_no_other_in_the_papers_protocol(make_config: MakeConfig, tmp_path: Path) -> None:
-    rows = windows(make_config("data.protocol=paper"), Texts("<bos>one\ntwo\n", "a\n", "b\n"), byte_encoder(), tmp_path)["train"]
+    rows = cut(make_config("data.protocol=paper").data, Texts("<bos>one\ntwo\n", "a\n", "b\n"), byte_encoder(), tmp_path)["train"]
     assert [row["labels"].tolist().count(256) for row in rows] == [1, 1]
 
 
 def test_largest_token_is_that_of_the_windows_that_are_read(make_config: MakeConfig, tmp_path: Path) -> None:
     encoder = TextEncoder(byte_encoder().tokenizer, None, 0)
     held_out = "a" * 320 + "é" * 32
-    found = windows(make_config("data.max_held_out_windows=10"), Texts(PROSE, held_out, held_out[::-1]), encoder, tmp_path)
+    found = cut(make_config("data.max_held_out_windows=10").data, Texts(PROSE, held_out, held_out[::-1]), encoder, tmp_path)
     assert found["val"].largest == encoder.encode(["a"], special_tokens=True)[0][0]
     assert found["test"].largest == max(encoder.encode(["é"], special_tokens=True)[0])
-    again = windows(make_config("data.max_held_out_windows=10"), Texts(PROSE, held_out, held_out), encoder, tmp_path)  # from the cache
+    again = cut(make_config("data.max_held_out_windows=10").data, Texts(PROSE, held_out, held_out), encoder, tmp_path)  # from the cache
     assert again["val"].largest == found["val"].largest
 
 
@@ -161,13 +161,13 @@ def test_bos_is_the_tokenizers_or_else_the_models(tmp_path: Path, settings: dict
 
 def test_lone_last_token_of_a_model_without_bos_is_no_window(make_config: MakeConfig, tmp_path: Path) -> None:
     without = TextEncoder(byte_encoder().tokenizer, None, 0)
-    rows = windows(make_config(), Texts("x" * 65, "y" * 64, "z" * 66), without, tmp_path)
+    rows = cut(make_config().data, Texts("x" * 65, "y" * 64, "z" * 66), without, tmp_path)
     assert [len(rows[split]) for split in SPLITS] == [2, 2, 3]
 
 
 def test_papers_protocol_makes_a_window_of_every_line_and_labels_no_padding(make_config: MakeConfig, tmp_path: Path) -> None:
     lines = ["short\n", "\n", " \n", "x" * 100 + "\n", "last"]
-    rows = list(windows(make_config("data.protocol=paper"), Texts("".join(lines), "a\n", "b\n"), byte_encoder(), tmp_path)["train"])
+    rows = list(cut(make_config("data.protocol=paper").data, Texts("".join(lines), "a\n", "b\n"), byte_encoder(), tmp_path)["train"])
     encoder = byte_encoder()
     kept = [[t for t in row["labels"].tolist() if t != IGNORED] for row in rows]
     assert [encoder.tokenizer.decode(k[1:]) for k in kept] == ["short\n", "", "", "x" * 31, "last"]
@@ -196,7 +196,7 @@ def test_token_that_the_embedding_has_no_row_for_is_refused_before_weights_are_l
     given = ["model.weights=published", f"model.path={base_with_more_tokens}", "model.num_layers=null", "data.max_held_out_windows=null"]
     config = make_config(*given, *(f"data.{name}_files=[{tmp_path}/{file}.txt]" for name, file in files.items()))
     with pytest.raises(ConfigError, match=r"model\.path=.*token 300, .*only 300 rows; .*tokenizer"):
-        run.train(config)
+        train_run(config)
 
 
 def test_token_that_the_embedding_has_no_row_for_is_refused_by_evaluate_too(
@@ -204,13 +204,13 @@ def test_token_that_the_embedding_has_no_row_for_is_refused_by_evaluate_too(
 ) -> None:
     (base_with_more_tokens / "weights").rename(base_with_more_tokens / "model.safetensors")
     config = make_config("model.weights=published", f"model.path={base_with_more_tokens}", "model.num_layers=null")
-    run.train(config)  # a larger tokenizer alone does no harm
+    train_run(config)  # a larger tokenizer alone does no harm
     (base_with_more_tokens / "model.safetensors").unlink()
     (tmp_path / "more.txt").write_text(PROSE + "<token306>" + PROSE)
     with pytest.raises(ConfigError, match=r"model\.path=.*token 306, .*only 300 rows"):
-        evaluate.main([f"run={config.folder}", f"data.test_files=[{tmp_path}/more.txt]", "data.max_held_out_windows=null"])
+        evaluate.main([f"run={folder_of(config)}", f"data.test_files=[{tmp_path}/more.txt]", "data.max_held_out_windows=null"])
 
 
 def test_vocabulary_too_small_for_the_byte_tokenizer_is_refused(make_config: MakeConfig) -> None:
     with pytest.raises(ConfigError, match=r"model\.architecture\.vocab_size=256: .*token 256.*at least 257"):
-        run.train(make_config("model.architecture.vocab_size=256"))
+        train_run(make_config("model.architecture.vocab_size=256"))

@@ -11,11 +11,10 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import ROOT, command_line
+from conftest import ROOT, command_line, fingerprint, folder_of, train_run
 
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.runs import run
 from qpa.tasks.language import text
 
 MakeConfig = Callable[..., Config]
@@ -42,7 +41,7 @@ def dataset(make_config: MakeConfig, tmp_path: Path) -> Callable[..., Config]:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path, content)
         folder.mkdir(exist_ok=True)
-        return make_config("data=hub", "data.context=32", "data.train_files=[]", f"data.hub={folder}", *overrides)
+        return make_config("data=hub", "data.context=32", f"data.hub={folder}", *overrides)
 
     return made
 
@@ -179,29 +178,29 @@ def test_name_that_no_dataset_has_is_one_line(make_config: MakeConfig, tmp_path:
     (tmp_path / "without" / "data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "without" / "data")
     with pytest.raises(ConfigError, match=r"data\.hub=") as caught:
-        text.read(make_config("data=hub", "data.train_files=[]", f"data.hub='{name}'").data)
+        text.read(make_config("data=hub", f"data.hub='{name}'").data)
     assert "\n" not in str(caught.value)
 
 
 def test_folder_of_very_many_files_is_refused_before_all_are_read(dataset: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qpa.files.MOST_FILES", 2)
     config = dataset({"a/train.jsonl": TRAIN, "b/validation.jsonl": VAL, "c/test.jsonl": TEST})
-    for ask in (config.digests, lambda: text.read(config.data)):
+    for ask in (lambda: text.digests(config.data), lambda: text.read(config.data)):
         with pytest.raises(ConfigError, match=r"data\.hub=.*more than 2 files"):
             ask()
 
 
 def test_other_files_in_the_folder_are_another_run(dataset: Callable[..., Config]) -> None:
     files: list[Files] = [{"train.jsonl": TRAIN}, {"train.jsonl": TRAIN[1:]}, {"validation.jsonl": VAL}, {}]
-    one, other, more, same = (dataset(change).fingerprint() for change in files)
+    one, other, more, same = (fingerprint(dataset(change)) for change in files)
     assert len({one, other, more}) == 3
     assert more == same
 
 
 def test_run_trains_on_a_folder_of_parquet_and_records_which(dataset: Callable[..., Config]) -> None:
     config = dataset({f"{split}.parquet": table(rows) for split, rows in SPLITS.items()}, "data.max_held_out_windows=null")
-    run.train(config)
-    found = json.loads((config.folder / "result.json").read_text())["qpa"]
+    train_run(config)
+    found = json.loads((folder_of(config) / "result.json").read_text())["qpa"]
     assert found["test"]["tokens"] == len(
         "\n".join(TEST)
     )  # bytes: each window's BOS is predicted from nothing, but the text's first byte is
@@ -212,7 +211,7 @@ def test_run_trains_on_a_folder_of_parquet_and_records_which(dataset: Callable[.
 def test_libraries_say_nothing_beside_our_line(tmp_path: Path, text_file: Path, content: bytes) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.parquet").write_bytes(content)
-    changed = ["data=hub", f"data.hub={tmp_path}/set", "data.train_files=[]"]
+    changed = ["data=hub", f"data.hub={tmp_path}/set"]
     arguments = [a for a in command_line(text_file, tmp_path) if not a.startswith(("data=", "data.train_files"))]
     environment = os.environ | {"HF_HOME": str(tmp_path / "hf")}
     done = subprocess.run(

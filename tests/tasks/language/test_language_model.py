@@ -10,13 +10,13 @@ from typing import Literal
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import build, folder_of, train_run
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, OPTConfig, PretrainedConfig, Qwen2Config
 
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.runs import record, run
-from qpa.runs.parts import assemble
+from qpa.runs import record
 from qpa.tasks.language import loss
 from qpa.tasks.language.hidden_store import HiddenStore, store_path
 from qpa.tasks.language.language_model import LanguageModel
@@ -36,13 +36,13 @@ def plain_nll(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def fp32(config: Config, monkeypatch: pytest.MonkeyPatch) -> object:
-    monkeypatch.setattr("qpa.runs.numerics.fast_in_bf16", lambda _: False)
-    assembly = assemble(config, None)
+    monkeypatch.setattr("qpa.tasks.numerics.fast_in_bf16", lambda _: False)
+    built = build(config)
     torch.manual_seed(1)
-    for parameter in assembly.adaptation.parameters():
+    for parameter in built.adaptation.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    assembly.adaptation.write()
-    return assembly
+    built.adaptation.write()
+    return built
 
 
 @pytest.mark.parametrize("model", ["smollm2", "gpt2", "gemma", "gemma2", "gemma3_270m"])
@@ -122,24 +122,27 @@ def test_no_more_than_a_piece_of_the_logits_is_ever_there(monkeypatch: pytest.Mo
     assert sum(sizes) == 3 * 19
 
 
-@pytest.mark.parametrize("overrides", [[], ["generator=none"], ["peft=dora"], ["trainer.accumulate_grad_batches=2"]])
+MORE = [pytest.param([more], marks=pytest.mark.slow) for more in ("peft=dora", "trainer.accumulate_grad_batches=2")]
+
+
+@pytest.mark.parametrize("overrides", [[], ["generator=none"], *MORE])
 @pytest.mark.parametrize("model", ["smollm2", "gemma2"])
 def test_run_from_kept_hidden_states_is_the_run_without(make_config: MakeConfig, tmp_path: Path, model: str, overrides: list[str]) -> None:
     found = {}
     for place, kept in (("off", False), ("filling", True), ("full", True)):
         config = make_config(HEAD, f"data.cache_hidden={kept}", f"run_dir={tmp_path}/{place}", *overrides, model=model)
-        run.train(config)
-        losses = [row["train/loss"] for row in csv.DictReader((config.folder / "metrics.csv").open())]
-        found[place] = (record.read(config.folder)["qpa"]["test"], losses)
+        train_run(config)
+        losses = [row["train/loss"] for row in csv.DictReader((folder_of(config) / "metrics.csv").open())]
+        found[place] = (record.read(folder_of(config))["qpa"]["test"], losses)
     assert found["off"] == found["filling"] == found["full"]
 
 
 def test_body_does_not_run_for_windows_that_are_kept(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.train(make_config(HEAD, "logger=none"))
+    train_run(make_config(HEAD, "logger=none"))
     monkeypatch.setattr(LanguageModel, "_parts_are_the_model", lambda _: True)  # this probe runs the body too, and the next
     monkeypatch.setattr(LanguageModel, "body_drops_out", lambda _: False)
     monkeypatch.setattr(LanguageModel, "body", lambda *_: pytest.fail("the body has run"))
-    run.train(make_config(HEAD, f"run_dir={tmp_path}/again"))
+    train_run(make_config(HEAD, f"run_dir={tmp_path}/again"))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +153,7 @@ def test_body_does_not_run_for_windows_that_are_kept(make_config: MakeConfig, tm
 def test_hidden_states_are_kept_where_they_stay_the_same(
     make_config: MakeConfig, tmp_path: Path, overrides: list[str], model: str, kept: bool
 ) -> None:
-    run.train(make_config(*overrides, model=model))
+    train_run(make_config(*overrides, model=model))
     assert (tmp_path / "cache" / "hidden").exists() == kept
 
 
@@ -177,7 +180,7 @@ def test_store_that_finds_no_room_is_one_line(make_config: MakeConfig, monkeypat
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(ConfigError, match=r"data.cache_hidden=None: .* GiB cannot be kept in .*No space left on device.*; set it to false"):
-        run.train(make_config(HEAD))
+        train_run(make_config(HEAD))
 
 
 @pytest.mark.parametrize(
@@ -189,7 +192,7 @@ def test_store_that_finds_no_room_is_one_line(make_config: MakeConfig, monkeypat
 def test_store_that_cannot_be_or_would_change_the_result_is_refused(make_config: MakeConfig, overrides: list[str], words: str) -> None:
     model = "gpt2" if "model=gpt2" in overrides else "smollm2"
     with pytest.raises(ConfigError, match=words):
-        run.train(make_config(*(override for override in overrides if override != "model=gpt2"), model=model))
+        train_run(make_config(*(override for override in overrides if override != "model=gpt2"), model=model))
 
 
 def test_kept_states_that_were_deleted_are_made_again(tmp_path: Path) -> None:

@@ -7,20 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 from bitsandbytes.nn import Linear4bit
-from conftest import ROOT
+from conftest import ROOT, build, folder_of, planned, train_run
 from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import load_file
 
-from qpa.commands import export
+from qpa.adapters import methods
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.runs import preflight, record, run
-from qpa.runs.parts import assemble, load_base
-from qpa.tasks.language import base_model, quantization
+from qpa.runs import export, record
+from qpa.tasks.language import base_model
 from qpa.tasks.language.tokenizer import byte_encoder
 
 MakeConfig = Callable[..., Config]
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("*.yaml"))
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml"))
 IDS = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
 WIDEST_GAP = (1 - 0.6961928) / 2  # half of it, between the last two of NF4's 16 values (Dettmers et al. 2023, appendix E)
 SCALES = 0.05  # what rounding the blocks' scales to 8 bits may add
@@ -31,7 +30,7 @@ WIDE = ["model.architecture.hidden_size=64", "model.architecture.intermediate_si
 def saved(make_config: MakeConfig, tmp_path: Path) -> Callable[..., Config]:
     """The config of a tiny model that is read from a folder, as wide as one block of weights."""
     folder = tmp_path / "base"
-    load_base(make_config(*WIDE), None).float().save_pretrained(folder)
+    planned(make_config(*WIDE)).task.base().float().save_pretrained(folder)
     byte_encoder().tokenizer.save(str(folder / "tokenizer.json"))
     return lambda *overrides: make_config(f"model.path={folder}", "model.weights=published", *overrides)
 
@@ -44,7 +43,7 @@ def exact_base(config: Config) -> base_model.PreTrainedModel:
 def test_every_linear_weight_takes_four_bits_and_lies_within_nf4s_rounding(saved: Callable[..., Config]) -> None:
     config = saved("model.quantization=nf4")
     exact = exact_base(config)
-    rounded = load_base(config, Path(config.model.path or ""))
+    rounded = planned(config).task.base()
     packed = {name: module for name, module in rounded.named_modules() if isinstance(module, Linear4bit)}
     assert len(packed) == 14, "7 linear modules in each of 2 layers, and not the head"
     for name, module in packed.items():
@@ -55,14 +54,13 @@ def test_every_linear_weight_takes_four_bits_and_lies_within_nf4s_rounding(saved
         assert ((found - weight).reshape(-1, 64).abs() <= (WIDEST_GAP + SCALES) * largest).all(), name
         assert not torch.equal(found, weight)
         assert not module.support_avx512bf16_for_cpu
-    assert quantization.count(rounded) == quantization.count(exact) == exact.num_parameters()
+    assert methods.total_parameters(rounded) == methods.total_parameters(exact) == exact.num_parameters()
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
 def test_adapted_model_starts_as_the_quantised_base_in_training_and_after_evaluating(method: str, saved: Callable[..., Config]) -> None:
     config = saved("model.quantization=nf4", f"peft={method}")
-    folder = Path(config.model.path or "")
-    base, adapted = load_base(config, folder), assemble(config, folder)
+    base, adapted = planned(config).task.base(), build(config)
     adapted.adaptation.write()
     with torch.no_grad():
         expected = base(input_ids=IDS).logits
@@ -79,10 +77,10 @@ def test_method_learns_on_a_quantised_base_or_is_refused_in_one_line(method: str
     config = saved("model.quantization=nf4", f"peft={method}", "generator=none")
     if method in ("unilora", "tinylora", "lokr"):
         with pytest.raises(ConfigError, match=r"model\.quantization=nf4: .*choose another peft"):
-            preflight.check(config)
+            planned(config)
         return
-    preflight.check(config)
-    model = assemble(config, Path(config.model.path or "")).model
+    planned(config)
+    model = build(config).model
     with torch.autocast("cpu", torch.bfloat16):  # as runs compute where the base is bf16
         model(input_ids=IDS, labels=IDS).loss.backward()
     assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
@@ -90,11 +88,11 @@ def test_method_learns_on_a_quantised_base_or_is_refused_in_one_line(method: str
 
 def test_run_on_a_quantised_base_learns_and_is_merged_into_the_exact_weights(saved: Callable[..., Config]) -> None:
     config = saved("model.quantization=nf4", "trainer.max_steps=8", "trainer.val_every=8")
-    run.train(config)
-    folder = config.folder
+    train_run(config)
+    folder = folder_of(config)
     found = record.read(folder)["qpa"]
     assert found["test"]["perplexity"] < found["test"]["base_perplexity"]
-    export.export_merged(config, folder / "adapter", folder / "merged")
+    export.merged(config, folder)
     name, exact = "layers.1.mlp.down_proj", exact_base(config)
     merged = base_model.load(saved().model, folder / "merged", dtype=torch.float32)
     adapter = load_file(folder / "adapter" / "adapter_model.safetensors")
@@ -107,13 +105,13 @@ def test_run_on_a_quantised_base_learns_and_is_merged_into_the_exact_weights(sav
 def test_narrow_model_is_refused_as_it_would_be_decoded_wrongly(make_config: MakeConfig, saved_base: Callable[[str], Path]) -> None:
     config = make_config(f"model.path={saved_base('smollm2')}", "model.weights=published", "model.quantization=nf4")
     with pytest.raises(ConfigError, match=r"q_proj has 32 columns, no multiple of 64"):
-        assemble(config, Path(config.model.path or ""))
+        build(config)
 
 
 def test_what_cannot_be_quantised_is_one_line(make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"model\.quantization=nf4: .*leave it out with model\.weights=random"):
-        preflight.check(make_config("model.quantization=nf4"))
+        planned(make_config("model.quantization=nf4"))
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "bitsandbytes" else there(name))
     with pytest.raises(ConfigError, match=r"make setup EXTRAS=nf4"):
-        preflight.check(make_config("model.quantization=nf4", "model.weights=published"))
+        planned(make_config("model.quantization=nf4", "model.weights=published"))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, planned
 
 STOCK = """
 import json, math, sys
@@ -57,12 +57,9 @@ def test_perplexity_falls_and_the_exported_adapter_has_it_in_stock_peft(tmp_path
 def places(folder: Path, target: Path) -> tuple[Path, Path]:
     """Where the converted model lies, and a copy of the run's packed test windows."""
     from qpa.runs import record
-    from qpa.tasks.language import source, text, tokenizer
-    from qpa.tasks.language import windows as data
 
-    config = record.load_config(folder)
-    base = source.folder(config)
-    windows = data.windows(config, text.read(config.data), tokenizer.load(base), source.cache_folder(config))
-    windows["test"].rows.take(len(windows["test"])).save_to_disk(str(target))
+    task = planned(record.load_config(folder)).task
+    base, windows = task.folder, task.windows["test"]
+    windows.rows.take(len(windows)).save_to_disk(str(target))
     assert base is not None
     return base, target

@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
+from conftest import planned
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 from transformers import AutoTokenizer
 
-from qpa.commands.composing import composed
 from qpa.config import parse
-from qpa.tasks.language import source, tokenizer
+from qpa.config.composing import composed
+from qpa.tasks.language import tokenizer
 from qpa.tasks.language import windows as data
 from qpa.tasks.language.tokenizer import TextEncoder, byte_encoder
 
@@ -109,7 +110,7 @@ def test_smollm2_reads_chat_as_stock_transformers_however_it_is_cut(special_toke
 
     prose = "\n\n".join(topics.values())[:60_000]
     text = "".join(f"{CHAT}{prose[at : at + 1000]}" for at in range(0, len(prose), 1000))
-    folder = source.folder(parse(composed("train", [])))
+    folder = planned(parse(composed("train", []))).task.folder
     assert folder is not None
     reference = stock(folder, text, special_tokens=special_tokens)
     assert (reference.count(1), reference.count(2)) == ((180, 180) if special_tokens else (0, 0))

@@ -1,8 +1,8 @@
-"""An ansatz as data: blocks of rotations on every qubit and an entangler, each block with its own angles.
+"""An ansatz as data: layers of rotations on every qubit and an entangler, each layer with its own angles.
 
-A block's rotations are one or more of RX, RY, RZ, applied to every qubit in the order given; then its two-qubit gates along the
-entangler's pairs. Angles are `[K, A, Q]` in radians: `A` counts layers of rotations, `R` of them in a block, so `A = L R`, and
-`R` more where a last layer follows without an entangler. For the paper's ansatz, RY and a CNOT chain, `A = L`.
+A layer's rotations are one or more of RX, RY, RZ, applied to every qubit in the order given; then its two-qubit gates along the
+entangler's pairs. Angles are `[K, A, Q]` in radians, `A` for each qubit: one for each of the `R` rotations of the `L` layers, so
+`A = L R`, and `R` more where last rotations follow without an entangler. For the paper's ansatz, RY and a CNOT chain, `A = L`.
 """
 
 import itertools
@@ -27,22 +27,22 @@ ENTANGLERS: dict[str, Callable[[int], list[Pair]]] = {
 
 
 class Operation(NamedTuple):
-    """One gate: its name, its qubits, and for a rotation which layer of angles it takes."""
+    """One gate: its name, its qubits, and for a rotation the number of its angle among its qubit's `A`."""
 
     gate: str
     qubits: tuple[int, ...]
-    layer: int | None
+    angle: int | None
 
 
 @dataclass(frozen=True)
 class Ansatz:
-    """What a block is made of.
+    """What a layer is made of.
 
     Attributes:
         rotations: of every qubit, `RX`, `RY` or `RZ`, in the order they are applied.
         entangler: one of `ENTANGLERS`.
         gate: `CNOT` (the pair's first qubit controls) or `CZ`.
-        final_rotations: whether a layer of rotations follows the last block.
+        final_rotations: whether rotations follow the last layer.
     """
 
     rotations: tuple[str, ...] = ("RY",)
@@ -55,28 +55,28 @@ class Ansatz:
         """Whether all amplitudes are real: RY, CNOT and CZ are real matrices."""
         return set(self.rotations) == {"RY"}
 
-    def rotation_layers(self, blocks: int) -> int:
-        """`A` of `L` blocks."""
-        return len(self.rotations) * (blocks + self.final_rotations)
+    def angles_per_qubit(self, layers: int) -> int:
+        """`A` of `L` layers."""
+        return len(self.rotations) * (layers + self.final_rotations)
 
     def pairs(self, qubits: int) -> list[Pair]:
-        """The qubits that a block's two-qubit gates act on, in order."""
+        """The qubits that a layer's two-qubit gates act on, in order."""
         return ENTANGLERS[self.entangler](qubits)
 
     def starts_uniform(self) -> int:
-        """The layer whose angles at pi / 2, all others zero, give every basis state the same probability.
+        """Which of a qubit's angles at pi / 2, all others zero, gives every basis state the same probability.
 
         The gates after it only permute basis states or turn phases.
         """
         return self.rotations.index("RY" if "RY" in self.rotations else "RX")
 
-    def operations(self, layers: int, qubits: int) -> Iterator[Operation]:
-        """All gates of a circuit with `A` layers of rotations on `Q` qubits, in order."""
-        per_block = len(self.rotations)
-        for first in range(0, layers, per_block):
-            for layer, axis in enumerate(self.rotations, start=first):
-                yield from (Operation(axis, (qubit,), layer) for qubit in range(qubits))
-            if not (self.final_rotations and first + per_block == layers):
+    def operations(self, per_qubit: int, qubits: int) -> Iterator[Operation]:
+        """All gates of a circuit of `Q` qubits with `A` angles for each, in order."""
+        per_layer = len(self.rotations)
+        for first in range(0, per_qubit, per_layer):
+            for angle, axis in enumerate(self.rotations, start=first):
+                yield from (Operation(axis, (qubit,), angle) for qubit in range(qubits))
+            if not (self.final_rotations and first + per_layer == per_qubit):
                 yield from (Operation(self.gate, pair, None) for pair in self.pairs(qubits))
 
 

@@ -1,7 +1,12 @@
-"""What gradients cost in circuits and shots, counted beforehand and while a run goes on; no torch here."""
+"""What a step's circuits cost: how many they are, memory, shots; counted beforehand and while a run goes on. No torch here."""
 
 from dataclasses import dataclass
 
+from qpa.core.circuits.ansatz import Ansatz
+from qpa.core.circuits.execution import Execution
+
+REAL_NUMBERS = 56  # float32 for every basis state, that `statevector` takes with all it needs at any `L` (measured, 18 to 23 qubits)
+COMPLEX_NUMBERS = 2  # that torchquantum keeps for every basis state and gate
 SECONDS_PER_SHOT = 300e-6  # a superconducting device's usual delay between shots (250 us on IBM's), reset, gates and readout
 
 
@@ -25,3 +30,22 @@ class Usage:
 def circuits_per_step(rule: str, angles: int) -> int:
     """How many circuits one circuit and its gradient need, `angles` being its `A Q`."""
     return {"exact": 1, "parameter_shift": 1 + 2 * angles, "spsa": 3}[rule]
+
+
+def state_bytes(ansatz: Ansatz, *, layers: int, qubits: int, circuits: int, execution: Execution) -> int:
+    """Bytes of memory for every basis state, of which there are `2**Q`: of all circuits of one step, and of their gradient.
+
+    Args:
+        ansatz: of every circuit.
+        layers: `L`.
+        qubits: `Q`.
+        circuits: `K`.
+        execution: what runs them.
+    """
+    angles = ansatz.angles_per_qubit(layers) * qubits
+    at_once = circuits * circuits_per_step(execution.rule, angles)
+    if execution.backend == "statevector":
+        signs = 4 * 2 * qubits  # of the gradient, once for all circuits
+        return at_once * 4 * REAL_NUMBERS * (1 if ansatz.real else 2) + signs
+    gates = angles if execution.rule == "exact" else 1
+    return at_once * 8 * COMPLEX_NUMBERS * gates

@@ -9,7 +9,6 @@ import math
 from functools import partial
 from typing import Any, Protocol
 
-import numpy
 import torch
 from torch import Tensor
 
@@ -26,13 +25,16 @@ class Device(Protocol):
 
 
 # Radians: so far that 1,000 shots can tell the two sides apart. The other angles move too, which damps a slope by up to cos(0.3) for
-# each: 5 to 30 % less on average at the sizes used here (tests/test_circuits.py), which a rate makes up for.
+# each: 5 to 30 % less on average at the sizes used here (tests/core/test_circuits.py), which a rate makes up for.
 SPSA_REACH = 0.3
+LEAST = torch.finfo(torch.float64).tiny
 
 
-def drawn(seed: int, *, training: bool) -> int:
-    """A seed for one job: while training from torch's own state, which a resumed run has again; else always the same,
-    so that a checkpoint always gives the same adapter."""
+def job_seed(seed: int, *, training: bool) -> int:
+    """The seed of one job: while training from torch's own state, which a resumed run has again.
+
+    Else always the same, so that a checkpoint always gives the same adapter.
+    """
     return int(torch.randint(2**31 - 1, ())) if training else seed
 
 
@@ -57,10 +59,20 @@ class Sampled:
     def __call__(self, angles: Tensor, *, training: bool) -> Tensor:
         """Relative frequencies, `[N, 2**Q]`."""
         exact = self.exact(angles.detach()).double().cpu()
-        random = numpy.random.default_rng(drawn(self.seed, training=training))
-        counts = random.multinomial(self.shots, (exact / exact.sum(1, keepdim=True)).numpy())
+        random = torch.Generator().manual_seed(job_seed(self.seed, training=training))
         self.usage.add(len(angles), self.shots, 0.0)
-        return torch.from_numpy(counts / self.shots).to(angles)
+        return (multinomial(exact, self.shots, random) / self.shots).to(angles)
+
+
+def multinomial(probabilities: Tensor, shots: int, random: torch.Generator) -> Tensor:
+    """How many of `shots` samples find each basis state, `[N, 2**Q]`: qubit after qubit, those alike so far are split in two."""
+    found = probabilities.new_full((len(probabilities), 1), shots)
+    while found.shape[1] < probabilities.shape[1]:
+        halves = probabilities.view(*found.shape, 2, -1).sum(3)  # of the next qubit's 0 and 1
+        share = (halves[..., 1] / halves.sum(2).clamp(min=LEAST)).clamp(max=1)
+        ones = torch.binomial(found, share, generator=random)
+        found = torch.stack([found - ones, ones], 2).flatten(1)
+    return found
 
 
 def parameter_shift(device: Device) -> Simulator:
@@ -86,6 +98,7 @@ class _Shifted(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, device: Device, angles: Tensor) -> Tensor:
+        """Probabilities `[K, 2**Q]`."""
         count = angles[0].numel()
         shifts = torch.eye(count, dtype=angles.dtype, device=angles.device).view(count, *angles.shape[1:]) * math.pi / 2
         jobs = torch.cat([angles[None], angles + shifts[:, None], angles - shifts[:, None]])  # [1 + 2 A Q, K, A, Q]
@@ -97,6 +110,7 @@ class _Shifted(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Of the angles, from that of the probabilities."""
         (slopes,) = ctx.saved_tensors
         return None, torch.einsum("aks,ks->ka", slopes, gradient).view(ctx.shape)
 
@@ -106,6 +120,7 @@ class _Perturbed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, device: Device, angles: Tensor) -> Tensor:
+        """Probabilities `[K, 2**Q]`."""
         signs = torch.randint(0, 2, angles.shape).to(angles) * 2 - 1
         found = device(torch.cat([angles, angles + SPSA_REACH * signs, angles - SPSA_REACH * signs]), training=True)
         here, above, below = found.chunk(3)
@@ -115,5 +130,6 @@ class _Perturbed(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Of the angles, from that of the probabilities."""
         slopes, signs = ctx.saved_tensors
         return None, (slopes * gradient).sum(1)[:, None, None] * signs

@@ -23,6 +23,7 @@ def simulator(ansatz: Ansatz, device: str) -> Simulator:
     """From angles `[K, A, Q]` to probabilities `[K, 2**Q]` in their dtype, differentiable the way the device does best."""
 
     def probabilities(angles: Tensor) -> Tensor:
+        """The simulator."""
         circuit = _node(ansatz, device, angles.shape[1], angles.shape[2])
         found = circuit(angles) if device == BATCHED and len(angles) > 1 else torch.stack([circuit(one) for one in angles])
         return found.to(angles)
@@ -50,15 +51,16 @@ def check(device: str) -> None:
 
 
 @cache
-def _node(ansatz: Ansatz, device: str, layers: int, qubits: int) -> Any:
+def _node(ansatz: Ansatz, device: str, per_qubit: int, qubits: int) -> Any:
     gates = {"RX": pennylane.RX, "RY": pennylane.RY, "RZ": pennylane.RZ, "CNOT": pennylane.CNOT, "CZ": pennylane.CZ}
 
     def circuit(angles: Tensor) -> Any:
-        for gate, wires, layer in ansatz.operations(layers, qubits):
-            if layer is None:
+        """Of angles `[A, Q]`, or of a batch of them."""
+        for gate, wires, angle in ansatz.operations(per_qubit, qubits):
+            if angle is None:
                 gates[gate](wires=wires)
             else:
-                gates[gate](angles[..., layer, wires[0]], wires=wires)
+                gates[gate](angles[..., angle, wires[0]], wires=wires)
         return pennylane.probs(wires=range(qubits))
 
     return pennylane.QNode(circuit, pennylane.device(device, wires=qubits), interface="torch", diff_method="best")

@@ -12,10 +12,10 @@ def program(ansatz: Ansatz, angles: Tensor) -> str:
 
     Our qubit 0 is `q[Q-1]`: a bit string `q[Q-1] ... q[0]`, as Qiskit prints it, is then the number of a basis state.
     """
-    layers, qubits = angles.shape
+    per_qubit, qubits = angles.shape
     values = angles.tolist()
     lines = ["OPENQASM 3.0;", 'include "stdgates.inc";', f"qubit[{qubits}] q;"]
-    for gate, wires, layer in ansatz.operations(layers, qubits):
-        turned = "" if layer is None else f"({values[layer][wires[0]]!r})"
+    for gate, wires, angle in ansatz.operations(per_qubit, qubits):
+        turned = "" if angle is None else f"({values[angle][wires[0]]!r})"
         lines.append(f"{GATES[gate]}{turned} {', '.join(f'q[{qubits - 1 - wire}]' for wire in wires)};")
     return "\n".join(lines) + "\n"

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from qpa.core.circuits.ansatz import Ansatz
 from qpa.core.circuits.cost import Usage
-from qpa.core.circuits.estimate import Device, drawn
+from qpa.core.circuits.estimate import Device, job_seed
 from qpa.core.circuits.qasm import GATES
 from qpa.errors import ConfigError
 
@@ -44,13 +44,13 @@ CALIBRATION_SHOTS = 8192
 MOST_EXECUTIONS = 10_000_000  # circuits times shots of one job, IBM's limit
 
 
-def parametrised(ansatz: Ansatz, layers: int, qubits: int) -> QuantumCircuit:
+def parametrised(ansatz: Ansatz, per_qubit: int, qubits: int) -> QuantumCircuit:
     """The circuit with `A Q` parameters in the order of angles `[A, Q]`, without measurements."""
-    angles = ParameterVector("angle", layers * qubits)
+    angles = ParameterVector("angle", per_qubit * qubits)
     circuit = QuantumCircuit(qubits)
-    for gate, wires, layer in ansatz.operations(layers, qubits):
+    for gate, wires, angle in ansatz.operations(per_qubit, qubits):
         ours = [qubits - 1 - wire for wire in wires]
-        turned = [] if layer is None else [angles[layer * qubits + wires[0]]]
+        turned = [] if angle is None else [angles[angle * qubits + wires[0]]]
         getattr(circuit, GATES[gate])(*turned, *ours)
     return circuit
 
@@ -59,6 +59,7 @@ def exact(ansatz: Ansatz) -> Device:
     """Qiskit's own exact probabilities, `[N, A, Q]` to `[N, 2**Q]`."""
 
     def probabilities(angles: Tensor, *, training: bool) -> Tensor:
+        """The device."""
         circuit = parametrised(ansatz, *angles.shape[1:])
         rows = angles.detach().flatten(1).double().cpu().numpy()
         return torch.tensor(numpy.stack([Statevector(circuit.assign_parameters(row)).probabilities() for row in rows])).to(angles)
@@ -92,14 +93,14 @@ class Sampler:
 
     def __call__(self, angles: Tensor, *, training: bool) -> Tensor:
         """Relative frequencies, `[N, 2**Q]`; one job, or as many as a device's limit asks for."""
-        _, layers, qubits = angles.shape
-        circuit = self._transpiled(layers, qubits)
-        correct = self._correction(layers, qubits) if self.mitigated else None  # a job of its own, once
+        _, per_qubit, qubits = angles.shape
+        circuit = self._transpiled(per_qubit, qubits)
+        correct = self._correction(per_qubit, qubits) if self.mitigated else None  # a job of its own, once
         rows = angles.detach().flatten(1).double().cpu().numpy()
         most = max(1, MOST_EXECUTIONS // self.shots)
         found = []
         for first in range(0, len(rows), most):
-            measured = self._run(circuit, rows[first : first + most], seed=drawn(self.seed, training=training))
+            measured = self._run(circuit, rows[first : first + most], seed=job_seed(self.seed, training=training))
             found.append(correct(measured) if correct else frequencies(measured.array, qubits))
         return torch.from_numpy(numpy.concatenate(found)).to(angles)
 
@@ -124,20 +125,20 @@ class Sampler:
             print(f"qpa: {self.name} does not say what job {number} cost; it is not in the record's seconds", file=sys.stderr)
             return 0.0
 
-    def _transpiled(self, layers: int, qubits: int) -> QuantumCircuit:
-        if (layers, qubits) not in self._circuits:
-            circuit = parametrised(self.ansatz, layers, qubits)
+    def _transpiled(self, per_qubit: int, qubits: int) -> QuantumCircuit:
+        if (per_qubit, qubits) not in self._circuits:
+            circuit = parametrised(self.ansatz, per_qubit, qubits)
             circuit.measure_all()
             passes = generate_preset_pass_manager(optimization_level=3, backend=self.backend, seed_transpiler=self.seed)
-            self._circuits[layers, qubits] = passes.run(circuit)
-        return self._circuits[layers, qubits]
+            self._circuits[per_qubit, qubits] = passes.run(circuit)
+        return self._circuits[per_qubit, qubits]
 
-    def _correction(self, layers: int, qubits: int) -> Callable[[Any], numpy.ndarray]:
+    def _correction(self, per_qubit: int, qubits: int) -> Callable[[Any], numpy.ndarray]:
         """From measured bits to the nearest probabilities that readout errors would turn into them, `[N, 2**Q]`."""
         from mthree import M3Mitigation  # seconds
         from mthree.utils import final_measurement_mapping
 
-        mapping: dict[int, int] = final_measurement_mapping(self._transpiled(layers, qubits))  # pyright: ignore[reportAssignmentType]
+        mapping: dict[int, int] = final_measurement_mapping(self._transpiled(per_qubit, qubits))  # pyright: ignore[reportAssignmentType]
         measured_qubits = tuple(mapping.values())
         if measured_qubits not in self._mitigations:
             self._mitigations[measured_qubits] = M3Mitigation(self.backend)
@@ -145,6 +146,7 @@ class Sampler:
         mitigation = self._mitigations[measured_qubits]
 
         def correct(measured: Any) -> numpy.ndarray:
+            """Of every circuit by itself."""
             found = numpy.zeros((measured.shape[0], 2**qubits))
             for row in range(len(found)):
                 quasi = mitigation.apply_correction(measured.get_counts(row), mapping)

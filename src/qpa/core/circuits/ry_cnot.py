@@ -1,17 +1,17 @@
-"""The paper's ansatz, exactly and fast: real arithmetic, forward and backward by hand, memory that does not grow with the blocks.
+"""The paper's ansatz, exactly and fast: real arithmetic, forward and backward by hand, memory that does not grow with the layers.
 
 RY and CNOT are real matrices, so the whole state is real: a matrix `[l, r]` over the basis states of the first and of the last
-half of the qubits. A block's rotations are one Kronecker factor from the left and one from the right. Its CNOT chain sends basis
+half of the qubits. A layer's rotations are one Kronecker factor from the left and one from the right. Its CNOT chain sends basis
 state `b` to the one whose bit `j` is `b_0 xor ... xor b_j`; the inverse of that is the Gray code, so the new amplitude at `i` is
 the old one at `i xor (i >> 1)`. For `[l, r]` this is a permutation of the rows, and one of the columns that depends on the last
-bit of `l` alone. Both are applied to the factors, not to the state: a block is two matrix products. For the second to be one
+bit of `l` alone. Both are applied to the factors, not to the state: a layer is two matrix products. For the second to be one
 batched product, the left half's last qubit is put first.
 
-Backward runs the inverse circuit from the final state (as Jones and Gacon 2020, arXiv 2009.02823): a block is orthogonal, so
-state and adjoint go back through it together, and no block's state is kept. With `J = [[0, -1], [1, 0]]` on qubit `q`,
-`d RY(t) / dt = J RY(t) / 2`, so an angle's gradient is `<adjoint| J_q |state> / 2` after its block's rotations.
+Backward runs the inverse circuit from the final state (as Jones and Gacon 2020, arXiv 2009.02823): a layer is orthogonal, so
+state and adjoint go back through it together, and no layer's state is kept. With `J = [[0, -1], [1, 0]]` on qubit `q`,
+`d RY(t) / dt = J RY(t) / 2`, so an angle's gradient is `<adjoint| J_q |state> / 2` after its layer's rotations.
 
-Shapes: `K` circuits, `L` blocks, `Q` qubits; `l` and `r` the sizes of the two halves, `p = 2` the values of that last bit.
+Shapes: `K` circuits, `L` layers, `Q` qubits; `l` and `r` the sizes of the two halves, `p = 2` the values of that last bit.
 """
 
 from collections.abc import Iterator
@@ -23,10 +23,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOST_BLOCKS = 16  # whose factors and overlaps are computed at once
+MOST_LAYERS = 16  # whose factors and overlaps are computed at once
 AT_ONCE = 4  # qubits whose Kronecker product is looked up in one step
 FEW_NUMBERS = 1 << 12  # of all states, which one thread turns faster than several (benchmarks.circuits)
-MOST_NUMBERS = 1 << 20  # in one such batch of factors; so memory is flat in the number of blocks at any size
+MOST_NUMBERS = 1 << 20  # in one such batch of factors; so memory is flat in the number of layers at any size
 
 
 def probabilities(angles: Tensor) -> Tensor:
@@ -46,6 +46,7 @@ class _Probabilities(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, angles: Tensor) -> Tensor:
+        """Layer after layer in two buffers."""
         circuits, _, qubits = angles.shape
         half = halves(qubits, angles.device, angles.dtype)
         state = angles.new_zeros(circuits, half.left, half.right)
@@ -54,8 +55,8 @@ class _Probabilities(torch.autograd.Function):
         by_bit = (2 * circuits, half.left // 2, half.right)
         turned_by_bit, state_by_bit = turned.view(by_bit), state.view(by_bit)
         with suited_threads(state):
-            for blocks in _batches(angles):
-                lefts, rights = half.factors(blocks)
+            for batch in _batches(angles):
+                lefts, rights = half.factors(batch)
                 for left, right in zip(lefts.unbind(), rights.mT.unbind(), strict=True):
                     torch.bmm(left, state, out=turned)
                     torch.bmm(turned_by_bit, right, out=state_by_bit)
@@ -65,42 +66,43 @@ class _Probabilities(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Of the angles, from that of the probabilities."""
         angles, state = ctx.saved_tensors
         half = halves(angles.shape[-1], angles.device, angles.dtype)
         adjoint = 2 * state * half.grouped(gradient)
         both = torch.stack([state, adjoint], dim=2)  # [K, l, 2, r]
         found = []
         with suited_threads(state):
-            for blocks in reversed(_batches(angles)):
-                gradients, both = _back_through(half, blocks, both)
+            for batch in reversed(_batches(angles)):
+                gradients, both = _back_through(half, batch, both)
                 found.append(gradients)
         return torch.cat(found[::-1], dim=1)
 
 
 def _back_through(half: "Halves", angles: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of a few blocks' angles, `[K, L, Q]`, and state and adjoint before them, `[K, l, 2, r]`."""
-    circuits, blocks, _ = angles.shape
+    """Gradients of a few layers' angles, `[K, L, Q]`, and state and adjoint before them, `[K, l, 2, r]`."""
+    circuits, layers, _ = angles.shape
     lefts, rights = half.factors(angles)
-    states = both.new_empty(blocks + 1, *both.shape)  # before the first block, and after each
-    between = both.new_empty(blocks, *both.shape)  # after a block's left factor alone
-    states[blocks] = both
+    states = both.new_empty(layers + 1, *both.shape)  # before the first layer, and after each
+    between = both.new_empty(layers, *both.shape)  # after a layer's left factor alone
+    states[layers] = both
     by_column, by_row = (2 * circuits, half.left, half.right), (circuits, half.left, 2 * half.right)  # [p K, (l / p) 2, r], [K, l, 2 r]
     after, before = states.view(-1, *by_column).unbind(), states.view(-1, *by_row).unbind()
     turned, returned = between.view(-1, *by_column).unbind(), between.view(-1, *by_row).unbind()
     lefts, rights = lefts.mT.unbind(), rights.unbind()
-    for block in reversed(range(blocks)):
-        torch.bmm(after[block + 1], rights[block], out=turned[block])
-        torch.bmm(lefts[block], returned[block], out=before[block])
+    for layer in reversed(range(layers)):
+        torch.bmm(after[layer + 1], rights[layer], out=turned[layer])
+        torch.bmm(lefts[layer], returned[layer], out=before[layer])
     state, adjoint = between.view(-1, half.left, 2, half.right).unbind(2)
-    of_left = torch.bmm(adjoint, state.mT).view(blocks * circuits, -1) @ half.left_turns
+    of_left = torch.bmm(adjoint, state.mT).view(layers * circuits, -1) @ half.left_turns
     state, adjoint = states[1:].view(-1, half.left // 2, 2, half.right).unbind(2)
-    of_right = torch.bmm(adjoint.mT, state).view(blocks * circuits, -1) @ half.right_turns
-    return torch.cat([of_left, of_right], dim=1).view(blocks, circuits, -1).transpose(0, 1), states[0]
+    of_right = torch.bmm(adjoint.mT, state).view(layers * circuits, -1) @ half.right_turns
+    return torch.cat([of_left, of_right], dim=1).view(layers, circuits, -1).transpose(0, 1), states[0]
 
 
 @contextmanager
 def suited_threads(state: Tensor) -> Iterator[None]:
-    """One thread within the block for products so small that several would wait for one another longer than they work."""
+    """One thread for the time of products so small that several would wait for one another longer than they work."""
     several = torch.get_num_threads()
     few = state.device.type == "cpu" and state.numel() <= FEW_NUMBERS and several > 1
     if few:
@@ -113,9 +115,9 @@ def suited_threads(state: Tensor) -> Iterator[None]:
 
 
 def _batches(angles: Tensor) -> list[Tensor]:
-    """The angles of a few blocks after the other."""
+    """The angles of a few layers after the other."""
     circuits, _, qubits = angles.shape
-    return list(angles.split(max(1, min(MOST_BLOCKS, MOST_NUMBERS // (circuits << qubits))), dim=1))
+    return list(angles.split(max(1, min(MOST_LAYERS, MOST_NUMBERS // (circuits << qubits))), dim=1))
 
 
 @dataclass(frozen=True)
@@ -139,13 +141,13 @@ class Halves:
     right_turns: Tensor
 
     def factors(self, angles: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch of blocks' rotations with their CNOT chains: left `[L, K, l, l]`, right `[L, p K, r, r]`."""
-        circuits, blocks, qubits = angles.shape
+        """A batch of layers' rotations with their CNOT chains: left `[L, K, l, l]`, right `[L, p K, r, r]`."""
+        circuits, layers, qubits = angles.shape
         half = (angles / 2).permute(2, 1, 0).reshape(qubits, -1)  # [Q, L K]
         cos, sin = half.cos(), half.sin()
         gates = torch.stack([cos, -sin, sin, cos], 1).flatten(0, 1)  # [Q * 4, L K]
-        left = self.left_factor(gates).view(blocks, circuits, self.left, self.left)
-        return left, self.right_factor(gates).view(blocks, 2 * circuits, self.right, self.right)
+        left = self.left_factor(gates).view(layers, circuits, self.left, self.left)
+        return left, self.right_factor(gates).view(layers, 2 * circuits, self.right, self.right)
 
     def ordered(self, state: Tensor) -> Tensor:
         """`[K, l, r]` as `[K, 2**Q]` in the order of basis states."""

@@ -1,13 +1,13 @@
-"""Exact simulation of any ansatz, real where it is real; backward by the inverse circuit, so memory does not grow with the blocks.
+"""Exact simulation of any ansatz, real where it is real; backward by the inverse circuit, so memory does not grow with the layers.
 
-The state is a matrix `[l, r]` over the basis states of the first and of the last half of the qubits. The rotations of a block
+The state is a matrix `[l, r]` over the basis states of the first and of the last half of the qubits. The rotations of a layer
 are one 2 x 2 matrix per qubit, their Kronecker products one factor from the left and one from the right; its entangler moves
 amplitudes and turns signs (`qpa.core.circuits.ansatz.entangled`). Backward takes state and adjoint back through the inverse
-circuit together (as Jones and Gacon 2020, arXiv 2009.02823). With `t` the state after a block's rotations and `g` the adjoint
+circuit together (as Jones and Gacon 2020, arXiv 2009.02823). With `t` the state after a layer's rotations and `g` the adjoint
 there, the gradient of qubit `q`'s matrix `U` is `M U`, `M[a, c] = sum over the other qubits of g[a] conj(t[c])`; from matrices to
 angles autograd does it. The paper's own ansatz has a faster way (`qpa.core.circuits.ry_cnot`).
 
-Shapes: `K` circuits, `L` blocks, `Q` qubits; `l` and `r` the sizes of the two halves.
+Shapes: `K` circuits, `L` layers, `Q` qubits; `l` and `r` the sizes of the two halves.
 """
 
 import string
@@ -40,10 +40,8 @@ def amplitudes(ansatz: Ansatz, angles: Tensor) -> Tensor:
 
 
 def rotations(ansatz: Ansatz, angles: Tensor) -> Tensor:
-    """The 2 x 2 matrix of all rotations of a qubit within a block, `[L, K, Q, 2, 2]`."""
-    circuits, layers, qubits = angles.shape
-    per_block = len(ansatz.rotations)
-    half = (angles / 2).view(circuits, layers // per_block, per_block, qubits).permute(2, 1, 0, 3)
+    """The 2 x 2 matrix of all rotations of a qubit within a layer, `[L, K, Q, 2, 2]`."""
+    half = (angles / 2).unflatten(1, (-1, len(ansatz.rotations))).permute(2, 1, 0, 3)  # [R, L, K, Q]
     gates = [_rotation(axis, angle, real=ansatz.real) for axis, angle in zip(ansatz.rotations, half, strict=True)]
     return reduce(lambda earlier, later: later @ earlier, gates)
 
@@ -66,6 +64,7 @@ class _Probabilities(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, ansatz: Ansatz, gates: Tensor) -> Tensor:
+        """Probabilities `[K, 2**Q]` of matrices `[L, K, Q, 2, 2]`."""
         ctx.ansatz = ansatz
         with suited_threads(gates):
             state = _final(ansatz, gates)
@@ -75,6 +74,7 @@ class _Probabilities(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Of the matrices, from that of the probabilities."""
         gates, state = ctx.saved_tensors
         with suited_threads(state):
             return None, _back(ctx.ansatz, gates, state, gradient)
@@ -84,32 +84,32 @@ def _back(ansatz: Ansatz, gates: Tensor, state: Tensor, gradient: Tensor) -> Ten
     """The matrices' gradients, `[L, K, Q, 2, 2]`, from the final state `[K, l, r]` and that of the probabilities `[K, 2**Q]`."""
     both = torch.stack([state, 2 * state * gradient.view(state.shape)])  # [2, K, l, r]
     found = torch.empty_like(gates)
-    for block in reversed(range(len(gates))):
-        if _entangles(ansatz, block, len(gates)):
+    for layer in reversed(range(len(gates))):
+        if _entangles(ansatz, layer, len(gates)):
             both = _moved(both, ansatz, gates.shape[2], back=True)
-        left, right = _halves(gates[block])
+        left, right = _halves(gates[layer])
         after, adjoint = both
         overlaps = [adjoint @ after.mH, adjoint.mT @ after.conj()]  # of the left half's basis states, and of the right's
-        found[block] = torch.cat([_of_each_qubit(overlap) for overlap in overlaps if overlap.shape[-1] > 1], 1) @ gates[block]
+        found[layer] = torch.cat([_of_each_qubit(overlap) for overlap in overlaps if overlap.shape[-1] > 1], 1) @ gates[layer]
         both = left.mH @ both @ right.conj()
     return found
 
 
 def _final(ansatz: Ansatz, gates: Tensor) -> Tensor:
-    """The state after all blocks, `[K, l, r]`."""
-    blocks, circuits, qubits = gates.shape[:3]
+    """The state after all layers, `[K, l, r]`."""
+    layers, circuits, qubits = gates.shape[:3]
     state = gates.new_zeros(circuits, 2 ** ((qubits + 1) // 2), 2 ** (qubits // 2))
     state[:, 0, 0] = 1
-    for block in range(blocks):
-        left, right = _halves(gates[block])
+    for layer in range(layers):
+        left, right = _halves(gates[layer])
         state = left @ state @ right.mT
-        if _entangles(ansatz, block, blocks):
+        if _entangles(ansatz, layer, layers):
             state = _moved(state, ansatz, qubits, back=False)
     return state
 
 
-def _entangles(ansatz: Ansatz, block: int, blocks: int) -> bool:
-    return not ansatz.final_rotations or block < blocks - 1
+def _entangles(ansatz: Ansatz, layer: int, layers: int) -> bool:
+    return not ansatz.final_rotations or layer < layers - 1
 
 
 def _halves(gates: Tensor) -> tuple[Tensor, Tensor]:

@@ -47,19 +47,24 @@ class _Inert(ModuleType):
 
 
 class _InertFinder(MetaPathFinder, Loader):
+    """Finds an inert module under every name that is unused."""
+
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Of what is unused, whatever its name."""
         return ModuleSpec(fullname, self, is_package=True) if fullname.split(".")[0] in UNUSED else None
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """An inert one."""
         return _Inert(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        pass
+        """Nothing: there is no code."""
 
 
 @contextmanager
 def _stand_ins() -> Iterator[None]:
     def unused() -> list[str]:
+        """Names of modules that are imported."""
         return [name for name in sys.modules if name.split(".")[0] in UNUSED]
 
     real = {name: sys.modules.pop(name) for name in unused()}
@@ -88,9 +93,9 @@ def simulator(ansatz: Ansatz) -> Simulator:
 def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
     """All `K` circuits in one `QuantumDevice`."""
     tq = _torchquantum()
-    circuits, layers, qubits = angles.shape
+    circuits, per_qubit, qubits = angles.shape
     device = tq.QuantumDevice(n_wires=qubits, bsz=circuits, device=angles.device)
-    for gate, wires, layer in ansatz.operations(layers, qubits):
-        turned = {} if layer is None else {"params": angles[:, layer, wires[0], None]}
+    for gate, wires, angle in ansatz.operations(per_qubit, qubits):
+        turned = {} if angle is None else {"params": angles[:, angle, wires[0], None]}
         getattr(tq.functional, gate.lower())(device, wires=list(wires), **turned)
     return device.get_states_1d().abs().square().to(angles.dtype)

@@ -1,7 +1,7 @@
 """The frozen language model: loaded from a folder, or built with random weights from its published config."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,39 +10,44 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from qpa.adapters.modules import depth_key
-from qpa.config import ModelConfig
+from qpa.config import LanguageModelConfig
 from qpa.errors import ConfigError
 from qpa.tasks.language import quantization
+from qpa.tasks.language.modules import depth_key
 from qpa.tasks.language.source import architecture
-from qpa.tasks.language.windows import Windows
 
 
-def load(model: ModelConfig, folder: Path | None, *, dtype: torch.dtype, meta: bool = False) -> PreTrainedModel:
+def load(model: LanguageModelConfig, folder: Path | None, *, dtype: torch.dtype, seed: int = 0, meta: bool = False) -> PreTrainedModel:
     """Load the base model on the CPU.
 
     Args:
         model: config group `model`.
         folder: where its files are (see `qpa.tasks.language.source`), None for random weights.
-        dtype: of its weights (`qpa.runs.numerics`).
+        dtype: of its weights.
+        seed: what random weights are drawn from.
         meta: build it on the meta device instead: shapes without weights.
 
     Raises:
         ConfigError: transformers cannot build it, its own words are in the text; or its widths cannot be quantised.
     """
-    with _errors_named(folder):
+    with _errors_named(folder), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         return _load(model, folder, dtype, meta)
 
 
-def check_tokens(model: ModelConfig, folder: Path | None, windows: Iterable[Windows]) -> None:
+def check_tokens(model: LanguageModelConfig, folder: Path | None, largest: int) -> None:
     """Refuse tokens that the embedding has no row for, before any weight is loaded.
+
+    Args:
+        model: config group `model`.
+        folder: where its files are.
+        largest: the largest token id that is going to be read.
 
     Raises:
         ConfigError: the tokenizer is not the model's, or transformers cannot read the model's config.
     """
     with _errors_named(folder):
         rows = _architecture(model, folder).get_text_config().vocab_size
-    largest = max(split.largest for split in windows)
     if largest < rows:
         return
     problem = f"the text has token {largest}, and the model's embedding only {rows} rows"
@@ -61,7 +66,7 @@ def _errors_named(folder: Path | None) -> Iterator[None]:
         raise ConfigError("model", folder or "random", f"transformers cannot build it: {reason}") from error
 
 
-def _load(model: ModelConfig, folder: Path | None, dtype: torch.dtype, meta: bool) -> PreTrainedModel:
+def _load(model: LanguageModelConfig, folder: Path | None, dtype: torch.dtype, meta: bool) -> PreTrainedModel:
     settings = _architecture(model, folder)
     kwargs: dict[str, Any] = {"dtype": dtype} | ({"attn_implementation": model.attention} if model.attention else {})
     with torch.device("meta" if meta else "cpu"):
@@ -81,7 +86,7 @@ def sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, weights)  # pyright: ignore[reportArgumentType]
 
 
-def _architecture(model: ModelConfig, folder: Path | None) -> PretrainedConfig:
+def _architecture(model: LanguageModelConfig, folder: Path | None) -> PretrainedConfig:
     settings = AutoConfig.for_model(**(architecture(model) or {})) if folder is None else AutoConfig.from_pretrained(folder)
     if model.num_layers:
         setattr(settings, depth_key(settings.to_dict()), model.num_layers)

@@ -8,10 +8,9 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from qpa.config import DataConfig
+from qpa.config import HubDataConfig
 from qpa.errors import ConfigError
 from qpa.files import files_of
-from qpa.training import processes as launch
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -21,8 +20,13 @@ LONGEST = 160  # characters of a library's own words
 SILENT = 60  # above every level of logging
 
 
-def read(data: DataConfig, wanted: Iterable[str]) -> dict[str, str]:
+def read(data: HubDataConfig, wanted: Iterable[str], *, speaks: bool) -> dict[str, str]:
     """Those of the splits `train`, `validation` and `test` that are wanted and there; train always.
+
+    Args:
+        data: config group `data`.
+        wanted: names of splits.
+        speaks: whether to say how many rows are left out.
 
     Raises:
         ConfigError: the dataset cannot be had, has no train split, or no text in `data.text_column`.
@@ -34,10 +38,10 @@ def read(data: DataConfig, wanted: Iterable[str]) -> dict[str, str]:
     found = {str(split): next((splits[name] for name in names if name in splits), None) for split, names in SPLIT_KEYWORDS.items()}
     if found["train"] is None:
         raise ConfigError("data.hub", data.hub, f"has no train split, only {', '.join(map(str, splits))}; give another dataset")
-    return {split: _text(data, split, rows) for split, rows in found.items() if rows is not None and split in wanted}
+    return {split: _text(data, split, rows, speaks=speaks) for split, rows in found.items() if rows is not None and split in wanted}
 
 
-def check(data: DataConfig) -> None:
+def check(data: HubDataConfig) -> None:
     """Refuse a dataset without a name, before anything is imported.
 
     Raises:
@@ -47,7 +51,7 @@ def check(data: DataConfig) -> None:
         raise ConfigError("data.hub", data.hub, "give OWNER/NAME of a dataset on the hub, or a local folder")
 
 
-def _load(data: DataConfig) -> "DatasetDict":
+def _load(data: HubDataConfig) -> "DatasetDict":
     import datasets
     from huggingface_hub import logging, snapshot_download
 
@@ -77,7 +81,7 @@ def _reason(error: BaseException) -> str:
     return shorten(str(error).strip() or type(error).__name__, LONGEST).rstrip(".")
 
 
-def _text(data: DataConfig, split: str, rows: "Dataset") -> str:
+def _text(data: HubDataConfig, split: str, rows: "Dataset", *, speaks: bool) -> str:
     """Rows as lines; empty ones are empty lines, as in WikiText, and null ones are left out."""
     column = data.text_column
     if column not in rows.column_names:
@@ -91,6 +95,6 @@ def _text(data: DataConfig, split: str, rows: "Dataset") -> str:
     except UnicodeDecodeError as error:
         raise ConfigError("data.text_column", column, f"of the {split} split is no UTF-8 text ({error}); use other data") from error
     given = [line.removesuffix("\n") for line in lines if line is not None]
-    if len(given) < len(lines) and launch.rank() == 0:
+    if len(given) < len(lines) and speaks:
         print(f"qpa: {len(lines) - len(given):,} of {len(lines):,} rows of the {split} split are null and left out", file=sys.stderr)
     return "\n".join(given)

@@ -11,11 +11,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qpa.adapters.methods import AdaptedModel, adapted_modules, prompt_arguments, replicates_layers, same_logits
+from qpa.adapters.methods import AdaptedModel, adapted_modules, prompt_arguments, replicates_layers
+from qpa.adapters.saved import same_outputs
 from qpa.errors import ConfigError
 
 PROBE = 5  # tokens of the check that both parts together are the model
 CLOSE = 1e-2  # of the logits' spread, in bf16
+
+
+def base_of(model: AdaptedModel | PreTrainedModel) -> PreTrainedModel:
+    """The language model itself, whatever adapts it."""
+    return model if isinstance(model, PreTrainedModel) else cast(PreTrainedModel, model.get_base_model())
 
 
 class LanguageModel:
@@ -27,7 +33,7 @@ class LanguageModel:
 
     def __init__(self, model: AdaptedModel | PreTrainedModel) -> None:
         self.model = model
-        self.base = model if isinstance(model, PreTrainedModel) else cast(PreTrainedModel, model.get_base_model())
+        self.base = base_of(model)
         self.adapted = True
         text: Any = self.base.config.get_text_config()
         self.vocabulary: int = text.vocab_size
@@ -124,4 +130,4 @@ class LanguageModel:
             expected, found = self.base(input_ids=ids).logits, self.head(self.body(ids))
         self.head(self.body(ids))  # an adapter that does not run is found here, and not at the first step
         self.base.train(training)
-        return same_logits(found, expected, within=CLOSE)
+        return same_outputs(found, expected, within=CLOSE)

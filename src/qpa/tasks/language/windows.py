@@ -17,7 +17,7 @@ from typing import Any, cast
 from datasets import Dataset, disable_progress_bars, load_from_disk
 from torch.utils.data import Dataset as TorchDataset
 
-from qpa.config import Config, DataConfig
+from qpa.config import TextDataConfig
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
 from qpa.tasks.language.text import Texts, where
@@ -62,20 +62,19 @@ class Windows(TorchDataset):
         return max(int(part.flatten().to_numpy().max()) for part in read.chunks if len(part))
 
 
-def windows(config: Config, texts: Texts, encoder: TextEncoder, cache: Path) -> dict[str, Windows]:
+def cut(data: TextDataConfig, texts: Texts, encoder: TextEncoder, cache: Path) -> dict[str, Windows]:
     """Tokenise and pack each split, or take it from the cache.
 
     Raises:
         ConfigError: a split is shorter than one window.
     """
-    most = config.data.max_held_out_windows
+    most = data.max_held_out_windows
     limits = {name: None if name == "train" else most for name in texts.given()}
-    return {name: _windows_of(config, name, text, encoder, cache, limits[name]) for name, text in texts.given().items()}
+    return {name: _windows_of(data, name, text, encoder, cache, limits[name]) for name, text in texts.given().items()}
 
 
-def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cache: Path, most: int | None) -> Windows:
+def _windows_of(data: TextDataConfig, name: str, text: str, encoder: TextEncoder, cache: Path, most: int | None) -> Windows:
     disable_progress_bars()
-    data = config.data
     made_by = f"{encoder.key()}|{encoder.eos}|{data.special_tokens}|{data.protocol}|{data.context}"
     key = hashlib.sha256(f"{made_by}|{text}".encode(errors="replace")).hexdigest()[:24]
     folder = cache / "tokens" / key
@@ -88,7 +87,7 @@ def _windows_of(config: Config, name: str, text: str, encoder: TextEncoder, cach
     return Windows(dataset.with_format("torch"), key, most)
 
 
-def _packed(data: DataConfig, name: str, text: str, encoder: TextEncoder) -> list[Row]:
+def _packed(data: TextDataConfig, name: str, text: str, encoder: TextEncoder) -> list[Row]:
     blocks = _blocks(text, encoder.whole())
     tokens = [token for block in blocks for token in encoder.encode([block], special_tokens=data.special_tokens)[0]]
     if len(_opened(tokens[: data.context], encoder)) < data.context:
@@ -97,7 +96,7 @@ def _packed(data: DataConfig, name: str, text: str, encoder: TextEncoder) -> lis
     return list(_pack(tokens, encoder, data.context))
 
 
-def _lines(data: DataConfig, text: str, encoder: TextEncoder) -> list[Row]:
+def _lines(data: TextDataConfig, text: str, encoder: TextEncoder) -> list[Row]:
     """A window per line, as in the paper's released code, but for the BOS where the model has one."""
     lines = [line if line.strip() else "" for line in text.splitlines(keepends=True)]
     encoded = encoder.encode(lines, special_tokens=data.special_tokens)

@@ -5,7 +5,7 @@ or an impossible circuit answers at once. A test holds these tables equal to the
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,10 @@ LLAMA_LIKE: dict[str, tuple[str, ...]] = {
 }
 DEPTH_KEY = {"gpt2": "n_layer"}  # all others: num_hidden_layers
 HEAD = "lm_head"
-EMBEDDINGS = ("embed_tokens", "wte", "wpe")
+EMBEDDINGS = ("model.embed_tokens", "transformer.wte", "transformer.wpe")
+PEFT_PREFIX = "base_model.model."  # before the names of a model's own modules, once peft has wrapped it
+UNILORA_KEYS = {"_target_", "task_type", "target_modules", "r", "theta_d_length"}
+UNILORA_LENGTH = 256  # peft's default
 COUNTED_LORA_KEYS = {"_target_", "task_type", "target_modules", "r", "lora_alpha", "lora_dropout", "use_dora"}
 
 
@@ -91,7 +94,7 @@ def _gpt2_block(hidden: int, inner: int | None) -> list[Linear]:
 
 
 def select(modules: list[Linear], target_modules: object) -> list[Linear]:
-    """The modules that peft would adapt, by peft's own rules for `target_modules`.
+    """The modules that peft would adapt, by peft's own rules for `target_modules`; none where an embedding is among them.
 
     Raises:
         ConfigError: nothing matches; the text lists the names there are.
@@ -100,16 +103,10 @@ def select(modules: list[Linear], target_modules: object) -> list[Linear]:
         raise ConfigError("peft.target_modules", target_modules, "should be all-linear, a list of module names, or a regular expression")
     if target_modules == "all-linear":
         return [m for m in modules if m.name != HEAD]
-    if isinstance(target_modules, str):
-        try:
-            chosen = [m for m in modules if re.fullmatch(target_modules, m.name)]
-        except re.error as error:
-            raise ConfigError("peft.target_modules", target_modules, f"no regular expression ({error}); or give a list of names") from error
-    else:
-        chosen = [m for m in modules if any(m.name == t or m.name.endswith("." + t) for t in target_modules)]
+    if any(_targeted(name, target_modules) for name in EMBEDDINGS):
+        return []  # not linear, so not in this table: peft knows them
+    chosen = [m for m in modules if _targeted(m.name, target_modules)]
     if not chosen:
-        if any(t in EMBEDDINGS for t in target_modules):
-            return []  # not linear, so not in this table: peft knows them
         names = sorted({m.name.rsplit(".", 1)[-1] for m in modules})
         raise ConfigError(
             "peft.target_modules", target_modules, f"matches no module of this model; there are {', '.join(names)}, and all-linear"
@@ -117,16 +114,41 @@ def select(modules: list[Linear], target_modules: object) -> list[Linear]:
     return chosen
 
 
+def _targeted(name: str, target_modules: str | list[str]) -> bool:
+    """Whether peft adapts a module of this name."""
+    if isinstance(target_modules, list):
+        return any(name == target or name.endswith("." + target) for target in target_modules)
+    try:
+        return re.fullmatch(target_modules, name) is not None
+    except re.error as error:
+        raise ConfigError("peft.target_modules", target_modules, f"no regular expression ({error}); or give a list of names") from error
+
+
 def lora_tensors(modules: list[Linear], peft: Mapping[str, Any]) -> list[AdapterTensor] | None:
     """The tensors LoRA or DoRA puts on `modules`, or None where the config asks for more than this table knows."""
     if peft.get("_target_") != "peft.LoraConfig" or not set(peft) <= COUNTED_LORA_KEYS:
         return None
-    rank, tensors = peft.get("r"), []
+    rank = peft.get("r")
     if not isinstance(rank, int) or rank < 1:
         raise ConfigError("peft.r", rank, "should be an integer of at least 1")
-    for m in modules:
-        tensors.append(AdapterTensor(f"{m.name}.lora_A", (rank, m.inputs), m.name))
-        tensors.append(AdapterTensor(f"{m.name}.lora_B", (m.outputs, rank), m.name))
-        if peft.get("use_dora"):
-            tensors.append(AdapterTensor(f"{m.name}.lora_magnitude_vector", (m.outputs,), m.name))
-    return tensors
+    return [tensor for m in modules for tensor in _lora(m, rank, dora=bool(peft.get("use_dora")))]
+
+
+def _lora(module: Linear, rank: int, *, dora: bool) -> Iterator[AdapterTensor]:
+    """Of one module, under peft's names."""
+    name = PEFT_PREFIX + module.name
+    yield AdapterTensor(f"{name}.lora_A.default.weight", (rank, module.inputs), name)
+    yield AdapterTensor(f"{name}.lora_B.default.weight", (module.outputs, rank), name)
+    if dora:
+        yield AdapterTensor(f"{name}.lora_magnitude_vector.default.weight", (module.outputs,), name)
+
+
+def unilora_tensors(modules: list[Linear], peft: Mapping[str, Any]) -> list[AdapterTensor] | None:
+    """Uni-LoRA's one vector, which all modules share, or None where the config asks for another method or for more."""
+    if peft.get("_target_") != "peft.UniLoraConfig" or not set(peft) <= UNILORA_KEYS:
+        return None
+    length = peft.get("theta_d_length", UNILORA_LENGTH)
+    if not isinstance(length, int) or length < 1:
+        raise ConfigError("peft.theta_d_length", length, "should be an integer of at least 1")
+    name = PEFT_PREFIX + modules[0].name
+    return [AdapterTensor(f"{name}.unilora_theta_d.default", (length,), name)]

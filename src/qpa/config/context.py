@@ -1,0 +1,27 @@
+"""What a run is told beside its config: which of its processes this is, which sweep it belongs to, what was typed."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Context:
+    """Made once, by the command, and handed down.
+
+    Attributes:
+        rank: which of the processes that train one run together this is, from 0.
+        sweep: the folder of the sweep that this run is a job of; None of a single run.
+        command: what runs it again, alone; None where no command line has.
+        kept: what this process keeps from one job of a sweep to the next, as a base model.
+    """
+
+    rank: int = 0
+    sweep: Path | None = None
+    command: str | None = None
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks for all."""
+        return self.rank == 0

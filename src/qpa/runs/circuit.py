@@ -1,0 +1,27 @@
+"""Config group `circuit` in the core's own words; no torch here, so that what cannot work is refused fast."""
+
+from dataclasses import asdict
+
+from qpa.config import CircuitConfig
+from qpa.core.circuits.ansatz import Ansatz
+from qpa.core.circuits.execution import Execution
+
+
+def ansatz(circuit: CircuitConfig) -> Ansatz:
+    """What a layer is made of."""
+    return Ansatz(tuple(circuit.rotations), circuit.entangler, circuit.gate, circuit.final_rotations)
+
+
+def execution(circuit: CircuitConfig) -> Execution:
+    """What runs the circuits, and how."""
+    return Execution(circuit.backend, circuit.device, circuit.shots, circuit.gradient, circuit.noise, circuit.mitigate_readout)
+
+
+def exactly(circuit: CircuitConfig) -> CircuitConfig:
+    """The same circuits, simulated exactly by what is always there."""
+    return circuit.model_copy(update=asdict(Execution()))
+
+
+def angles(circuit: CircuitConfig, qubits: int) -> int:
+    """How many one circuit has, `A Q`."""
+    return ansatz(circuit).angles_per_qubit(circuit.layers) * qubits

@@ -1,0 +1,82 @@
+"""The exported adapter, and what is measured of it: what another user will have, not the model that was trained."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor
+
+from qpa.adapters import base_weights, saved
+from qpa.errors import ExportError
+from qpa.runs.parts import Parts
+from qpa.runs.plan import Plan
+from qpa.tasks.task import Measured
+from qpa.training.held_out import HeldOut, outputs
+
+SAME = 1e-3  # of the outputs' spread: the same numbers, computed the same way
+
+
+@contextmanager
+def adapter_folder(plan: Plan, folder: Path) -> Iterator[Path]:
+    """Where the adapter is written: of several processes the first writes the run's, the others one of their own to read it from."""
+    if plan.context.first:
+        yield folder / "adapter"
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(place) / "adapter"
+
+
+def export(parts: Parts, adapter: Path) -> None:
+    """Write the adapter as its adaptation makes it now."""
+    with torch.no_grad():  # not a training step: circuits are sampled as they are wherever this adaptation is written
+        parts.adaptation.write()
+    saved.save_adapter(parts.model, adapter, base_name=parts.plan.task.base_name(), initial=parts.initial)
+
+
+def measure(plan: Plan, trainer: Trainer, adapter: Path, *, trained: Tensor | None = None) -> Measured:
+    """Every metric on held-out data: of the base model as it is published, and with a saved adapter on it, as stock peft reads it.
+
+    Whatever a method has done to the base's weights in training, these are what another user will have.
+
+    Args:
+        plan: of the run.
+        trainer: what runs the loaders.
+        adapter: the saved adapter's folder.
+        trained: what the model that was trained says of the task's probe.
+
+    Returns:
+        By split, `NAME` of the adapted and `base_NAME` of the base model, and over how much.
+
+    Raises:
+        ExportError: the saved adapter does not say what the trained model says.
+    """
+    task = plan.task
+    own = base_weights.changes_base(plan.config.peft)
+    base, adapted = task.learner(task.base()), task.learner(saved.load_adapter(task.base(own=own), adapter))
+    if trained is not None and not saved.same_outputs(outputs(adapted, task.probe()), trained, within=SAME):
+        problem = "the saved adapter, read by peft on the published base model, does not say what the trained model says"
+        raise ExportError(f"peft={plan.config.peft['_target_']}: {problem}; choose another method or other settings of it")
+    loaders = task.held_out()
+    readers = [HeldOut(learner, list(loaders)) for learner in (base, adapted)]
+    for reader in readers:
+        trainer.test(reader, list(loaders.values()), verbose=False)
+    before, after = (reader.found() for reader in readers)
+    found = {split: _beside(before[split], after[split], counted=task.counted) for split in loaders}
+    return found | _groups(before["test"], after["test"])
+
+
+def _beside(before: dict[str, float], after: dict[str, float], *, counted: str) -> dict[str, float]:
+    """The metrics that are the split's own."""
+    own = {name: value for name, value in after.items() if "/" not in name}
+    return own | {f"base_{name}": before[name] for name in own if name != counted}
+
+
+def _groups(before: dict[str, float], after: dict[str, float]) -> Measured:
+    """Those that stand under a group of their own."""
+    found: Measured = {}
+    for group, _, name in (full.partition("/") for full in after if "/" in full):
+        found[group] = {name: after[f"{group}/{name}"], f"base_{name}": before[f"{group}/{name}"]}
+    return found

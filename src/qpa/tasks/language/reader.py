@@ -1,0 +1,80 @@
+"""How windows are read: hidden states of every token, from a store where there is one, and the loss of the next."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from qpa.tasks.language.hidden_store import HiddenStore
+from qpa.tasks.language.language_model import LanguageModel
+from qpa.tasks.language.loss import next_token_nll
+from qpa.tasks.language.perplexity import LegacyPerplexity, Perplexity, Tokens
+from qpa.tasks.task import Learner
+
+LEGACY = "legacy/perplexity"
+COMPARED = 64  # tokens by which a saved adapter is compared with the trained one
+
+Windows = Mapping[str, Tensor]
+
+
+class Reader(Learner):
+    """Reads windows with a language model.
+
+    Args:
+        language: what reads.
+        stores: by split, hidden states that are kept.
+        paper_protocol: train as the paper's released code does, padding counted as text, and count held-out text so as well.
+    """
+
+    def __init__(self, language: LanguageModel, stores: Mapping[str, HiddenStore], *, paper_protocol: bool) -> None:
+        self.model = language.model
+        self.language, self.stores, self.paper_protocol = language, dict(stores), paper_protocol
+
+    def loss(self, batch: Windows) -> tuple[Tensor, Tensor]:
+        """Summed NLL in nats, and the tokens it is summed over."""
+        return self.nll(self.hidden(batch, "train"), batch["input_ids" if self.paper_protocol else "labels"])
+
+    def scores(self) -> nn.ModuleDict:
+        """Perplexity, the tokens it is taken over, and the paper's own number where its protocol is used."""
+        legacy = {LEGACY: LegacyPerplexity()} if self.paper_protocol else {}
+        return nn.ModuleDict({"perplexity": Perplexity(), "tokens": Tokens(), **legacy})
+
+    def score(self, batch: Windows, split: str, scores: nn.ModuleDict) -> None:
+        """Count one batch of windows."""
+        hidden = self.hidden(batch, split)
+        nll, tokens = self.nll(hidden, batch["labels"])
+        cast(Perplexity, scores["perplexity"]).update(nll, tokens)
+        cast(Tokens, scores["tokens"]).update(tokens)
+        if self.paper_protocol:
+            cast(LegacyPerplexity, scores[LEGACY]).update(*self.nll(hidden, batch["input_ids"]))
+
+    def outputs(self, batch: Windows) -> Tensor:
+        """Logits of the first tokens, `[1, t, vocabulary]`."""
+        return self.language.head(self.hidden(batch, "val")[:, :COMPARED])
+
+    def nll(self, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Summed NLL in nats of windows whose hidden states are given, and the number of tokens it is summed over."""
+        language = self.language
+        return next_token_nll(language.head, hidden, labels, vocabulary=language.vocabulary, parameters=language.head_parameters())
+
+    def hidden(self, batch: Windows, split: str) -> Tensor:
+        """What the head reads of every token, `[B, T, hidden]`: from the store where there is one, else from the body."""
+        store = self.stores.get(split)
+        if store is None:
+            return self.language.body(batch["input_ids"])
+        indices = batch["index"].tolist()
+        kept = store.read(indices)
+        if kept is None:
+            kept = self.language.frozen_body(batch["input_ids"]).to(store.dtype)  # as it is read later
+            store.write(indices, kept)
+        return kept.to(self.language.base.device, non_blocking=True)
+
+    def to_device(self, batch: Windows, device: torch.device) -> Windows:
+        """All but the windows' numbers, which only the store on disk reads."""
+        return {name: t if name == "index" else t.to(device, non_blocking=True) for name, t in batch.items()}
+
+    def compile(self) -> None:
+        """The decoder's layers."""
+        torch.compiler.reset()  # what an earlier job of a sweep has compiled counts against the limit
+        self.language.compile()

@@ -1,0 +1,15 @@
+"""What this machine computes well in, which `auto` in a config stands for."""
+
+import torch
+
+
+def on_gpu(accelerator: str) -> bool:
+    """Whether `trainer.accelerator` means a GPU on this machine."""
+    return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+
+
+def fast_in_bf16(accelerator: str) -> bool:
+    """Whether what `trainer.accelerator` means on this machine has instructions for bf16."""
+    if on_gpu(accelerator):
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
