@@ -14,8 +14,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
-from qpa.commands.composing import composed
 from qpa.config import AnalysisConfig, TuneConfig, checked, parse
+from qpa.config.composing import composed
 
 ROOT = Path(__file__).parents[1]
 FILES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -23,7 +23,7 @@ VARIABLE = re.compile(r"""^\s*([A-Z]+)="([^"]*)"$""")
 STARTED = r"(?:time |srun )?(?:[\w./]*python|torchrun)\b[^`]*?(?:\btrain\.py|-m (?:qpa|benchmarks)\.\w+)"
 COMMAND = re.compile(rf"(?:^\s*|`)({STARTED}(?: [^`]*)?)")
 QUICK = re.compile(r"python -m qpa\.plan|python -m qpa\.report runs=docs|python train\.py --(help|cfg)")
-GRAMMAR = re.compile(r"KEY=|\.\.\.")  # how a command is made up, not one
+GRAMMAR = re.compile(r"KEY=|\.\.\.|--config-dir")  # how a command is made up, not one; or of what is not ours (test_extending)
 
 
 def commands() -> list[str]:
@@ -120,3 +120,68 @@ def test_every_command_is_looked_at() -> None:
     verbs = ("plan", "tune", "evaluate", "export", "analysis", "report", "dashboard")
     assert {parts(c)[0] for c in commands()} >= {"train.py", *(f"qpa.{verb}" for verb in verbs)}
     assert not [c for c in commands() if "$" in c.replace("$head", "")]  # Slurm's, of a machine
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_every_link_leads_somewhere(file: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text()):
+        path, _, place = link.partition("#")
+        if not link.startswith("https://"):
+            target = file.parent / path if path else file
+            assert target.exists(), link
+            assert not place or place in {anchor(heading) for heading in re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)}, link
+
+
+def anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_every_test_that_the_docs_name_exists() -> None:
+    text = "\n".join(file.read_text() for file in FILES)
+    named = set(re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)`", text))
+    assert len(named) > 20
+    assert not [file for file in named if not (ROOT / "tests" / file).is_file()]
+    code = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    assert not [name for name in re.findall(r"`(test_\w+)\.\.\.`", text) if f"def {name}" not in code]
+
+
+def kept(text: str, trained: str, word: str) -> str:
+    """Of one table in docs/results.md, which another test holds to the records, the gain kept by a setting."""
+    table = (ROOT / "docs/results.md").read_text().partition(f"**{text}**, base")[2].partition("\n\n")[2].partition("\n\n")[0]
+    (row,) = [line.split(" | ") for line in table.splitlines() if f"| {trained} |" in line and word in line.split(" | ")[0]]
+    return row[5].strip()
+
+
+TEXTS = ("WikiText-2", "Shakespeare's plays")
+
+
+def test_result_on_the_first_screen_is_that_of_the_tables() -> None:
+    screen = (ROOT / "README.md").read_text().partition("## Where to go")[0]
+    assert all(kept(text, "113,616", "the circuit").removesuffix(" %") in screen for text in TEXTS)
+    assert all(kept(text, "111,936", "nothing").removesuffix(" %") in screen for text in TEXTS)
+
+
+SHORT = {  # rows of the short table of docs/results.md, by what they begin with: the numbers trained, and a word of the setting
+    "| LoRA r=1 |": ("305,280", "LoRA"),
+    "| **QPA, `mapper.width=11`**": ("113,616", "the circuit"),
+    "| the same without": ("111,936", "nothing"),
+    "| LoRA r=1 on": ("120,960", "LoRA r=1"),
+    "| Uni-LoRA | 5.0 %": ("122,112", "Uni"),
+    "| **QPA, `mapper.width=2`**": ("22,032", "the circuit"),
+    "| Uni-LoRA | 1.0 %": ("24,422", "Uni"),
+}
+
+
+@pytest.mark.parametrize("row", SHORT)
+def test_short_table_of_the_results_is_that_of_the_long_ones(row: str) -> None:
+    (line,) = [line for line in (ROOT / "docs/results.md").read_text().splitlines() if line.startswith(row)]
+    cells = line.split(" | ")[2:]
+    assert [cell.split(" %")[0] for cell in cells] == [kept(text, *SHORT[row]).split(" ±")[0] for text in TEXTS]
+
+
+def test_every_file_that_the_docs_name_exists() -> None:
+    places = [ROOT, ROOT / "src/qpa", ROOT / "tests", ROOT / "examples/extension"]
+    named = {path for file in FILES for path in re.findall(r"`((?:\w+/)+\w+\.(?:py|sh))`", file.read_text())}
+    assert len(named) > 30
+    assert not [path for path in named if not any((place / path).is_file() for place in places)]
