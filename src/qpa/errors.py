@@ -20,7 +20,7 @@ class ConfigError(UserError):
     """
 
     def __init__(self, key: str, value: object, problem: str) -> None:
-        super().__init__(f"{key}={value}: {problem}")
+        super().__init__(" ".join(f"{key}={value}: {problem}".splitlines()))  # a value may be anything
 
 
 class NonFiniteLossError(UserError):
