@@ -67,6 +67,8 @@ def generation(layout: Layout, *, layers: int) -> Callable[[], None]:
     torch.manual_seed(0)
     parameters = {slot.tensor.name: torch.nn.Parameter(torch.zeros(slot.tensor.shape)) for slot in layout.slots}
     leaves = Leaves(layout, parameters)
+    for parameter in leaves.parameters:
+        parameter.grad = torch.ones_like(parameter)
     circuits = Circuits(layout, RY_CNOT, layers=layers, simulate=statevector.simulator(RY_CNOT))
     adaptation = GeneratedAdaptation(
         Generator(layout, latents=circuits, mapper=TiedMapper(layout, width=WIDTH), start=torch.randn(layout.size)), leaves
@@ -74,9 +76,7 @@ def generation(layout: Layout, *, layers: int) -> Callable[[], None]:
 
     def once() -> None:
         adaptation.write()
-        leaves.gradient.fill_(1)
         adaptation.collect()
-        adaptation.zero_grad()
 
     return once
 

@@ -57,10 +57,9 @@ def step(config: Config, trained: FineTuning, windows: dict[str, Tensor]) -> Cal
 
     def once() -> None:
         with autocast(config):
-            trained.adaptation.write()
             nll, tokens = trained.learner.loss(windows)
         (nll / tokens).backward()
-        trained.adaptation.collect()
+        trained.adaptation.collect()  # here, so that clipping is of what is trained
         torch.nn.utils.clip_grad_norm_(trained.adaptation.parameters(), 1.0)
         trained.optimizer.step()
         trained.optimizer.zero_grad()
@@ -71,9 +70,12 @@ def step(config: Config, trained: FineTuning, windows: dict[str, Tensor]) -> Cal
 def generator_alone(trained: FineTuning) -> Callable[[], None]:
     """What of a step is the generator's: its forward into the leaves, and its vector-Jacobian product."""
 
+    for parameter in trained.learner.model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+
     def once() -> None:
         trained.adaptation.write()
         trained.adaptation.collect()
-        trained.adaptation.zero_grad()
 
     return once

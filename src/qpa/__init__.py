@@ -2,8 +2,24 @@
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qpa.library.generate import Generated, generate
+    from qpa.library.load import load
+
+__all__ = ["Generated", "generate", "load"]
 
 __version__ = "0.1.0"
 __path__ = [*__path__, str(Path(__file__).parent / "commands")]  # `python -m qpa.plan` runs commands/plan.py
 
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # peft imports it before `qpa.training.quiet` has its turn
+
+
+def __getattr__(name: str) -> Any:
+    """The library, imported when it is first used: `import qpa` itself takes no time."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from qpa.library import generate, load
+
+    return {"Generated": generate.Generated, "generate": generate.generate, "load": load.load}[name]

@@ -29,8 +29,9 @@ def loss(built: Parts, ids: torch.Tensor) -> torch.Tensor:
 
 
 def gradients_by_leaves(built: Parts, batches: torch.Tensor) -> dict[str, torch.Tensor]:
+    built.adaptation.write()
+    built.model.zero_grad()
     for ids in batches:
-        built.adaptation.write()
         loss(built, ids).backward()
     built.adaptation.collect()
     return {name: p.grad.clone() for name, p in built.adaptation.named_parameters()}
@@ -84,25 +85,29 @@ def test_generator_runs_once_per_step_whatever_the_accumulation(make_config: Mak
     assert len(calls) == 2
 
 
-def test_weights_are_generated_into_the_memory_that_the_model_reads(make_config: MakeConfig) -> None:
-    built = moved(build(make_config()))
-    built.adaptation.write()
-    first, slot = built.adaptation.leaves.slots[0]
-    written = built.adaptation._generated
-    assert written.data_ptr() == built.adaptation.leaves.values.data_ptr()
-    torch.testing.assert_close(first.data, view(built.adaptation.generator().detach(), slot), rtol=0, atol=0)
+def test_generated_weights_are_the_modules_own_ordinary_parameters(make_config: MakeConfig) -> None:
+    built = build(make_config())
+    before = {name: (p, p.data_ptr(), p.stride()) for name, p in built.model.named_parameters()}
+    moved(built).adaptation.write()
+    assert before == {name: (p, p.data_ptr(), p.stride()) for name, p in built.model.named_parameters()}
+    flat = built.adaptation.generator().detach()
+    for slot in built.plan.layout.slots:
+        parameter = built.model.get_parameter(slot.tensor.name)
+        assert parameter.is_contiguous()
+        torch.testing.assert_close(parameter.detach(), view(flat, slot), rtol=0, atol=0)
 
 
 def test_bf16_leaves_hold_rounded_weights_and_their_gradient_trains_the_generator_in_fp32(make_config: MakeConfig) -> None:
     built = moved(build(make_config()))
     layout, generator = built.plan.layout, built.adaptation.generator
     shapes = {slot.tensor.name: slot.tensor.shape for slot in layout.slots}
-    leaves = Leaves(layout, {name: torch.nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16)) for name, shape in shapes.items()})
-    half = GeneratedAdaptation(generator, leaves)
+    parameters = {name: torch.nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16)) for name, shape in shapes.items()}
+    half = GeneratedAdaptation(generator, Leaves(layout, parameters))
     half.write()
-    assert torch.equal(leaves.values, generator().detach().bfloat16())
     gradient = torch.randn(layout.size).bfloat16()
-    leaves.gradient.copy_(gradient)
+    for slot in layout.slots:
+        assert torch.equal(parameters[slot.tensor.name].detach(), view(generator().detach(), slot).bfloat16())
+        parameters[slot.tensor.name].grad = view(gradient, slot).clone()
     half.collect()
     found = [p.grad.clone() for p in generator.parameters()]
     generator.zero_grad()
@@ -111,15 +116,24 @@ def test_bf16_leaves_hold_rounded_weights_and_their_gradient_trains_the_generato
     assert all(p.dtype == torch.float32 for p in generator.parameters())
 
 
-def test_leaves_are_bound_again_after_gradients_were_dropped(make_config: MakeConfig) -> None:
+def test_a_gradient_that_was_dropped_or_replaced_is_read_where_it_lies(make_config: MakeConfig) -> None:
+    built = moved(build(make_config()))
+    expected = gradients_by_leaves(built, BATCH[:1])
+    built.model.zero_grad()  # sets every .grad to None
+    built.adaptation.write()
+    loss(built, BATCH[0]).backward()
+    for parameter in built.adaptation.leaves.parameters:
+        parameter.grad = parameter.grad.clone()
+    built.adaptation.collect()
+    torch.testing.assert_close({name: p.grad for name, p in built.adaptation.named_parameters()}, expected, rtol=0, atol=0)
+
+
+def test_without_a_gradient_on_the_weights_the_generator_has_none(make_config: MakeConfig) -> None:
     built = build(make_config())
-    built.model.zero_grad()  # sets every .grad to None, as Lightning does before it trains
-    assert any(g.abs().max() > 0 for g in gradients_by_leaves(built, BATCH[:1]).values())
-
-
-def test_collect_without_write_is_an_error(make_config: MakeConfig) -> None:
-    with pytest.raises(RuntimeError, match="before write"):
-        build(make_config()).adaptation.collect()
+    gradients_by_leaves(built, BATCH[:1])
+    built.model.zero_grad()
+    built.adaptation.collect()
+    assert all(p.grad is None for p in built.adaptation.parameters())
 
 
 @pytest.mark.parametrize("model", ["smollm2", "gpt2", "gemma2", "gemma3_270m"])

@@ -205,8 +205,7 @@ def test_the_error_of_sampled_probabilities_falls_with_the_root_of_the_shots() -
     errors = []
     shots = [100, 1_000, 10_000, 100_000]
     for n in shots:
-        torch.manual_seed(0)
-        errors.append(float((Sampled(exact, shots=n, seed=1)(angles, training=True) - exact(angles)).square().mean().sqrt()))
+        errors.append(float((Sampled(exact, shots=n, seed=1)(angles) - exact(angles)).square().mean().sqrt()))
     slope = numpy.polyfit(numpy.log(shots), numpy.log(errors), 1)[0]
     assert -0.55 < slope < -0.45
     variance = (exact(angles) * (1 - exact(angles)) / 1_000).mean().sqrt()  # of a relative frequency
@@ -230,9 +229,8 @@ def test_sampled_gradients_scatter_around_the_exact_one() -> None:
     angles = random_angles(1, 2, 3).requires_grad_()
     weights = torch.linspace(-1, 1, 8, dtype=torch.float64)
     (expected,) = torch.autograd.grad((exact(angles) * weights).sum(), angles)
-    torch.manual_seed(0)
-    simulate = parameter_shift(Sampled(exact, shots=1_000, seed=1))
-    found = [torch.autograd.grad((simulate(angles) * weights).sum(), angles)[0] for _ in range(400)]
+    draws = [parameter_shift(Sampled(exact, shots=1_000, seed=seed), seed) for seed in range(400)]
+    found = [torch.autograd.grad((simulate(angles) * weights).sum(), angles)[0] for simulate in draws]
     torch.testing.assert_close(torch.stack(found).mean(0), expected, atol=0.005, rtol=0.05)
 
 
@@ -242,28 +240,26 @@ def test_spsa_points_along_the_gradient_on_average_and_is_damped_as_its_comment_
     angles = random_angles(1, 2, qubits).requires_grad_()
     weights = torch.linspace(-1, 1, 2**qubits, dtype=torch.float64)
     (expected,) = torch.autograd.grad((exact(angles) * weights).sum(), angles)
-    torch.manual_seed(0)
-    simulate = spsa(unsampled(exact))
-    mean = torch.stack([torch.autograd.grad((simulate(angles) * weights).sum(), angles)[0] for _ in range(2_000)]).mean(0)
+    draws = [spsa(unsampled(exact), seed) for seed in range(2_000)]
+    mean = torch.stack([torch.autograd.grad((simulate(angles) * weights).sum(), angles)[0] for simulate in draws]).mean(0)
     assert 0.65 < float((mean * expected).sum() / expected.square().sum()) < 1.0
     assert float(torch.cosine_similarity(mean.flatten(), expected.flatten(), dim=0)) > 0.97
 
 
-def test_samples_are_the_same_for_the_same_state_of_torch_and_outside_training() -> None:
+def test_samples_follow_from_seed_and_angles_alone() -> None:
     device = Sampled(statevector.simulator(RY_CNOT), shots=50, seed=3)
     angles = random_angles(2, 2, 4)
+    found = device(angles)
     torch.manual_seed(5)
-    first, second = device(angles, training=True), device(angles, training=True)
-    torch.manual_seed(5)
-    assert torch.equal(first, device(angles, training=True))
-    assert not torch.equal(first, second)
-    assert torch.equal(device(angles, training=False), device(angles, training=False))
+    assert torch.equal(found, device(angles.clone()))
+    assert not torch.equal(found, device(angles + 1e-6))
+    assert not torch.equal(found, Sampled(statevector.simulator(RY_CNOT), shots=50, seed=4)(angles))
 
 
 def test_a_step_counts_the_circuits_that_its_gradient_needs() -> None:
     for rule, expected in ((parameter_shift, 2 * (1 + 2 * 6)), (spsa, 2 * 3)):
         device = Sampled(statevector.simulator(RY_CNOT), shots=10, seed=0)
-        rule(device)(random_angles(2, 2, 3).requires_grad_()).sum().backward()
+        rule(device, 0)(random_angles(2, 2, 3).requires_grad_()).sum().backward()
         assert (device.usage.jobs, device.usage.circuits, device.usage.shots) == (1, expected, 10 * expected)
 
 

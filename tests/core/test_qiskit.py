@@ -38,7 +38,7 @@ def distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 def test_aer_without_noise_samples_the_exact_probabilities() -> None:
     angles = random_angles(3, 2, 4)
     exact = statevector.simulator(RY_CNOT)(angles)
-    found = sampler("aer", shots=20_000)(angles, training=False)
+    found = sampler("aer", shots=20_000)(angles)
     deviation = (exact * (1 - exact) / 20_000).sqrt()
     assert ((found - exact).abs() <= 5 * deviation + 1e-9).all()
 
@@ -46,14 +46,14 @@ def test_aer_without_noise_samples_the_exact_probabilities() -> None:
 def test_noise_moves_samples_away_from_the_exact_probabilities_the_more_the_stronger_it_is() -> None:
     angles = random_angles(4, 4, 4)
     exact = statevector.simulator(RY_CNOT)(angles)
-    distances = [distance(sampler("aer", noise=noise)(angles, training=False), exact) for noise in (None, 0.02, 0.3)]
+    distances = [distance(sampler("aer", noise=noise)(angles), exact) for noise in (None, 0.02, 0.3)]
     assert distances[0] < distances[1] < distances[2]
 
 
 def test_a_fake_device_runs_its_own_gates_and_is_noisy() -> None:
     device = sampler("fake_manila")
     angles = random_angles(4, 4, 4)
-    found = device(angles, training=False)
+    found = device(angles)
     gates = {instruction.operation.name for instruction in device._transpiled(4, 4).data} - {"barrier"}
     assert gates <= set(device.backend.operation_names)
     exact = statevector.simulator(RY_CNOT)(angles)
@@ -64,7 +64,7 @@ def test_a_fake_device_runs_its_own_gates_and_is_noisy() -> None:
 def test_readout_mitigation_brings_samples_nearer_to_the_exact_probabilities() -> None:
     angles = math.pi * torch.tensor([[[1, 0, 0, 1, 1]]], dtype=torch.float64)  # one basis state, 11101, which readout errors spread
     exact = statevector.simulator(RY_CNOT)(angles)
-    plain, mitigated = (distance(sampler("fake_manila", mitigated=way)(angles, training=False), exact) for way in (False, True))
+    plain, mitigated = (distance(sampler("fake_manila", mitigated=way)(angles), exact) for way in (False, True))
     assert mitigated < 0.6 * plain
 
 
@@ -81,9 +81,9 @@ def test_the_exported_program_read_back_by_qiskit_gives_the_same_probabilities(n
         torch.testing.assert_close(read, statevector.simulator(shipped(name))(angles)[0], atol=1e-12, rtol=0)
 
 
-def test_a_local_device_draws_the_same_samples_for_the_same_seed_outside_training() -> None:
+def test_a_local_device_draws_the_same_samples_for_the_same_seed() -> None:
     angles = random_angles(2, 2, 3)
-    first, second, other = (sampler("aer", seed=seed)(angles, training=False) for seed in (1, 1, 2))
+    first, second, other = (sampler("aer", seed=seed)(angles) for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
 
@@ -97,7 +97,7 @@ def test_packed_bits_of_more_than_eight_qubits_are_counted_by_their_basis_state(
 def test_more_executions_than_a_device_takes_at_once_are_several_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(qiskit_backend, "MOST_EXECUTIONS", 250)
     device = sampler("aer", shots=100)
-    assert device(random_angles(5, 1, 2), training=False).shape == (5, 4)
+    assert device(random_angles(5, 1, 2)).shape == (5, 4)
     assert (device.usage.jobs, device.usage.circuits) == (3, 5)
 
 
@@ -131,7 +131,7 @@ def test_a_job_whose_connection_was_lost_is_looked_up_and_charged_as_the_service
 
     monkeypatch.setattr(qiskit_backend.SamplerV2, "run", run)
     device.backend.service = Service(lost=3)
-    torch.testing.assert_close(device(angles, training=False).sum(1), torch.ones(1, dtype=torch.float64))
+    torch.testing.assert_close(device(angles).sum(1), torch.ones(1, dtype=torch.float64))
     assert len(submitted) == 1
     assert device.usage.seconds == 1.5
     assert device.backend.service.asked == 5  # three times lost, then the result, then the charge

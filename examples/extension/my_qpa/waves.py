@@ -18,6 +18,6 @@ class WaveMapper(nn.Module):
         self.register_buffer("phases", 2 * torch.pi * torch.rand(len(layout.chunks), settings.width))
         self.rows = SharedRows(layout, settings.width, from_zero=from_zero)
 
-    def forward(self, features: Tensor, start: Start | None = None, out: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, start: Start | None = None) -> Tensor:
         """The chunks' numbers `[N]` -> all weights as one flat vector `[size]`."""
-        return self.rows(torch.cos(self.phases + features[:, None]), start, out)
+        return self.rows(torch.cos(self.phases + features[:, None]), start)

@@ -116,14 +116,25 @@ class BottleneckModel(nn.Module):
 
     def save_pretrained(self, folder: str) -> None:
         """Write config and weights, in fp32."""
-        (Path(folder) / CONFIG).write_text(json.dumps(asdict(self.peft_config["default"]), indent=2) + "\n")
+        self.save_config(Path(folder))
         save_file({name: tensor.contiguous() for name, tensor in self.adapters.state_dict().items()}, Path(folder) / WEIGHTS)
+
+    def save_config(self, folder: Path) -> None:
+        """Write the config alone."""
+        (folder / CONFIG).write_text(json.dumps(asdict(self.peft_config["default"]), indent=2) + "\n")
 
     @classmethod
     def from_pretrained(cls, base: nn.Module, folder: str) -> "BottleneckModel":
         """A saved adapter on its base model."""
-        saved = json.loads((Path(folder) / CONFIG).read_text())
-        saved.pop("peft_type")
-        model = cls(base, BottleneckConfig(**saved))
+        config = read_bottleneck_config(Path(folder))
+        if config is None:
+            raise ValueError(f"{folder}: is no bottleneck adapter")
+        model = cls(base, config)
         model.adapters.load_state_dict(load_file(Path(folder) / WEIGHTS))
         return model
+
+
+def read_bottleneck_config(folder: Path) -> BottleneckConfig | None:
+    """The config in a saved adapter's folder, None where it is of another method."""
+    saved = json.loads((folder / CONFIG).read_text())
+    return BottleneckConfig(**saved) if saved.pop("peft_type") == PEFT_TYPE else None

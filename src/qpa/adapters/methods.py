@@ -1,9 +1,11 @@
 """PEFT methods on a model: peft's, and bottleneck adapters, which offer the same few methods (`bottleneck`)."""
 
+import copy
 import pkgutil
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import peft
@@ -18,9 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from qpa.adapters.bottleneck import Bottleneck, BottleneckConfig, BottleneckModel
+from qpa.adapters.bottleneck import CONFIG, Bottleneck, BottleneckConfig, BottleneckModel, read_bottleneck_config
 from qpa.core.layout import NUMBER, AdapterTensor
-from qpa.errors import ConfigError
+from qpa.errors import ConfigError, UserError, line
 
 AdaptedModel = PeftModel | BottleneckModel
 ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
@@ -56,7 +58,7 @@ def wrap(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed: int) -
     """
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.manual_seed(seed)
-        model = _put_on(base, config)
+        model = put_on(base, config)
     _exact_magnitudes(model)
     _check_precision(model)
     return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
@@ -75,7 +77,7 @@ def planned(skeleton: Callable[[], nn.Module], config: PeftConfig | BottleneckCo
     with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
-                model = _put_on(skeleton(), config)
+                model = put_on(skeleton(), config)
         except NotImplementedError:
             model = _planned_on_cpu(skeleton(), config)
     tensors = adapter_tensors(model)
@@ -86,7 +88,7 @@ def planned(skeleton: Callable[[], nn.Module], config: PeftConfig | BottleneckCo
 def _planned_on_cpu(skeleton: nn.Module, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
     """Uni-LoRA counts its indices, which the meta device cannot: they are made on the CPU."""
     try:
-        return _put_on(skeleton, config)
+        return put_on(skeleton, config)
     except NotImplementedError as error:
         raise ConfigError("peft", type(config).__name__, f"cannot be put on this model ({error}); choose another method") from error
 
@@ -99,13 +101,18 @@ def tensors_saved(model: AdaptedModel) -> int:
     return sum(tensor.numel() * tensor.itemsize for tensor in saved.values())
 
 
-def _put_on(base: nn.Module, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
+def put_on(base: nn.Module, config: PeftConfig | BottleneckConfig, *, name: str = "default") -> AdaptedModel:
+    """Put an adapter on, its initial weights drawn from torch's random state.
+
+    Raises:
+        ConfigError: as for `wrap`.
+    """
     if getattr(config, "target_modules", None) == ALL_LINEAR and getattr(config, LAYERS, None) is not None:
         _name_modules(base, cast(Any, config))
     try:
         if isinstance(config, BottleneckConfig):
             return BottleneckModel(base, config)
-        model = cast(PeftModel, peft.get_peft_model(cast(Any, base), config))
+        model = cast(PeftModel, peft.get_peft_model(cast(Any, base), config, name))
     except NotImplementedError:
         raise
     except (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError) as error:
@@ -175,6 +182,39 @@ def _check_precision(model: AdaptedModel) -> None:
             raise ConfigError("model.dtype", given, f"{name} is a weight of the base model and would be trained in it; give float32")
 
 
+def save_config(model: AdaptedModel, folder: Path) -> None:
+    """Write the PEFT method's own config file, as it is beside a saved adapter."""
+    if isinstance(model, BottleneckModel):
+        model.save_config(folder)
+        return
+    config = copy.copy(model.active_peft_config)
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+
+
+def read_config(folder: Path) -> PeftConfig | BottleneckConfig | None:
+    """The config in a folder, None where it holds none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if not (folder / CONFIG).is_file():
+        return None
+    try:
+        return read_bottleneck_config(folder) or PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: its {CONFIG} cannot be read ({line(error)}); copy or save it again") from error
+
+
+def frozen(model: AdaptedModel) -> AdaptedModel:
+    """A model as stock peft gives it back, ready to be used and not to be trained."""
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    if isinstance(model, PeftModel):
+        model.active_peft_config.inference_mode = True
+    return model.eval()
+
+
 def adapter_parameters(model: AdaptedModel) -> dict[str, nn.Parameter]:
     """What the PEFT method trains, by name, in the model's order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -185,14 +225,15 @@ def total_parameters(model: nn.Module) -> int:
     return sum(p.numel() if p.is_floating_point() else 2 * p.numel() for p in model.parameters())
 
 
-def adapter_tensors(model: AdaptedModel) -> list[AdapterTensor]:
-    """Shapes of `adapter_parameters`, each with the module it adapts."""
+def adapter_tensors(model: AdaptedModel, parameters: Mapping[str, nn.Parameter] | None = None) -> list[AdapterTensor]:
+    """Shapes of `adapter_parameters`, or of some of them, each with the module it adapts."""
+    parameters = adapter_parameters(model) if parameters is None else parameters
     adapted = sorted((name for name, m in model.named_modules() if isinstance(m, ADAPTED)), key=len, reverse=True)
 
     def module(name: str) -> str:
         return next((a for a in adapted if name.startswith(a + ".")), name.rsplit(".", 1)[0])
 
-    return [AdapterTensor(name, tuple(p.shape), module(name)) for name, p in adapter_parameters(model).items()]
+    return [AdapterTensor(name, tuple(p.shape), module(name)) for name, p in parameters.items()]
 
 
 def adapted_modules(model: AdaptedModel) -> set[nn.Module]:

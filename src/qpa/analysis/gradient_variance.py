@@ -19,7 +19,7 @@ from qpa.core.circuits import statevector
 from qpa.core.circuits.ansatz import Ansatz
 from qpa.core.circuits.states import basis_bits
 from qpa.errors import ConfigError
-from qpa.runs.circuit import ansatz
+from qpa.library.circuit import ansatz
 
 COSTS = {"global": "global cost: 1 - p(0...0)", "local": "local cost: mean probability of a 1", "feature": "what the mapper reads: S p - 1"}
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7f7f7f")  # Okabe and Ito's

@@ -15,15 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from qpa.commands import cli
-from qpa.config import OptimizerConfig, PlanConfig, checked, parse
+from qpa.config import OptimizerConfig, PlanConfig, Settings, checked, parse
 from qpa.config.composing import composed
 from qpa.config.context import Context
 from qpa.core.circuits.cost import SECONDS_PER_SHOT
 from qpa.core.circuits.cost import circuits_per_step as cost_of_step
 from qpa.errors import ConfigError
+from qpa.library.circuit import angles, execution
 from qpa.runs import plan as plans
 from qpa.runs import sizing
-from qpa.runs.circuit import angles, execution
 from qpa.runs.plan import Plan
 
 
@@ -84,7 +84,7 @@ def chunk_sizes(plan: Plan) -> dict[int, int]:
 def circuits_per_step(plan: Plan) -> int:
     """Circuits that have to be run for one optimizer step, those for the gradient too."""
     config, layout = plan.config, plan.layout
-    if layout is None or not plans.runs_circuits(config):
+    if layout is None or not Settings.of(config).runs_circuits:
         return 0
     rule = execution(config.circuit).rule if config.latents.kind == "circuit" else "exact"  # no gradient of what is frozen
     return layout.circuits * cost_of_step(rule, angles(config.circuit, layout.qubits))

@@ -18,6 +18,7 @@ from qpa.config.model import LanguageModelConfig, ModelConfig, PackageModelConfi
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.parsing import parse
 from qpa.config.section import OpenSection, Section, checked
+from qpa.config.settings import Settings
 from qpa.config.task import TaskConfig
 from qpa.config.trainer import TrainerConfig
 from qpa.config.verbs import AnalysisConfig, PlanConfig, TuneConfig
@@ -48,6 +49,7 @@ __all__ = [
     "QPAGeneratorConfig",
     "RowsMapperConfig",
     "Section",
+    "Settings",
     "TaskConfig",
     "TextDataConfig",
     "TrainerConfig",

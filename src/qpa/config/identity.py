@@ -15,6 +15,8 @@ COMPUTATION = 3
 # Raised to it whenever steps, and not only what is drawn before the first, come to other numbers: a checkpoint of an older program is
 # then not gone on from.
 STEPS = 2
+# The same for runs whose circuits are sampled alone, whenever other samples are drawn.
+SAMPLING = 2
 NONE = "none"  # of `generator.kind`: the adapter itself is trained
 CIRCUITS = ("circuit", "frozen_circuit")  # of `latents.kind`
 WITHOUT_SIZE = ("table", "zeros", "random")  # likewise: a number for each chunk, whatever the circuits are
@@ -44,7 +46,8 @@ class Identity:
     def effective(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """By dotted key, all that has an effect on what a run computes; processes are counted together, wherever they run."""
         flat = dict(_flat(config))
-        flat["trainer.devices"] *= flat["trainer.num_nodes"]
+        if "trainer.devices" in flat:  # not in what is of the generator alone
+            flat["trainer.devices"] *= flat["trainer.num_nodes"]
         kind = standing(config)
         return {path: value for path, value in flat.items() if self.part(path) is not Part.SHOWN and self._has_effect(path, kind)}
 

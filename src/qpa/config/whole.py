@@ -2,20 +2,11 @@
 
 from typing import Annotated, Any
 
-from pydantic import Field, SerializeAsAny
+from pydantic import SerializeAsAny
 
 from qpa.config.circuit import CircuitConfig
 from qpa.config.data import DataConfig, FilesDataConfig, HubDataConfig, PydocDataConfig
-from qpa.config.generator import (
-    GeneratorConfig,
-    LatentsConfig,
-    MapperConfig,
-    MLPLatentsConfig,
-    MPSLatentsConfig,
-    PaperMapperConfig,
-    QPAGeneratorConfig,
-    RowsMapperConfig,
-)
+from qpa.config.generator import GeneratorConfig
 from qpa.config.identity import Identity
 from qpa.config.kinds import Kinds
 from qpa.config.logger import LoggerConfig, WandbLoggerConfig
@@ -23,16 +14,13 @@ from qpa.config.model import LanguageModelConfig, ModelConfig, PackageModelConfi
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.part import Part
 from qpa.config.section import Section
+from qpa.config.settings import GENERATORS, Latents, Mapper, Seed
 from qpa.config.task import TaskConfig
 from qpa.config.trainer import TrainerConfig
 
 TASKS = {"language": TaskConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
-GENERATORS = {"qpa": QPAGeneratorConfig, "none": GeneratorConfig}
-LATENTS = dict.fromkeys(("circuit", "frozen_circuit", "table", "zeros", "random"), LatentsConfig)
-LATENTS |= {"mlp": MLPLatentsConfig, "mps": MPSLatentsConfig}
-MAPPERS = {"tied": RowsMapperConfig, "codes": RowsMapperConfig, "paper": PaperMapperConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}
 
 
@@ -43,9 +31,9 @@ class Config(Section):
     model: Annotated[SerializeAsAny[ModelConfig], Kinds("model", MODELS)]
     peft: Annotated[dict[str, Any], Part.METHOD]
     generator: Annotated[SerializeAsAny[GeneratorConfig], Kinds("generator", GENERATORS, offered=False)]
-    latents: Annotated[SerializeAsAny[LatentsConfig], Kinds("latents", LATENTS)]
+    latents: Latents
     circuit: CircuitConfig
-    mapper: Annotated[SerializeAsAny[MapperConfig], Kinds("mapper", MAPPERS)]
+    mapper: Mapper
     optimizer: OptimizerConfig
     data: Annotated[SerializeAsAny[DataConfig], Kinds("data", DATA)]
     trainer: TrainerConfig
@@ -53,7 +41,7 @@ class Config(Section):
     name: Annotated[str, Part.SHOWN]
     study: Annotated[str | None, Part.SHOWN]
     run_dir: Annotated[str | None, Part.SHOWN]
-    seed: Annotated[int, Part.SEED] = Field(ge=0, lt=2**32)
+    seed: Seed
     ckpt: Annotated[str | None, Part.SHOWN]
     force: Annotated[bool, Part.SHOWN]
     fail_fast: Annotated[bool, Part.SHOWN]

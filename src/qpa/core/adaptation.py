@@ -1,94 +1,193 @@
-"""How an adapter's weights are trained: themselves, or through a generator by one vector-Jacobian product per step.
+"""How a module's weights are trained: themselves, or through a generator by one vector-Jacobian product per step.
 
-The adapter's tensors stay real leaf parameters of the PEFT model. Each optimizer step, the generator's output is written
-into them, any number of micro-batches run forward and backward, and their summed gradient is pushed back through the
-generator once. Gradients equal those of a differentiable injection, and gradient checkpointing stays right, because the
-model only ever sees ordinary parameters.
+What is generated stays a real leaf parameter of the module. After each optimizer step the generator's output is copied into these
+leaves, any number of micro-batches run forward and backward, and their summed gradient is pushed back through the generator once.
+Gradients equal those of a differentiable injection, and gradient checkpointing stays right, because the module only ever sees
+ordinary parameters.
 """
 
-from functools import reduce
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from qpa.core.counts import Counts, count, direct
 from qpa.core.generator import Generator, view
 from qpa.core.layout import Layout
+from qpa.core.optimizer import GeneratedStep, generated_step
+from qpa.errors import UserError
+
+O = TypeVar("O", bound=Optimizer)  # noqa: E741 - of a kind
 
 
 class Leaves:
-    """The adapter's parameters as views of one flat vector, and their gradients as views of another.
+    """A module's parameters that are generated, and where they lie in the generator's flat vector.
+
+    They stay the module's own: values are copied in, and gradients read where backward has left them. So whoever moves the module, or
+    clips, drops or unscales its gradients, does to them what he does to any.
 
     Args:
         layout: where each tensor lies in the flat vector.
-        parameters: the PEFT model's trainable parameters by name; their present values fill the vector, in their dtype
-            (the widest, where they differ).
+        parameters: the module's, by the names that the layout knows them by.
     """
 
-    def __init__(self, layout: Layout, parameters: dict[str, nn.Parameter]) -> None:
-        self.slots = [(parameters[slot.tensor.name], slot) for slot in layout.slots]
-        dtype = reduce(torch.promote_types, (parameter.dtype for parameter, _ in self.slots))
-        self.values = torch.zeros(layout.size, dtype=dtype)
-        for parameter, slot in self.slots:
-            view(self.values, slot).copy_(parameter.detach())
-        self.bind(self.values.device)
+    def __init__(self, layout: Layout, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.size, self.slots = layout.size, layout.slots
+        self.parameters = [parameters[slot.tensor.name] for slot in layout.slots]
 
-    def bound(self, device: torch.device) -> bool:
-        """Whether parameters and gradients are still our views: moving a model replaces both, `zero_grad` drops gradients."""
-        parameter, slot = self.slots[0]
-        here = self.values.device == device and parameter.data_ptr() == view(self.values, slot).data_ptr()
-        return here and parameter.grad is not None and parameter.grad.data_ptr() == view(self.gradient, slot).data_ptr()
+    @property
+    def device(self) -> torch.device:
+        """Where the module is now."""
+        return self.parameters[0].device
 
-    def bind(self, device: torch.device) -> None:
-        """Make every parameter and its gradient a view of ours, on `device`; gradients start at zero."""
-        self.values = self.values.to(device)
-        self.gradient = torch.zeros_like(self.values)
-        for parameter, slot in self.slots:
-            parameter.data = view(self.values, slot)
-            parameter.grad = view(self.gradient, slot)
+    def values(self) -> Tensor:
+        """All of them as one flat vector, `[size]`, fp32."""
+        return self._gathered([parameter.detach() for parameter in self.parameters])
+
+    def gradient(self) -> Tensor | None:
+        """Their gradients likewise, zero where backward has left none; None where it has left none at all."""
+        gradients = [parameter.grad for parameter in self.parameters]
+        return None if all(gradient is None for gradient in gradients) else self._gathered(gradients)
+
+    def write(self, flat: Tensor) -> None:
+        """Copy a flat vector's numbers into them."""
+        with torch.no_grad():
+            torch._foreach_copy_([*self.parameters], [view(flat, slot) for slot in self.slots])
+
+    def drop_gradients(self, *, to_none: bool) -> None:
+        """As an optimizer's `zero_grad`."""
+        for parameter in self.parameters:
+            if to_none:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.zero_()
+
+    def _gathered(self, tensors: list[Tensor | None]) -> Tensor:
+        flat = torch.zeros(self.size, device=self.device)
+        there = [(view(flat, slot), tensor) for slot, tensor in zip(self.slots, tensors, strict=True) if tensor is not None]
+        torch._foreach_copy_([place for place, _ in there], [tensor for _, tensor in there])
+        return flat
 
 
 class GeneratedAdaptation(nn.Module):
-    """Trains a generator in place of the adapter's weights. Its state and parameters are the generator's alone."""
+    """Trains a generator in place of a module's weights. Its parameters and state are the generator's alone.
+
+    Attributes:
+        generator: of the weights.
+        leaves: where they go.
+        collected: whether the generator's gradient is that of the step which is under way, so that only the optimizer's own step is left.
+    """
 
     def __init__(self, generator: Generator, leaves: Leaves) -> None:
         super().__init__()
-        self.generator = generator
-        self.leaves = leaves
-        self._generated: Tensor | None = None
+        self.generator, self.leaves = generator, leaves
+        self.collected = False
+        self._output: Tensor | None = None  # of the generator as it is now, with its graph
+
+    @property
+    def counts(self) -> Counts:
+        """Of what is trained, beside the module's own weights in its place."""
+        return count(self.generator, self.generator.weight_count)
 
     def write(self) -> None:
-        """Put the generator's present output into the adapter, unless this step's output is already there.
+        """Generate the weights as the generator is now, and put them into the module.
 
-        It must not change between forward and backward: views made by `.data` do not tell autograd that they were written to.
+        Not between a forward and its backward. Under `torch.no_grad()` circuits that are sampled run without those that a gradient
+        needs; should one be needed after all, they run then.
         """
-        if self._generated is not None:
-            return
-        leaves, device = self.leaves, self.generator.device
-        if not leaves.bound(device):
-            leaves.bind(device)
-        straight = leaves.values.detach() if leaves.values.dtype == torch.float32 and not self.generator.centred else None
-        with torch.autocast(device.type, enabled=False):  # generated weights are fp32 under any trainer precision
-            generated = self.generator(straight)
-        if generated.data_ptr() != leaves.values.data_ptr():
-            leaves.values.copy_(generated.detach())
-        if generated.requires_grad:
-            self._generated = generated
+        self.follow()
+        with _normal_tensors():
+            self._output = self._generate()
+            self.leaves.write(self._output.detach())
+        self.collected = False
 
     def collect(self) -> None:
-        """Turn the adapter's summed gradient into the generator's; the next `write` generates anew."""
-        if self._generated is None:
-            raise RuntimeError("collect() before write(): there is no generated output to differentiate")
-        self._generated.backward(self.leaves.gradient.to(self._generated.dtype))
-        self.leaves.gradient.zero_()
-        self._generated = None
+        """Make the generator's gradient from the gradients that backward has left on the module's weights.
+
+        After the last backward of a step. An optimizer's `step` does it where it is not done; call it before to clip, to reduce between
+        processes or to look at the gradient of what is trained. Where backward has left nothing, there is none.
+        """
+        self.follow()
+        for parameter in self.generator.parameters():
+            parameter.grad = None
+        gradient = self.leaves.gradient()
+        if gradient is not None:
+            output = self._output
+            if output is None or not output.requires_grad or output.device != gradient.device:
+                with torch.enable_grad():
+                    output = self._generate()
+            output.backward(gradient)
+        self._output, self.collected = None, True
+
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse a state that is not of this generator.
+
+        Raises:
+            UserError: what is other.
+        """
+        self.generator.check_state({name.removeprefix("generator."): tensor for name, tensor in state.items()})
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take a state over, and write the weights that it gives into the module.
+
+        Raises:
+            UserError: it is not of this generator.
+        """
+        self.check_state(state_dict)
+        found = super().load_state_dict(state_dict, strict=False, assign=assign)  # of an earlier qpa it lacks what tells settings apart
+        self.write()
+        return found
+
+    def follow(self) -> bool:
+        """Move the generator to where the module has gone; whether it was elsewhere."""
+        if self.generator.device == self.leaves.device:
+            return False
+        self.generator.to(self.leaves.device)
+        self._output = None
+        return True
+
+    def drop_gradients(self, *, to_none: bool) -> None:
+        """Of the module's generated weights; the generator's go with the next `collect`."""
+        self.leaves.drop_gradients(to_none=to_none)
+        self.collected = False
+
+    def optimizer(self, kind: type[O], *, max_norm: float | None = None, **settings: Any) -> O:
+        """An optimizer of what is trained, for any training loop.
+
+        Its `step` takes the gradients that backward has left on the module's weights through the generator, steps, and writes the new
+        weights into the module; its `zero_grad` drops the gradients of both. Everything else is as of its kind: `param_groups` are the
+        generator's parameters (so weight decay acts on them), `add_param_group` adds what is trained plainly, schedulers change its
+        rate. Its `state_dict` has the generator's weights in it.
+
+        Args:
+            kind: a class of `torch.optim`, or like one.
+            max_norm: largest norm of the gradient of what is trained. A loop's own clipping is of the generated weights' gradient.
+            settings: of the kind, as `lr`.
+        """
+        optimizer: Any = generated_step(kind)(self.parameters(), **settings)
+        assert isinstance(optimizer, GeneratedStep)
+        optimizer.adaptation, optimizer.max_norm = self, max_norm
+        return optimizer  # pyright: ignore[reportReturnType]
+
+    def _generate(self) -> Tensor:
+        with torch.autocast(self.generator.device.type, enabled=False):  # generated weights are fp32 under any trainer precision
+            return self.generator()
 
 
 class DirectAdaptation(nn.Module):
     """The baseline: trains the adapter's own weights. There is nothing to write and nothing to collect."""
 
-    def __init__(self, parameters: dict[str, nn.Parameter]) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         super().__init__()
         self.weights = nn.ParameterList(parameters.values())
+
+    @property
+    def counts(self) -> Counts:
+        """Of what is trained."""
+        return direct(sum(weight.numel() for weight in self.weights))
 
     def write(self) -> None:
         """Nothing: the weights are where they are used."""
@@ -96,5 +195,26 @@ class DirectAdaptation(nn.Module):
     def collect(self) -> None:
         """Nothing: backward has left the gradients on the weights themselves."""
 
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse a state of other weights.
+
+        Raises:
+            UserError: it has others, or others' sizes.
+        """
+        if {name: tensor.shape for name, tensor in state.items()} != {name: tensor.shape for name, tensor in self.state_dict().items()}:
+            raise UserError("this state is of other weights than are trained here; give the same model and PEFT method")
+
+    def optimizer(self, kind: type[O], **settings: Any) -> O:
+        """An ordinary one."""
+        return kind(self.parameters(), **settings)
+
 
 Adaptation = GeneratedAdaptation | DirectAdaptation
+
+
+@contextmanager
+def _normal_tensors() -> Iterator[None]:
+    """Tensors that autograd can use later on, also within a loop's `torch.inference_mode()`; whether gradients are kept stays as it is."""
+    keeps = torch.is_grad_enabled()
+    with torch.inference_mode(False), torch.set_grad_enabled(keeps):
+        yield

@@ -1,11 +1,20 @@
 """The generator: from a few trained numbers to all weights of an adapter (paper, section 3)."""
 
+import hashlib
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
 from qpa.core.layout import Layout, Slot
 from qpa.core.mappers.rows import Start
 from qpa.errors import UserError
+
+START, SETTINGS = "start_sums", "settings"  # in a state, beside what is trained
+OTHER_START = (
+    "this state was trained from other initial adapter weights than seed and config give here; "
+    "use the seed, the config and the package versions of its run (a run's are in its result.json)"
+)
 
 
 class Generator(nn.Module):
@@ -17,9 +26,10 @@ class Generator(nn.Module):
         mapper: from these to all chunks (`qpa.core.mappers`).
         start: the PEFT method's own initial weights as one flat vector, drawn from the seed, not trained, not saved. None as
             in the paper's released code: no start, and the mean of all generated weights taken away.
+        settings: what latents and mapper were made with, in words; told apart from others when a state is loaded.
     """
 
-    def __init__(self, layout: Layout, *, latents: nn.Module, mapper: nn.Module, start: Tensor | None) -> None:
+    def __init__(self, layout: Layout, *, latents: nn.Module, mapper: nn.Module, start: Tensor | None, settings: str = "") -> None:
         super().__init__()
         self.latents = latents
         self.mapper = mapper
@@ -27,7 +37,7 @@ class Generator(nn.Module):
         known = torch.zeros(1) if start is None else start.float()
         self.register_buffer("start_sums", torch.stack([known.double().sum(), known.double().abs().sum()]))
         self.start_sums: Tensor
-        self.register_load_state_dict_pre_hook(_check_start)
+        self.register_buffer("settings", torch.tensor(_hashed(settings)))
         self.register_buffer("is_weight", _is_weight(layout) if start is None else None, persistent=False)
         self.is_weight: Tensor | None
         self.weight_count = layout.generated
@@ -37,15 +47,28 @@ class Generator(nn.Module):
         """Where its numbers are, and what it generates."""
         return self.start_sums.device
 
-    @property
-    def centred(self) -> bool:
-        """Whether the mean of all weights is taken away, which needs all of them first."""
-        return self.is_weight is not None
-
-    def forward(self, out: Tensor | None = None) -> Tensor:
-        """All weights as one flat vector, written into `out` where one is given."""
-        generated = self.mapper(self.latents(), self.start, out)
+    def forward(self) -> Tensor:
+        """All weights as one flat vector, `[size]`."""
+        generated = self.mapper(self.latents(), self.start)
         return generated if self.is_weight is None else generated - (generated * self.is_weight).sum() / self.weight_count
+
+    def check_state(self, state: Mapping[str, Tensor]) -> None:
+        """Refuse a state that is not of this generator: of other sizes, other settings, or trained from another start, which is not in it.
+
+        Raises:
+            UserError: what is other.
+        """
+        for name, here in self.state_dict().items():
+            there = state.get(name, here if name == SETTINGS else None)  # of an earlier qpa
+            if there is None or there.shape != here.shape:
+                sizes = f"{list(there.shape)} there and {list(here.shape)} here" if there is not None else "not in it"
+                raise UserError(f"this state is of another generator: {name} is {sizes}; give the same model, seed and settings")
+            if name == SETTINGS and bool(there.to(here) != here):
+                raise UserError("this state is of another generator, of equal sizes; give the same circuit, latents and mapper")
+            if name == START and not torch.allclose(there.to(here), here, rtol=1e-6):
+                raise UserError(OTHER_START)
+        if more := state.keys() - self.state_dict().keys():
+            raise UserError(f"this state is of another generator: it has {min(more)}, which is not here; give the same settings")
 
 
 def view(flat: Tensor, slot: Slot) -> Tensor:
@@ -63,11 +86,6 @@ def _is_weight(layout: Layout) -> Tensor:
     return found
 
 
-def _check_start(generator: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """The start is not saved but drawn again: refuse a checkpoint whose start was another."""
-    saved = state.get(f"{prefix}start_sums")
-    if saved is not None and not torch.allclose(saved.to(generator.start_sums), generator.start_sums, rtol=1e-6):  # pyright: ignore
-        raise UserError(
-            "this checkpoint was trained from other initial adapter weights than seed and config give here; "
-            "use the seed, the config and the package versions in its run's result.json"
-        )
+def _hashed(words: str) -> int:
+    """63 bits of SHA-256."""
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:8], "big") >> 1

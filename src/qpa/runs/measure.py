@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
@@ -30,9 +29,7 @@ def adapter_folder(plan: Plan, folder: Path) -> Iterator[Path]:
 
 
 def export(parts: Parts, adapter: Path) -> None:
-    """Write the adapter as its adaptation makes it now."""
-    with torch.no_grad():  # not a training step: circuits are sampled as they are wherever this adaptation is written
-        parts.adaptation.write()
+    """Write the adapter as its adaptation has made it."""
     saved.save_adapter(parts.model, adapter, base_name=parts.plan.task.base_name(), initial=parts.initial)
 
 

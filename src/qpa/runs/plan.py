@@ -8,18 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from qpa.adapters import base_weights
-from qpa.config import IDENTITY, Config, QPAGeneratorConfig, expected
+from qpa.config import IDENTITY, Config, QPAGeneratorConfig, Settings
 from qpa.config.context import Context
-from qpa.config.identity import COMPUTATION, STEPS, Part, hashed
-from qpa.core import layout as layouts
-from qpa.core.circuits import backends
-from qpa.core.circuits.cost import state_bytes
+from qpa.config.identity import COMPUTATION, SAMPLING, STEPS, Part, hashed
 from qpa.core.layout import AdapterTensor, Layout
 from qpa.errors import ConfigError
-from qpa.runs.circuit import ansatz, execution
+from qpa.library.circuit import execution
+from qpa.library.sizes import check_memory, layout_for_here
 from qpa.tasks.task import Task, find
 
 if TYPE_CHECKING:
@@ -112,7 +108,8 @@ def make(config: Config, context: Context, *, read: bool = False) -> Plan:
 
 def fingerprint(config: Config, content: dict[str, Any]) -> str:
     """Of a config and what its paths lead to."""
-    return hashed([COMPUTATION, IDENTITY.effective(config.model_dump(by_alias=True)), *content.values()])
+    sampling = [SAMPLING] if samples(config) else []
+    return hashed([COMPUTATION, *sampling, IDENTITY.effective(config.model_dump(by_alias=True)), *content.values()])
 
 
 def lineage(config: Config, content: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +117,8 @@ def lineage(config: Config, content: dict[str, Any]) -> dict[str, Any]:
     kept = IDENTITY.picked(config.model_dump(by_alias=True), *SHARED)
     if "model.path" in kept:
         kept["model.path"] = Path(kept["model.path"] or "").name  # a model may be moved
-    return kept | {"texts": content["texts"], "computation": STEPS}
+    sampling = {"sampling": SAMPLING} if samples(config) else {}
+    return kept | sampling | {"texts": content["texts"], "computation": STEPS}
 
 
 def check(config: Config) -> None:
@@ -135,21 +133,22 @@ def check(config: Config) -> None:
         raise ConfigError("peft.num_virtual_tokens", prompt, "should be an integer of at least 1")
     if config.trainer.compile and not shutil.which(os.environ.get("CXX", "g++")):
         raise ConfigError("trainer.compile", True, "needs a C++ compiler, and none is on the PATH; install g++, or set it to false")
-    if config.trainer.processes > 1 and runs_circuits(config) and execution(config.circuit).samples:
+    if config.trainer.processes > 1 and samples(config):
         problem = "every process would sample circuits of its own, and train another adapter; leave trainer=ddp, or shots, out"
         raise ConfigError("trainer.strategy", config.trainer.strategy, problem)
     if config.generator.kind == "qpa" and config.circuit.qubits:
-        check_memory(config, circuits=1, qubits=config.circuit.qubits)
+        check_memory(config.circuit, circuits=1, qubits=config.circuit.qubits)
 
 
 def _counts(config: Config, tensors: Sequence[AdapterTensor], layout: Layout | None) -> "Counts":
     from qpa.core.counts import direct  # torch: a second
-    from qpa.runs.recipe import check_numbers, counted
+    from qpa.library.recipe import check_numbers, counted
 
     if layout is None:
         return direct(sum(t.size for t in tensors))
-    counts = counted(config, layout)
-    check_numbers(config, counts)
+    settings = Settings.of(config)
+    counts = counted(settings, layout)
+    check_numbers(settings, counts)
     return counts
 
 
@@ -166,44 +165,10 @@ def _of_real_modules(config: Config, task: Task) -> tuple[list[AdapterTensor], i
 
 
 def _layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout | None:
-    """The config's layout of these tensors, None where nothing is generated.
-
-    Raises:
-        ConfigError: chunks and qubits do not fit, the circuits do not fit the memory, or nothing there can run them.
-    """
-    if not isinstance(config.generator, QPAGeneratorConfig):
-        return None
-    found = layout_of(config, tensors)
-    check_memory(config, circuits=found.circuits, qubits=found.qubits)
-    if runs_circuits(config):
-        backends.check(execution(config.circuit), qubits=found.qubits)
-    return found
+    """The config's layout of these tensors, None where nothing is generated."""
+    return layout_for_here(Settings.of(config), tensors) if isinstance(config.generator, QPAGeneratorConfig) else None
 
 
-def runs_circuits(config: Config) -> bool:
-    """Whether circuits give the chunks' numbers, trained or not."""
-    return config.generator.kind == "qpa" and config.latents.kind in ("circuit", "frozen_circuit")
-
-
-def layout_of(config: Config, tensors: Sequence[AdapterTensor]) -> Layout:
-    """The config's layout of these tensors, whether or not it can be run here."""
-    circuits = expected("generator", config.generator, QPAGeneratorConfig).circuits
-    return layouts.plan(tensors, circuits=circuits, qubits=config.circuit.qubits, chunk_size=config.mapper.chunk_size)
-
-
-def check_memory(config: Config, *, circuits: int, qubits: int) -> None:
-    """Refuse circuits whose states do not fit half of this machine's memory.
-
-    Raises:
-        ConfigError: how many qubits would.
-    """
-    room = psutil.virtual_memory().total // 2
-    circuit, how = config.circuit, execution(config.circuit)
-    per_state = state_bytes(ansatz(circuit), layers=circuit.layers, qubits=qubits, circuits=circuits, execution=how)
-    needed = per_state << qubits
-    if needed > room:
-        most = max(1, (room // per_state).bit_length() - 1)
-        size = f"{needed / 2**30:,.0f} GiB" if qubits < 64 else f"2**{needed.bit_length() - 31} GiB"
-        shifted = ", those of circuit.gradient=parameter_shift with them," if how.rule == "parameter_shift" else ""
-        problem = f"{circuits} circuit(s) of {qubits} qubits{shifted} need {size} of memory; at most {most} qubits fit here"
-        raise ConfigError("circuit.qubits", qubits, problem)
+def samples(config: Config) -> bool:
+    """Whether circuits run, and give samples."""
+    return config.generator.kind == "qpa" and Settings.of(config).runs_circuits and execution(config.circuit).samples

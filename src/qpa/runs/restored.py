@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from qpa.config import Config
@@ -10,10 +11,10 @@ from qpa.config.context import Context
 from qpa.core.adaptation import Adaptation, GeneratedAdaptation
 from qpa.core.generator import Generator
 from qpa.core.latents.circuits import Circuits
-from qpa.errors import ConfigError
+from qpa.errors import ConfigError, UserError
+from qpa.library.circuit import exactly
 from qpa.runs import parts
 from qpa.runs import plan as plans
-from qpa.runs.circuit import exactly
 from qpa.runs.parts import Parts
 from qpa.runs.plan import Plan
 from qpa.training import checkpoints
@@ -88,6 +89,7 @@ def load(adaptation: Adaptation, checkpoint: Path) -> None:
         ConfigError: the checkpoint is damaged or does not fit.
     """
     try:
-        adaptation.load_state_dict(checkpoints.read(checkpoint)["state_dict"])
-    except (checkpoints.DamagedError, RuntimeError, TypeError, AttributeError) as error:
+        with torch.no_grad():  # no step follows: circuits that are sampled are run without those of a gradient
+            adaptation.load_state_dict(checkpoints.read(checkpoint)["state_dict"])
+    except (checkpoints.DamagedError, UserError, RuntimeError, TypeError, AttributeError) as error:
         raise ConfigError("run", checkpoint, "damaged, or of another config; ckpt=last trains on from a good one") from error

@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import Trainer
 
 from qpa.adapters.methods import total_parameters
 from qpa.config import earlier
-from qpa.errors import ConfigError
+from qpa.errors import ConfigError, UserError, line
 from qpa.runs import baseline, parts, record
 from qpa.runs.measure import adapter_folder, export, measure
 from qpa.runs.parts import Parts
@@ -114,10 +115,10 @@ def _fit_checkpoint(built: Parts, path: Path, content: dict[str, Any]) -> int:
     if other := sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)):
         raise ConfigError("ckpt", path, f"is of a run with another {', '.join(other)}; leave ckpt out to start anew")
     try:
-        built.adaptation.load_state_dict(content["state_dict"])
+        built.adaptation.check_state(content["state_dict"])
         step = int(content["global_step"])
-    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError("ckpt", path, "no checkpoint of this config (other sizes); leave ckpt out to start anew") from error
+    except (UserError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError("ckpt", path, f"no checkpoint of this config ({line(error)}); leave ckpt out to start anew") from error
     most = built.plan.config.trainer.max_steps
     if step > most:
         raise ConfigError("trainer.max_steps", most, f"{path} has {step} steps already; give at least {step}")
@@ -154,8 +155,11 @@ def fit(session: Session) -> None:
     plan, trainer, module, keeper = session.parts.plan, session.trainer, session.module, session.keeper
     held_out = plan.task.held_out()["val"]
     train = plan.task.train_loader(from_step=session.from_step)
+    if session.resume_from is None:
+        module.adaptation.write()  # the first weights; then each step of the optimizer writes the next
     trainer.fit(module, train, held_out, ckpt_path=session.resume_from, weights_only=True)
     if trainer.global_step % plan.config.trainer.val_every or keeper.score is None:
         (last,) = trainer.validate(module, held_out, verbose=False)
         keeper.judge(trainer, last[f"val/{plan.task.metric.name}"])
-    module.load_state_dict(checkpoints.read(keeper.best)["state_dict"])
+    with torch.no_grad():  # no step follows
+        module.load_state_dict(checkpoints.read(keeper.best)["state_dict"])

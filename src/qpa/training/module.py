@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qpa.config import OptimizerConfig, TrainerConfig
 from qpa.core.adaptation import Adaptation
+from qpa.core.optimizer import GENERATOR
 from qpa.errors import NonFiniteLossError
 from qpa.tasks.task import Batch, Learner
 from qpa.training.exchange import Exchange
@@ -55,7 +56,7 @@ class FineTuning(LightningModule):
         super().__init__()
         self.learner, self.course = learner, course
         self.model, self.adaptation, self.scores = learner.model, adaptation, learner.scores()
-        self.optimizer, self.schedule = make_optimizer(course.optimizer, adaptation.parameters(), steps=course.trainer.max_steps)
+        self.optimizer, self.schedule = make_optimizer(course.optimizer, adaptation, steps=course.trainer.max_steps)
         self.exchange = Exchange()
         self.last_checked = 0
         self.loss_read, self.count_read = torch.zeros(()), torch.zeros((), dtype=torch.int64)  # of the step so far
@@ -65,7 +66,6 @@ class FineTuning(LightningModule):
         course = self.course
         place = (course.seed * 1_000_003 + index) * self.exchange.processes + course.rank
         torch.manual_seed(place)  # dropout depends on seed and place alone: a resumed run has the same
-        self.adaptation.write()
         loss, count = self.learner.loss(batch)
         self.loss_read, self.count_read = self.loss_read + loss.detach(), self.count_read + count
         return loss / course.full
@@ -104,10 +104,6 @@ class FineTuning(LightningModule):
             step % every == 0 for every in (settings.log_every_n_steps, settings.val_every, settings.checkpoint_every)
         )
 
-    def on_validation_start(self) -> None:
-        """Held-out examples are read with the adapter as it is now."""
-        self.adaptation.write()
-
     def validation_step(self, batch: Batch, _: int) -> None:
         """Count one held-out batch."""
         with as_stock_peft(self.device):
@@ -129,8 +125,15 @@ class FineTuning(LightningModule):
         return self.learner.to_device(batch, device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say whose it is."""
+        """Say whose it is; the generator's weights are in it once, not with the optimizer's state again."""
         checkpoint["lineage"] = dict(self.course.lineage)
+        for state in checkpoint["optimizer_states"]:
+            state.pop(GENERATOR, None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The counterpart."""
+        for state in checkpoint["optimizer_states"]:
+            state[GENERATOR] = checkpoint["state_dict"]
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Only what is trained: checkpoints do not hold the frozen model."""

@@ -1,34 +1,34 @@
 """The optimizer, and its rate over the steps: linear warm-up, then decay to zero."""
 
 import math
-from collections.abc import Iterable
+import pkgutil
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from qpa.config import OptimizerConfig
-from qpa.errors import ConfigError
+from qpa.core.adaptation import Adaptation
+from qpa.errors import ConfigError, line
 
 
-def make_optimizer(settings: OptimizerConfig, parameters: Iterable[Parameter], *, steps: int) -> tuple[Optimizer, LambdaLR]:
+def make_optimizer(settings: OptimizerConfig, adaptation: Adaptation, *, steps: int) -> tuple[Optimizer, LambdaLR]:
     """The config's optimizer and schedule.
 
     Args:
         settings: config group `optimizer`.
-        parameters: what is trained.
+        adaptation: what is trained.
         steps: of the whole run.
 
     Raises:
-        ConfigError: the optimizer refuses its arguments; its own words are in the text.
+        ConfigError: there is no such optimizer, or it refuses its arguments; its own words are in the text.
     """
-    arguments = settings.arguments() | {"_target_": settings.target, "lr": settings.lr}
     try:
-        optimizer = instantiate(arguments, _partial_=True, _convert_="all")(parameters)
-    except (InstantiationException, TypeError, ValueError) as error:
-        raise ConfigError("optimizer", settings.target, f"refuses its arguments: {error}") from error
+        kind = pkgutil.resolve_name(settings.target)
+        if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
+            raise TypeError("it is no torch optimizer")
+        optimizer = adaptation.optimizer(kind, lr=settings.lr, **settings.arguments())
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise ConfigError("optimizer", settings.target, f"refuses its arguments: {line(error)}") from error
     return optimizer, LambdaLR(optimizer, lambda step: rate(settings, step, steps=steps))
 
 

@@ -48,7 +48,7 @@ def _ours(settings: TrainerConfig, folder: Path) -> dict[str, Any]:
         "val_check_interval": settings.val_every * settings.accumulate_grad_batches,
         "check_val_every_n_epoch": None,
         "num_sanity_val_steps": 0,
-        "inference_mode": False,  # leaves bound under inference mode could not be trained afterwards
+        "inference_mode": False,  # what is made under it could not be trained with afterwards
         "use_distributed_sampler": False,  # the order of examples is ours
         "enable_model_summary": False,
         "default_root_dir": folder,

@@ -24,14 +24,14 @@ def simulator(ansatz: Ansatz, execution: Execution, *, seed: int) -> "tuple[Simu
     Args:
         ansatz: of the circuits.
         execution: what runs them, and how.
-        seed: of samples outside training.
+        seed: of samples.
     """
     if execution.rule == "exact":
         return _exact(ansatz, execution), None
     from qpa.core.circuits.estimate import RULES  # torch: seconds
 
     device = _device(ansatz, execution, seed=seed)
-    return RULES[execution.rule](device), getattr(device, "usage", None)
+    return RULES[execution.rule](device, seed), getattr(device, "usage", None)
 
 
 def _exact(ansatz: Ansatz, execution: Execution) -> "Simulator":

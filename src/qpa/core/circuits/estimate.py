@@ -1,10 +1,12 @@
 """Probabilities from samples, and gradients that need no more than samples.
 
 A device is a function from angles `[N, A, Q]` to estimated probabilities `[N, 2**Q]`, without a gradient: all `N` circuits are
-one job, and whether it is one of training says which samples are drawn. Both rules here run a step's circuits and those that
-their gradient needs as one such job. Symbols: `K` circuits, `A Q` angles each.
+one job. Which samples a simulator draws follows from its seed and the job's angles alone, so that the same circuits always give the
+same weights, in whatever loop, and a resumed run the same as an uninterrupted one. Both rules here run a step's circuits and those
+that their gradient needs as one such job. Symbols: `K` circuits, `A Q` angles each.
 """
 
+import hashlib
 import math
 from functools import partial
 from typing import Any, Protocol
@@ -19,7 +21,7 @@ from qpa.core.circuits.states import Simulator
 class Device(Protocol):
     """What runs circuits, exactly or not."""
 
-    def __call__(self, angles: Tensor, *, training: bool) -> Tensor:
+    def __call__(self, angles: Tensor) -> Tensor:
         """Probabilities `[N, 2**Q]` of the circuits with these angles."""
         ...
 
@@ -30,17 +32,15 @@ SPSA_REACH = 0.3
 LEAST = torch.finfo(torch.float64).tiny
 
 
-def job_seed(seed: int, *, training: bool) -> int:
-    """The seed of one job: while training from torch's own state, which a resumed run has again.
-
-    Else always the same, so that a checkpoint always gives the same adapter.
-    """
-    return int(torch.randint(2**31 - 1, ())) if training else seed
+def job_seed(seed: int, angles: Tensor) -> int:
+    """The seed of one job, 30 bits of SHA-256: its own for every seed and all angles of the job."""
+    numbers = angles.detach().cpu().contiguous().numpy().tobytes()
+    return int.from_bytes(hashlib.sha256(f"{seed} ".encode() + numbers).digest()[:4], "big") >> 2
 
 
 def unsampled(exact: Simulator) -> Device:
     """A device that is a simulator without shots."""
-    return lambda angles, *, training: exact(angles.detach())
+    return lambda angles: exact(angles.detach())
 
 
 class Sampled:
@@ -49,17 +49,17 @@ class Sampled:
     Args:
         exact: the simulator.
         shots: per circuit.
-        seed: of samples outside training.
+        seed: of samples.
     """
 
     def __init__(self, exact: Simulator, *, shots: int, seed: int) -> None:
         self.exact, self.shots, self.seed = exact, shots, seed
         self.usage = Usage()
 
-    def __call__(self, angles: Tensor, *, training: bool) -> Tensor:
+    def __call__(self, angles: Tensor) -> Tensor:
         """Relative frequencies, `[N, 2**Q]`."""
         exact = self.exact(angles.detach()).double().cpu()
-        random = torch.Generator().manual_seed(job_seed(self.seed, training=training))
+        random = torch.Generator().manual_seed(job_seed(self.seed, angles))
         self.usage.add(len(angles), self.shots, 0.0)
         return (multinomial(exact, self.shots, random) / self.shots).to(angles)
 
@@ -75,61 +75,61 @@ def multinomial(probabilities: Tensor, shots: int, random: torch.Generator) -> T
     return found
 
 
-def parameter_shift(device: Device) -> Simulator:
+def parameter_shift(device: Device, seed: int) -> Simulator:
     """Differentiable by `dp / dt = (p(t + pi / 2) - p(t - pi / 2)) / 2` for every angle (Mitarai et al. 2018, arXiv 1803.00745)."""
-    return partial(_differentiable, _Shifted, device)
+    return partial(_differentiable, _Shifted, device, seed)
 
 
-def spsa(device: Device) -> Simulator:
+def spsa(device: Device, seed: int) -> Simulator:
     """Differentiable by one difference along random signs (Spall 1992): noisy, but three circuits for any number of angles."""
-    return partial(_differentiable, _Perturbed, device)
+    return partial(_differentiable, _Perturbed, device, seed)
 
 
 RULES = {"parameter_shift": parameter_shift, "spsa": spsa}
 
 
-def _differentiable(rule: Any, device: Device, angles: Tensor) -> Tensor:
-    training = torch.is_grad_enabled() and angles.requires_grad
-    return rule.apply(device, angles) if training else device(angles, training=False)
+def _differentiable(rule: Any, device: Device, seed: int, angles: Tensor) -> Tensor:
+    return rule.apply(device, seed, angles) if torch.is_grad_enabled() and angles.requires_grad else device(angles)
 
 
 class _Shifted(torch.autograd.Function):
     """Forward runs the circuits and all shifted ones; their differences are kept, `[K, A Q, 2**Q]`."""
 
     @staticmethod
-    def forward(ctx: Any, device: Device, angles: Tensor) -> Tensor:
+    def forward(ctx: Any, device: Device, seed: int, angles: Tensor) -> Tensor:
         """Probabilities `[K, 2**Q]`."""
         count = angles[0].numel()
         shifts = torch.eye(count, dtype=angles.dtype, device=angles.device).view(count, *angles.shape[1:]) * math.pi / 2
         jobs = torch.cat([angles[None], angles + shifts[:, None], angles - shifts[:, None]])  # [1 + 2 A Q, K, A, Q]
-        found = device(jobs.flatten(0, 1), training=True).view(len(jobs), len(angles), -1)
+        found = device(jobs.flatten(0, 1)).view(len(jobs), len(angles), -1)
         ctx.save_for_backward((found[1 : count + 1] - found[count + 1 :]) / 2)
         ctx.shape = angles.shape
         return found[0]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Of the angles, from that of the probabilities."""
         (slopes,) = ctx.saved_tensors
-        return None, torch.einsum("aks,ks->ka", slopes, gradient).view(ctx.shape)
+        return None, None, torch.einsum("aks,ks->ka", slopes, gradient).view(ctx.shape)
 
 
 class _Perturbed(torch.autograd.Function):
     """Forward runs the circuits and two more of each, every angle moved by the same amount up or down."""
 
     @staticmethod
-    def forward(ctx: Any, device: Device, angles: Tensor) -> Tensor:
+    def forward(ctx: Any, device: Device, seed: int, angles: Tensor) -> Tensor:
         """Probabilities `[K, 2**Q]`."""
-        signs = torch.randint(0, 2, angles.shape).to(angles) * 2 - 1
-        found = device(torch.cat([angles, angles + SPSA_REACH * signs, angles - SPSA_REACH * signs]), training=True)
+        random = torch.Generator().manual_seed(job_seed(seed, angles))
+        signs = torch.randint(0, 2, angles.shape, generator=random).to(angles) * 2 - 1
+        found = device(torch.cat([angles, angles + SPSA_REACH * signs, angles - SPSA_REACH * signs]))
         here, above, below = found.chunk(3)
         ctx.save_for_backward((above - below) / (2 * math.sin(SPSA_REACH)), signs)
         return here
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Of the angles, from that of the probabilities."""
         slopes, signs = ctx.saved_tensors
-        return None, (slopes * gradient).sum(1)[:, None, None] * signs
+        return None, None, (slopes * gradient).sum(1)[:, None, None] * signs

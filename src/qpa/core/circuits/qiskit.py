@@ -58,7 +58,7 @@ def parametrised(ansatz: Ansatz, per_qubit: int, qubits: int) -> QuantumCircuit:
 def exact(ansatz: Ansatz) -> Device:
     """Qiskit's own exact probabilities, `[N, A, Q]` to `[N, 2**Q]`."""
 
-    def probabilities(angles: Tensor, *, training: bool) -> Tensor:
+    def probabilities(angles: Tensor) -> Tensor:
         """The device."""
         circuit = parametrised(ansatz, *angles.shape[1:])
         rows = angles.detach().flatten(1).double().cpu().numpy()
@@ -76,7 +76,7 @@ class Sampler:
         shots: per circuit.
         noise: of Aer alone: depolarising probability of every two-qubit gate, a tenth of it for the others; None for none.
         mitigated: whether frequencies are corrected for readout errors (M3, Nation et al. 2021, arXiv 2108.12518).
-        seed: of local simulators outside training.
+        seed: of local simulators.
     """
 
     def __init__(self, ansatz: Ansatz, *, device: str, shots: int, noise: float | None, mitigated: bool, seed: int) -> None:
@@ -91,16 +91,16 @@ class Sampler:
         """The device itself."""
         return find(self.name, self.noise)
 
-    def __call__(self, angles: Tensor, *, training: bool) -> Tensor:
+    def __call__(self, angles: Tensor) -> Tensor:
         """Relative frequencies, `[N, 2**Q]`; one job, or as many as a device's limit asks for."""
         _, per_qubit, qubits = angles.shape
         circuit = self._transpiled(per_qubit, qubits)
         correct = self._correction(per_qubit, qubits) if self.mitigated else None  # a job of its own, once
-        rows = angles.detach().flatten(1).double().cpu().numpy()
+        rows, seed = angles.detach().flatten(1).double().cpu().numpy(), job_seed(self.seed, angles)
         most = max(1, MOST_EXECUTIONS // self.shots)
         found = []
         for first in range(0, len(rows), most):
-            measured = self._run(circuit, rows[first : first + most], seed=job_seed(self.seed, training=training))
+            measured = self._run(circuit, rows[first : first + most], seed=seed + first)
             found.append(correct(measured) if correct else frequencies(measured.array, qubits))
         return torch.from_numpy(numpy.concatenate(found)).to(angles)
 

@@ -35,9 +35,9 @@ class CodeMapper(nn.Module):
         self.indices: Tensor
         self.rows = SharedRows(layout, width, from_zero=from_zero)
 
-    def forward(self, features: Tensor, start: Start | None = None, out: Tensor | None = None) -> Tensor:
-        """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` and `out` as in `SharedRows`."""
+    def forward(self, features: Tensor, start: Start | None = None) -> Tensor:
+        """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` as in `SharedRows`."""
         hidden = (self.gain * (1 + features))[:, None].expand(-1, self.width)
         for code, index in zip(self.codes, self.indices, strict=True):
             hidden = hidden * code[index]
-        return self.rows(hidden, start, out)
+        return self.rows(hidden, start)

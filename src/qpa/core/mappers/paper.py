@@ -31,7 +31,7 @@ class PaperMapper(nn.Module):
         self.register_buffer("bits", basis_bits(states, layout.qubits), persistent=False)
         self.bits: Tensor
 
-    def forward(self, features: Tensor, start: Start | None = None, out: Tensor | None = None) -> Tensor:
-        """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` and `out` as in `SharedRows`."""
+    def forward(self, features: Tensor, start: Start | None = None) -> Tensor:
+        """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` as in `SharedRows`."""
         hidden = self.hidden(torch.cat([self.bits, features[:, None]], dim=1))
-        return self.rows(hidden, start, out)
+        return self.rows(hidden, start)

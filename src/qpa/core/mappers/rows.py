@@ -34,6 +34,13 @@ class Start(nn.Module):
         """By chunk length: which chunks, `[n]`, and their values, `[n, length]`."""
         return [(getattr(self, f"kept{i}"), getattr(self, f"chunks{i}")) for i in range(self.lengths)]
 
+    def flat(self, layout: Layout) -> Tensor:
+        """All of it again, `[size]`."""
+        grids = [torch.zeros(count, length) for length, count in layout.lengths.items()]
+        for grid, (kept, chunks) in zip(grids, self.parts(), strict=True):
+            grid[kept.cpu()] = chunks.to(grid)
+        return torch.cat([grid.flatten() for grid in grids])
+
 
 class SharedRows(nn.Module):
     """From hidden numbers to chunks, one linear map per chunk length.
@@ -53,29 +60,28 @@ class SharedRows(nn.Module):
         for parameter in self.parameters() if from_zero else ():
             nn.init.zeros_(parameter)
 
-    def forward(self, hidden: Tensor | Sequence[Tensor], start: Start | None = None, out: Tensor | None = None) -> Tensor:
+    def forward(self, hidden: Tensor | Sequence[Tensor], start: Start | None = None) -> Tensor:
         """Hidden numbers to all chunks as one flat vector `[size]`.
 
         Args:
             hidden: of all chunks, `[N, h]`, or by length, `[n, h]` each.
             start: what the chunks are added to.
-            out: where they are written, `[size]`; a new vector where there is none.
         """
         parts = hidden.split(self.counts) if isinstance(hidden, Tensor) else hidden
         maps = cast("list[nn.Linear]", list(self.maps))
         biases = [m.bias for m in maps if m.bias is not None]
-        return _Rows.apply(start.parts() if start else None, out, len(maps), *parts, *(m.weight for m in maps), *biases)  # pyright: ignore[reportReturnType]
+        return _Rows.apply(start.parts() if start else None, len(maps), *parts, *(m.weight for m in maps), *biases)  # pyright: ignore[reportReturnType]
 
 
 class _Rows(torch.autograd.Function):
     """One matrix product per length each way, in its own part of one flat vector: all that is as large as the adapter is read once."""
 
     @staticmethod
-    def forward(ctx: Any, start: list[tuple[Tensor, Tensor]] | None, out: Tensor | None, lengths: int, *numbers: Tensor) -> Tensor:
+    def forward(ctx: Any, start: list[tuple[Tensor, Tensor]] | None, lengths: int, *numbers: Tensor) -> Tensor:
         """`numbers`: hidden numbers of every length, then weights, then biases or none."""
         hidden, weights, biases = numbers[:lengths], numbers[lengths : 2 * lengths], numbers[2 * lengths :]
         sizes = [len(part) * len(weight) for part, weight in zip(hidden, weights, strict=True)]
-        flat = hidden[0].new_empty(sum(sizes)) if out is None else out
+        flat = hidden[0].new_empty(sum(sizes))
         for i, (chunks, part) in enumerate(zip(flat.split(sizes), hidden, strict=True)):
             grid = chunks.view(len(part), -1)
             torch.mm(part, weights[i].t(), out=grid)
@@ -83,8 +89,6 @@ class _Rows(torch.autograd.Function):
                 grid += biases[i]
             if start:
                 grid.index_add_(0, *start[i])
-        if out is not None:
-            ctx.mark_dirty(out)
         ctx.sizes, ctx.biased = sizes, bool(biases)
         ctx.save_for_backward(*hidden, *weights)
         return flat
@@ -99,4 +103,4 @@ class _Rows(torch.autograd.Function):
         of_hidden = [grid @ weight for grid, weight in zip(grids, weights, strict=True)]
         of_weights = [grid.t() @ part for grid, part in zip(grids, hidden, strict=True)]
         of_biases = [grid.sum(0) for grid in grids] if ctx.biased else []
-        return None, None, None, *of_hidden, *of_weights, *of_biases
+        return None, None, *of_hidden, *of_weights, *of_biases

@@ -37,11 +37,11 @@ class TiedMapper(nn.Module):
         self.gain: Tensor
         self.rows = SharedRows(layout, [len(number) for number in numbers], from_zero=from_zero)
 
-    def forward(self, features: Tensor, start: Start | None = None, out: Tensor | None = None) -> Tensor:
-        """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` and `out` as in `SharedRows`."""
+    def forward(self, features: Tensor, start: Start | None = None) -> Tensor:
+        """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` as in `SharedRows`."""
         factors = (self.gain * (1 + features)).split(self.rows.counts)
         hidden = [getattr(self, f"taken{i}") * factor[:, None] for i, factor in enumerate(factors)]
-        return self.rows(hidden, start, out)
+        return self.rows(hidden, start)
 
 
 def _banks(layout: Layout, width: int) -> tuple[list[tuple[int, int]], list[int]]:

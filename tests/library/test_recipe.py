@@ -7,13 +7,13 @@ import pytest
 import torch
 from conftest import ROOT
 
-from qpa.config import Config
+from qpa.config import Config, Settings
 from qpa.core.circuits.execution import Execution
 from qpa.core.draws import drawn
 from qpa.core.generator import Generator
 from qpa.core.layout import AdapterTensor, plan
-from qpa.runs.circuit import exactly, execution
-from qpa.runs.recipe import make_generator
+from qpa.library.circuit import exactly, execution
+from qpa.library.recipe import make_generator
 
 LAYOUT = plan([AdapterTensor(f"m.{i}.t", (11, 4), f"m.{i}") for i in range(3)], circuits="per_module", qubits=None, chunk_size=4)
 CONTROLS = sorted({path.stem for path in (ROOT / "conf" / "latents").glob("*.yaml")} - {"circuit"})
@@ -21,7 +21,7 @@ MakeConfig = Callable[..., Config]
 
 
 def made(config: Config) -> Generator:
-    return make_generator(config, LAYOUT, torch.zeros(LAYOUT.size))
+    return make_generator(Settings.of(config), LAYOUT, torch.zeros(LAYOUT.size))
 
 
 def states(module: torch.nn.Module) -> list[torch.Tensor]:

@@ -1,5 +1,6 @@
-"""From config to generator: circuits or a control in their place, mapper, start."""
+"""From settings to generator: circuits or a control in their place, mapper, start."""
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -8,7 +9,8 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from qpa.config import CircuitConfig, Config, plugin
+from qpa.config import IDENTITY, CircuitConfig, Settings, plugin
+from qpa.config.part import Part
 from qpa.core.circuits import backends
 from qpa.core.counts import Counts, count
 from qpa.core.draws import drawn
@@ -23,7 +25,7 @@ from qpa.core.mappers.codes import CodeMapper
 from qpa.core.mappers.paper import PaperMapper
 from qpa.core.mappers.tied import TiedMapper
 from qpa.errors import ConfigError, line
-from qpa.runs.circuit import angles, ansatz, execution
+from qpa.library.circuit import angles, ansatz, execution
 
 TRAINED_BYTES = 16  # of a number, its gradient, and Adam's two averages
 
@@ -44,27 +46,37 @@ CONTROLS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def make_generator(config: Config, layout: Layout, start: Tensor) -> Generator:
-    """The latents and mapper of a config that generates, each drawn from a stream of its own, on top of the PEFT method's start."""
-    settings: Any = config.generator
-    started = settings.start == "peft"
-    latents = make_latents(config, layout)
-    with drawn(config.seed, "mapper"):
-        mapper = make_mapper(config.mapper, layout, from_zero=started)
-    return Generator(layout, latents=latents, mapper=mapper, start=start if started else None)
+def make_generator(settings: Settings, layout: Layout, start: Tensor) -> Generator:
+    """Latents and mapper, each drawn from a stream of its own, on top of a start.
+
+    Args:
+        settings: of the generator.
+        layout: of the weights.
+        start: the weights as they are before, `[size]`; taken where `generator.start` is `peft`.
+    """
+    started = settings.generator.start == "peft"
+    latents = make_latents(settings, layout)
+    with drawn(settings.seed, "mapper"):
+        mapper = make_mapper(settings.mapper, layout, from_zero=started)
+    return Generator(layout, latents=latents, mapper=mapper, start=start if started else None, settings=in_words(settings))
 
 
-def make_latents(config: Config, layout: Layout) -> nn.Module:
-    """The config's circuits, or what it has in their place."""
-    kind = config.latents.kind
-    with drawn(config.seed, None if kind == "circuit" else "latents"):
-        if kind in ("circuit", "frozen_circuit"):
-            return make_circuits(config.circuit, layout, seed=config.seed, trained=kind == "circuit")
-        return make_control(config.latents, layout, budget=angles(config.circuit, layout.qubits))
+def in_words(settings: Settings) -> str:
+    """What a state of the generator has to have in common with it: all but the seed and what runs the circuits."""
+    return json.dumps(IDENTITY.picked(settings.model_dump(by_alias=True), Part.METHOD, Part.ANSATZ, Part.SIZES), sort_keys=True)
+
+
+def make_latents(settings: Settings, layout: Layout) -> nn.Module:
+    """The circuits, or what stands in their place."""
+    kind = settings.latents.kind
+    with drawn(settings.seed, None if kind == "circuit" else "latents"):
+        if settings.runs_circuits:
+            return make_circuits(settings.circuit, layout, seed=settings.seed, trained=kind == "circuit")
+        return make_control(settings.latents, layout, budget=angles(settings.circuit, layout.qubits))
 
 
 def make_circuits(circuit: CircuitConfig, layout: Layout, *, seed: int, trained: bool) -> Circuits:
-    """Circuits with angles from torch's present stream; `seed` is of the samples outside training."""
+    """Circuits with angles from torch's present stream; `seed` is of the samples."""
     shape = ansatz(circuit)
     simulate, usage = backends.simulator(shape, execution(circuit), seed=seed)
     return Circuits(layout, shape, layers=circuit.layers, simulate=simulate, shots=circuit.shots, usage=usage, trained=trained)
@@ -98,7 +110,7 @@ def _theirs(group: str, kind: str, *arguments: Any, **settings: Any) -> nn.Modul
         raise ConfigError(f"{group}.kind", kind, f"could not be made ({line(error)})") from error
 
 
-def counted(config: Config, layout: Layout) -> Counts:
+def counted(settings: Settings, layout: Layout) -> Counts:
     """What a run of this layout would train: its generator, built without memory.
 
     Raises:
@@ -106,13 +118,13 @@ def counted(config: Config, layout: Layout) -> Counts:
     """
     try:
         with torch.device("meta"):
-            return count(make_generator(config, layout, torch.zeros(layout.size)), layout.generated)
+            return count(make_generator(settings, layout, torch.zeros(layout.size)), layout.generated)
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         problem = "this, mapper or latents have more numbers than can be counted; lower the largest"
-        raise ConfigError("circuit.layers", config.circuit.layers, problem) from error
+        raise ConfigError("circuit.layers", settings.circuit.layers, problem) from error
 
 
-def check_numbers(config: Config, counts: Counts) -> None:
+def check_numbers(settings: Settings, counts: Counts) -> None:
     """Refuse a generator that does not fit half of this machine's memory.
 
     Raises:
@@ -120,6 +132,6 @@ def check_numbers(config: Config, counts: Counts) -> None:
     """
     needed, room = counts.trainable * TRAINED_BYTES, psutil.virtual_memory().total // 2
     if needed > room:
-        latents = ("circuit.layers", config.circuit.layers) if config.latents.kind == "circuit" else ("latents", config.latents.kind)
-        key, value = latents if counts.latents > counts.mapper else ("mapper", config.mapper.kind)
+        latents = ("circuit.layers", settings.circuit.layers) if settings.latents.kind == "circuit" else ("latents", settings.latents.kind)
+        key, value = latents if counts.latents > counts.mapper else ("mapper", settings.mapper.kind)
         raise ConfigError(key, value, f"{counts.trainable:,} numbers would be trained, and need {needed / 2**30:,.0f} GiB; make it smaller")

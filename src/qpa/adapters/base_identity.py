@@ -1,0 +1,65 @@
+"""Whether a model is the one that an adapter was trained on: a few of its frozen numbers, kept beside a compact adapter.
+
+They are compared as bf16 would round them, so that a model may be loaded in another precision; a weight that is quantised is left out.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qpa.adapters.methods import AdaptedModel
+from qpa.errors import UserError
+
+TENSORS, NUMBERS = 32, 8  # of which, and how many of each: about 4 KB
+ROUNDING = 2.0**-7  # relative: twice what bf16 rounds away
+TINY = 1e-6
+INSIDE = (".base_layer", ".original_module")  # what peft puts into names
+
+Known = dict[str, list[float]]
+
+
+def known_by(frozen: dict[str, Tensor]) -> Known:
+    """Of a model's frozen weights by name, some numbers of some."""
+    names = [name for name, tensor in frozen.items() if tensor.is_floating_point() and tensor.numel()]
+    return {names[i]: _numbers(frozen[names[i]]) for i in _spread(len(names), TENSORS)}
+
+
+def check(weights: dict[str, Tensor], known: Known) -> None:
+    """Refuse another model.
+
+    Raises:
+        UserError: where it is another.
+    """
+    for name, numbers in known.items():
+        if name not in weights:
+            raise UserError(f"this compact adapter is of another base model: it has a {name}, and the given one has none")
+        if not weights[name].is_floating_point():
+            continue
+        here, there = torch.tensor(_numbers(weights[name])), torch.tensor(numbers)
+        if here.shape != there.shape or not torch.allclose(here, there, rtol=ROUNDING, atol=TINY):
+            raise UserError(f"this compact adapter is of another base model: {name} has other numbers in the given one")
+
+
+def weights_of_base(module: nn.Module, *, frozen: bool) -> dict[str, Tensor]:
+    """A model's weights by the names that they have without an adapter; all of them, or only what is not trained."""
+    base: Any = module.get_base_model() if isinstance(module, AdaptedModel) else module  # pyright: ignore[reportArgumentType]
+    adapters = tuple(module.peft_config) if isinstance(module, AdaptedModel) else ()  # pyright: ignore[reportArgumentType]
+    found = {}
+    for name, parameter in base.named_parameters():
+        if not (frozen and parameter.requires_grad) and not any(part in adapters for part in name.split(".")):
+            for part in INSIDE:
+                name = name.replace(part, "")
+            found[name] = parameter.detach()
+    return found
+
+
+def _numbers(tensor: Tensor) -> list[float]:
+    flat = tensor.detach().reshape(-1)
+    return flat[_spread(len(flat), NUMBERS)].float().cpu().tolist()
+
+
+def _spread(size: int, most: int) -> list[int]:
+    """Up to so many places, evenly spread."""
+    count = min(size, most)
+    return [i * size // count for i in range(count)]

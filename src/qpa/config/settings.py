@@ -1,0 +1,57 @@
+"""What makes a generator: of a whole run's config the groups that the method itself is made of."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, SerializeAsAny
+
+from qpa.config.circuit import CircuitConfig
+from qpa.config.generator import (
+    GeneratorConfig,
+    LatentsConfig,
+    MapperConfig,
+    MLPLatentsConfig,
+    MPSLatentsConfig,
+    PaperMapperConfig,
+    QPAGeneratorConfig,
+    RowsMapperConfig,
+)
+from qpa.config.kinds import Kinds, expected
+from qpa.config.part import Part
+from qpa.config.section import Section
+
+if TYPE_CHECKING:
+    from qpa.config.whole import Config
+
+GENERATORS = {"qpa": QPAGeneratorConfig, "none": GeneratorConfig}
+LATENTS = dict.fromkeys(("circuit", "frozen_circuit", "table", "zeros", "random"), LatentsConfig)
+LATENTS |= {"mlp": MLPLatentsConfig, "mps": MPSLatentsConfig}
+MAPPERS = {"tied": RowsMapperConfig, "codes": RowsMapperConfig, "paper": PaperMapperConfig}
+
+Latents = Annotated[SerializeAsAny[LatentsConfig], Kinds("latents", LATENTS)]
+Mapper = Annotated[SerializeAsAny[MapperConfig], Kinds("mapper", MAPPERS)]
+Seed = Annotated[int, Part.SEED, Field(ge=0, lt=2**32)]
+
+
+class Settings(Section):
+    """Of one generator."""
+
+    generator: QPAGeneratorConfig
+    latents: Latents
+    circuit: CircuitConfig
+    mapper: Mapper
+    seed: Seed
+
+    @classmethod
+    def of(cls, config: "Config") -> "Settings":
+        """A run's.
+
+        Raises:
+            ConfigError: the run generates nothing.
+        """
+        generator = expected("generator", config.generator, QPAGeneratorConfig)
+        return cls(generator=generator, latents=config.latents, circuit=config.circuit, mapper=config.mapper, seed=config.seed)
+
+    @property
+    def runs_circuits(self) -> bool:
+        """Whether circuits give the chunks' numbers, trained or not."""
+        return self.latents.kind in ("circuit", "frozen_circuit")

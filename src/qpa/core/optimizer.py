@@ -1,0 +1,120 @@
+"""The seam to any training loop: an optimizer whose step goes through the generator.
+
+It is made from an optimizer's class, as a subclass: schedulers, parameter groups, hooks and states are what they are there.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from itertools import count
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from qpa.errors import UserError
+
+if TYPE_CHECKING:
+    from qpa.core.adaptation import GeneratedAdaptation
+
+GENERATOR = "generator"  # in a state: the generator's own
+
+
+class GeneratedStep(Optimizer):
+    """What an optimizer of generated weights does otherwise than its kind.
+
+    Attributes:
+        kind: what it is otherwise.
+        adaptation: what it trains.
+        max_norm: largest norm of the generator's gradient.
+    """
+
+    kind: type[Optimizer]
+    adaptation: "GeneratedAdaptation"
+    max_norm: float | None
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """From the gradients on the module's weights to new weights in the module.
+
+        Args:
+            closure: computes the loss anew, as some kinds ask for; it may be called several times in one step.
+
+        Raises:
+            UserError: nothing that is trained has a gradient.
+        """
+        if closure is None:
+            self._take_gradients()
+            loss = self._plain_step()
+        else:
+            calls = count()
+
+            def evaluated() -> Any:
+                if next(calls):  # the kind has moved the parameters in between, as LBFGS along its line
+                    self.adaptation.write()
+                with torch.enable_grad():
+                    found = closure()
+                self._take_gradients()
+                return found
+
+            loss = self._plain_step(evaluated)
+        with torch.enable_grad():  # a loop may have it off around its steps
+            self.adaptation.write()
+        return loss
+
+    def _take_gradients(self) -> None:
+        if self.adaptation.follow() and self.state:  # the state goes where the parameters have gone
+            self.kind.load_state_dict(self, self.kind.state_dict(self))
+        if not self.adaptation.collected:
+            self.adaptation.collect()
+        if all(p.grad is None for group in self.param_groups for p in group["params"]):
+            problem = "no gradient has reached what qpa.generate has taken over; call loss.backward() before optimizer.step()"
+            raise UserError(f"{problem}, the loss being of the module that was given to it (not of a copy)")
+        if self.max_norm is not None:
+            nn.utils.clip_grad_norm_(self.adaptation.generator.parameters(), self.max_norm)
+
+    def _plain_step(self, *closure: Callable[[], Any]) -> Any:
+        """The kind's own, without the hooks that torch wraps around it: they are around ours."""
+        step: Any = self.kind.step
+        return (step.__wrapped__ if getattr(step, "hooked", False) else step)(self, *closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of the module's generated weights, and of whatever else is trained."""
+        self.kind.zero_grad(self, set_to_none=set_to_none)
+        self.adaptation.drop_gradients(to_none=set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As of its kind, and the generator's weights: a loop that goes on from it has them again."""
+        return {**self.kind.state_dict(self), GENERATOR: self.adaptation.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The counterpart; the module's weights are written anew.
+
+        Raises:
+            UserError: it is the state of another optimizer, or of another generator.
+        """
+        if GENERATOR not in state_dict:
+            raise UserError("this is the state of an optimizer that qpa has not made: it has no generator in it; begin with a new one")
+        self.adaptation.check_state(state_dict[GENERATOR])
+        try:
+            self.kind.load_state_dict(self, {key: value for key, value in state_dict.items() if key != GENERATOR})
+        except ValueError as error:
+            raise UserError(f"this is the state of another optimizer: {error}; give it the same parameter groups") from error
+        self.adaptation.load_state_dict(state_dict[GENERATOR])
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """What a GradScaler asks before a step: it has not unscaled gradients which are not yet the generator's."""
+        if not self.adaptation.collected:
+            way_out = "train in bf16 or fp32, or call generated.collect() after backward, before the scaler's unscale_ and step"
+            raise UserError(f"a GradScaler (fp16) does not know the gradients of generated weights; {way_out}")
+        return False
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, _: bool) -> None:
+        """Fused kinds say they do."""
+
+
+@cache
+def generated_step(kind: type[Optimizer]) -> type[GeneratedStep]:
+    """A kind of optimizer as one of generated weights."""
+    return cast(type[GeneratedStep], type(f"Generated{kind.__name__}", (GeneratedStep, kind), {"kind": kind}))
