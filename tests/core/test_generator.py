@@ -105,8 +105,7 @@ def test_gradients_of_the_rows_equal_finite_differences(kind: str, started: bool
     moved = [torch.randn_like(w).requires_grad_() for w in weights]
 
     def weights_of(features: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
-        out = torch.empty(layout.size, dtype=torch.float64)
-        return functional_call(mapper, dict(zip(names, values, strict=True)), (features, start, out))
+        return functional_call(mapper, dict(zip(names, values, strict=True)), (features, start))
 
     assert len(layout.lengths) == 2
     assert torch.autograd.gradcheck(weights_of, (features, *moved))
@@ -188,11 +187,22 @@ def test_basis_bits_spell_the_state_number() -> None:
     assert numbers.tolist() == list(range(len(layout.chunks)))
 
 
-def test_checkpoint_of_another_start_is_refused() -> None:
+def test_state_of_another_generator_is_refused_in_one_line() -> None:
     layout = head_layout(32, 300, chunk_size=64)
     saved = make(layout, TiedMapper(layout, width=4)).state_dict()
+    make(layout, TiedMapper(layout, width=4)).check_state(saved)
     with pytest.raises(UserError, match="other initial adapter weights"):
-        make(layout, TiedMapper(layout, width=4), seed=1).load_state_dict(saved)
+        make(layout, TiedMapper(layout, width=4), seed=1).check_state(saved)
+    with pytest.raises(UserError, match=r"mapper\.rows\.maps\.0\.weight is \[64, 4\] there and \[64, 3\] here"):
+        make(layout, TiedMapper(layout, width=3)).check_state(saved)
+    with pytest.raises(UserError, match=r"latents\.angles is not in it"):
+        make(layout, TiedMapper(layout, width=4)).check_state({name: t for name, t in saved.items() if name != "latents.angles"})
+    with pytest.raises(UserError, match="it has more, which is not here"):
+        make(layout, TiedMapper(layout, width=4)).check_state(saved | {"more": torch.zeros(1)})
+    with pytest.raises(UserError, match="of equal sizes"):
+        make(layout, TiedMapper(layout, width=4)).check_state(saved | {"settings": torch.tensor(1)})
+    earlier = {name: tensor for name, tensor in saved.items() if name != "settings"}
+    make(layout, TiedMapper(layout, width=4)).check_state(earlier)
 
 
 def test_papers_start_is_none_and_its_weights_are_centred() -> None:

@@ -13,6 +13,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from transformers import get_cosine_schedule_with_warmup, get_linear_schedule_with_warmup
 
 from qpa.config import Config
+from qpa.core.adaptation import DirectAdaptation
 from qpa.tasks.language.windows import IGNORED
 from qpa.training.optimizer import make_optimizer
 
@@ -33,7 +34,7 @@ def rates(optimizer: Optimizer, schedule: LRScheduler, steps: int) -> list[float
 def ours(make_config: MakeConfig, steps: int, warmup: float, decay: str) -> list[float]:
     """One more than the run has steps."""
     config = make_config(f"trainer.max_steps={steps}", f"optimizer.lr={LR}", f"optimizer.warmup={warmup}", f"optimizer.decay={decay}")
-    return rates(*make_optimizer(config.optimizer, [torch.nn.Parameter(torch.zeros(1))], steps=steps), steps + 1)
+    return rates(*make_optimizer(config.optimizer, DirectAdaptation({"w": torch.nn.Parameter(torch.zeros(1))}), steps=steps), steps + 1)
 
 
 def some_optimizer() -> Optimizer:
