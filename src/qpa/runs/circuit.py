@@ -1,10 +1,13 @@
 """Config group `circuit` in the core's own words; no torch here, so that what cannot work is refused fast."""
 
 from dataclasses import asdict
+from importlib.util import find_spec
 
 from qpa.config import CircuitConfig
+from qpa.core.circuits import backends
 from qpa.core.circuits.ansatz import Ansatz
 from qpa.core.circuits.execution import Execution
+from qpa.errors import ConfigError
 
 
 def ansatz(circuit: CircuitConfig) -> Ansatz:
@@ -25,3 +28,14 @@ def exactly(circuit: CircuitConfig) -> CircuitConfig:
 def angles(circuit: CircuitConfig, qubits: int) -> int:
     """How many one circuit has, `A Q`."""
     return ansatz(circuit).angles_per_qubit(circuit.layers) * qubits
+
+
+def check_there(circuit: CircuitConfig, *, qubits: int | None) -> None:
+    """Whether what the config asks for is installed and has the `qubits`.
+
+    Raises:
+        ConfigError: it is not; the text says what would be.
+    """
+    if circuit.backend == "torchquantum" and find_spec("torchquantum") is None:  # no extra: its metadata asks for what cannot be
+        raise ConfigError("circuit.backend", circuit.backend, "is not installed; pip install --no-deps torchquantum==0.1.8")
+    backends.check(execution(circuit), qubits=qubits)

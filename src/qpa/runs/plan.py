@@ -15,11 +15,10 @@ from qpa.config import IDENTITY, Config, QPAGeneratorConfig, expected
 from qpa.config.context import Context
 from qpa.config.identity import COMPUTATION, STEPS, Part, hashed
 from qpa.core import layout as layouts
-from qpa.core.circuits import backends
 from qpa.core.circuits.cost import state_bytes
 from qpa.core.layout import AdapterTensor, Layout
 from qpa.errors import ConfigError
-from qpa.runs.circuit import ansatz, execution
+from qpa.runs.circuit import ansatz, check_there, execution
 from qpa.tasks.task import Task, find
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ def _layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout | None:
     found = layout_of(config, tensors)
     check_memory(config, circuits=found.circuits, qubits=found.qubits)
     if runs_circuits(config):
-        backends.check(execution(config.circuit), qubits=found.qubits)
+        check_there(config.circuit, qubits=found.qubits)
     return found
 
 
