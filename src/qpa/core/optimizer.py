@@ -6,7 +6,7 @@ It is made from an optimizer's class, as a subclass: schedulers, parameter group
 from collections.abc import Callable
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -14,10 +14,41 @@ from torch.optim import Optimizer
 
 from qpa.errors import UserError
 
-if TYPE_CHECKING:
-    from qpa.core.adaptation import GeneratedAdaptation
-
 GENERATOR = "generator"  # in a state: the generator's own
+
+
+class Adaptation(Protocol):
+    """What the optimizer asks of the adaptation that it trains (`qpa.core.adaptation`)."""
+
+    collected: bool
+
+    @property
+    def generator(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    def write(self) -> None:
+        """New weights into the module."""
+
+    def collect(self) -> None:
+        """The module's gradients to the generator's."""
+
+    def follow(self) -> bool:
+        """The generator to where the module is; whether it was elsewhere."""
+        ...
+
+    def drop_gradients(self, *, to_none: bool) -> None:
+        """The module's."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's."""
+        ...
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Refuse another generator's."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Take it over."""
 
 
 class GeneratedStep(Optimizer):
@@ -30,7 +61,7 @@ class GeneratedStep(Optimizer):
     """
 
     kind: type[Optimizer]
-    adaptation: "GeneratedAdaptation"
+    adaptation: Adaptation
     max_norm: float | None
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -49,6 +80,7 @@ class GeneratedStep(Optimizer):
             calls = count()
 
             def evaluated() -> Any:
+                """The loss, its gradient at the generator."""
                 if next(calls):  # the kind has moved the parameters in between, as LBFGS along its line
                     self.adaptation.write()
                 with torch.enable_grad():
