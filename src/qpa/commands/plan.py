@@ -145,6 +145,7 @@ def _size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()
