@@ -3,7 +3,7 @@
 It is made from an optimizer's class, as a subclass: schedulers, parameter groups, hooks and states are what they are there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import count
 from typing import Any, Protocol, cast
@@ -43,6 +43,9 @@ class Adaptation(Protocol):
     def state_dict(self) -> dict[str, Any]:
         """The generator's."""
         ...
+
+    def check_plain(self, parameters: Iterable[Any]) -> None:
+        """Refuse what cannot be trained beside the generator."""
 
     def check_state(self, state: dict[str, Any]) -> None:
         """Refuse another generator's."""
@@ -113,6 +116,18 @@ class GeneratedStep(Optimizer):
         """Drop the gradients of the module's generated weights, and of whatever else is trained."""
         self.kind.zero_grad(self, set_to_none=set_to_none)
         self.adaptation.drop_gradients(to_none=set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """What is trained plainly, by the same optimizer.
+
+        Raises:
+            UserError: some of it is generated, or a generator's own.
+        """
+        if hasattr(self, "adaptation"):  # the first group is the generator
+            given = param_group["params"]
+            param_group["params"] = [given] if isinstance(given, torch.Tensor) else list(given)
+            self.adaptation.check_plain(pair[1] if isinstance(pair, tuple) else pair for pair in param_group["params"])
+        self.kind.add_param_group(self, param_group)
 
     def state_dict(self) -> dict[str, Any]:
         """As of its kind, and the generator's weights: a loop that goes on from it has them again."""
