@@ -356,7 +356,6 @@ class Holder(nn.Module):
         return train(self.generated, self.generated.optimizer(AdamW, lr=1e-2), batches)
 
 
-@pytest.mark.xfail(strict=True, reason="the graph that is kept from step to step cannot be copied")
 def test_copy_of_a_module_around_trains_by_itself() -> None:
     held, alone = Holder(), Holder()
     held.train_on(STEPS[:3])
@@ -369,7 +368,6 @@ def test_copy_of_a_module_around_trains_by_itself() -> None:
     assert all(map(torch.equal, weights(copied.generated), weights(alone.generated)))
 
 
-@pytest.mark.xfail(strict=True, reason="the generator is cast with it")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_generator_stays_in_fp32_when_a_module_around_is_cast(dtype: torch.dtype) -> None:
     held = Holder()
@@ -380,7 +378,6 @@ def test_generator_stays_in_fp32_when_a_module_around_is_cast(dtype: torch.dtype
     held.train_on()
 
 
-@pytest.mark.xfail(strict=True, reason="the graph that is kept from step to step is of the weights before")
 def test_state_that_is_loaded_with_a_module_around_is_trained_on() -> None:
     whole, held, other = Holder(), Holder(), Holder(seed=9)
     held.train_on(STEPS[:3])
@@ -392,7 +389,6 @@ def test_state_that_is_loaded_with_a_module_around_is_trained_on() -> None:
     assert all(map(torch.equal, weights(other.generated), weights(whole.generated)))
 
 
-@pytest.mark.xfail(strict=True, reason="the step would go by the generator, and never reach them")
 @pytest.mark.parametrize("wrong", ["weights that are generated", "another generator's"])
 def test_parameter_group_that_could_not_be_trained_is_refused(wrong: str) -> None:
     network = nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 1))
