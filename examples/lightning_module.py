@@ -30,8 +30,7 @@ class FineTuning(LightningModule):
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        # max_norm, not Trainer(gradient_clip_val=...): that clips before the generator has its gradient
-        return self.generated.optimizer(torch.optim.AdamW, lr=1e-2, max_norm=1.0)
+        return self.generated.optimizer(torch.optim.AdamW, lr=1e-2)
 
 
 text = torch.tensor(list("".join(topics.values()).encode()))  # a token is a byte

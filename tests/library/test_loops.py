@@ -331,6 +331,33 @@ def test_a_grad_scaler_knows_gradients_that_are_collected_first_and_skips_a_step
     assert all(map(torch.equal, weights(ours), weights(theirs)))  # powers of two: no rounding
 
 
+def test_a_gradient_that_was_collected_and_then_dropped_is_not_stepped_along() -> None:
+    ours, theirs = pair()
+    optimizer, other = ours.optimizer(SGD, lr=5.0), theirs.optimizer(SGD, lr=5.0)
+    loss(ours.module, STEPS[1]).backward()
+    ours.collect()
+    ours.module.zero_grad()
+    for generated, each in ((ours, optimizer), (theirs, other)):
+        loss(generated.module, STEPS[0]).backward()
+        each.step()
+    assert all(map(torch.equal, weights(ours), weights(theirs)))
+
+
+def test_collecting_twice_is_once() -> None:
+    generated, _ = pair()
+    calls = []
+    generated.generator.register_forward_hook(lambda *_: calls.append(1))
+    loss(generated.module, STEPS[0]).backward()
+    generated.collect()
+    with torch.no_grad():
+        for parameter in generated.parameters():
+            parameter.grad.mul_(2)  # as a clipping would
+    kept = [parameter.grad.clone() for parameter in generated.parameters()]
+    generated.collect()
+    assert all(torch.equal(p.grad, k) for p, k in zip(generated.parameters(), kept, strict=True))
+    assert calls == []
+
+
 def test_step_without_backward_is_refused() -> None:
     generated = qpa.generate(adapted(), seed=1)
     with pytest.raises(UserError, match="backward"):

@@ -342,13 +342,6 @@ class FineTuning(LightningModule):
         return [self.optimizer], [{"scheduler": CosineAnnealingLR(self.optimizer, T_max=2 * STEPS), "interval": "step"}]
 
 
-class Collected(FineTuning):
-    """Has the gradient of what is trained before Lightning clips."""
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        self.generated.collect()
-
-
 def lightning(folder: Path, **settings: Any) -> Lightning:
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     return Lightning(accelerator="cpu", default_root_dir=folder, **quiet | settings)
@@ -386,14 +379,17 @@ def test_lightning_may_leave_the_steps_to_the_module(tmp_path: Path) -> None:
     assert same(weights(ours[0]), weights(theirs[0]))
 
 
-def test_lightning_clips_the_gradient_of_what_is_trained_once_it_is_collected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [{"gradient_clip_val": 1e-4}, {"gradient_clip_val": 1e-4, "precision": "bf16-mixed"}])
+def test_lightning_clips_the_gradient_of_what_is_trained(given: dict[str, Any], tmp_path: Path) -> None:
     def optimizer(found: qpa.Generated, **settings: Any) -> tuple[qpa.Generated, Optimizer]:
         return found, found.optimizer(SGD, lr=100.0, **settings)
 
-    ours, theirs = optimizer(comparable()[0]), optimizer(comparable()[0], max_norm=1e-4)
-    lightning(tmp_path, max_epochs=1, gradient_clip_val=1e-4).fit(Collected(ours), loader())
-    lightning(tmp_path, max_epochs=1).fit(FineTuning(theirs), loader())
+    ours, theirs, unclipped = optimizer(comparable()[0]), optimizer(comparable()[0], max_norm=1e-4), optimizer(comparable()[0])
+    lightning(tmp_path, max_epochs=1, **given).fit(FineTuning(ours), loader())
+    for of in (theirs, unclipped):
+        lightning(tmp_path, max_epochs=1, precision=given.get("precision")).fit(FineTuning(of), loader())
     assert same(weights(ours[0]), weights(theirs[0]))
+    assert not same(weights(ours[0]), weights(unclipped[0]))
 
 
 def test_lightning_goes_on_from_its_checkpoint_bit_for_bit(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from weakref import ref
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import register_multi_grad_hook
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -23,6 +24,7 @@ from qpa.core.optimizer import GeneratedStep, generated_step
 from qpa.errors import UserError
 
 O = TypeVar("O", bound=Optimizer)  # noqa: E741 - of a kind
+State = tuple[Tensor | None, int]  # of a gradient
 _owners = WeakIdKeyDictionary()  # by parameter
 
 
@@ -55,6 +57,10 @@ class Leaves:
         gradients = [parameter.grad for parameter in self.parameters]
         return None if all(gradient is None for gradient in gradients) else self._gathered(gradients)
 
+    def gradients(self) -> list[State]:
+        """The gradients themselves, and how often each has been changed in its place."""
+        return [(p.grad, -1 if p.grad is None else p.grad._version) for p in self.parameters]
+
     def write(self, flat: Tensor) -> None:
         """Copy a flat vector's numbers into them."""
         with torch.no_grad():
@@ -81,13 +87,12 @@ class GeneratedAdaptation(nn.Module):
     Attributes:
         generator: of the weights.
         leaves: where they go.
-        collected: whether the generator's gradient is that of the step which is under way, so that only the optimizer's own step is left.
     """
 
     def __init__(self, generator: Generator, leaves: Leaves) -> None:
         super().__init__()
         self.generator, self.leaves = generator, leaves
-        self.collected = False
+        self._collected: list[State] = []  # what the generator's gradient was made from
         self._output: Tensor | None = None  # of the generator as it is now, with its graph
         self.register_load_state_dict_pre_hook(_check_loaded)
         self.register_load_state_dict_post_hook(_write_loaded)
@@ -109,7 +114,13 @@ class GeneratedAdaptation(nn.Module):
         with _normal_tensors():
             self._output = self._generate()
             self.leaves.write(self._output.detach())
-        self.collected = False
+        self._collected = []
+
+    @property
+    def collected(self) -> bool:
+        """Whether the generator's gradient is that of the gradients which are on the module's weights now."""
+        now = self.leaves.gradients()
+        return bool(self._collected) and all(a is b and v == w for (a, v), (b, w) in zip(self._collected, now, strict=True))
 
     def collect(self) -> None:
         """Make the generator's gradient from the gradients that backward has left on the module's weights.
@@ -117,6 +128,8 @@ class GeneratedAdaptation(nn.Module):
         After the last backward of a step. An optimizer's `step` does it where it is not done; call it before to clip, to reduce between
         processes or to look at the gradient of what is trained. Where backward has left nothing, there is none.
         """
+        if self.collected:
+            return
         self.follow()
         for parameter in self.generator.parameters():
             parameter.grad = None
@@ -127,7 +140,20 @@ class GeneratedAdaptation(nn.Module):
                 with torch.enable_grad():
                     output = self._generate()
             output.backward(gradient)
-        self._output, self.collected = None, True
+        self._output, self._collected = None, self.leaves.gradients()
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Within the block each backward collects at its end: who clips an optimizer's gradients in its closure (Lightning) finds them."""
+
+        def at_the_end(_: Tensor) -> None:
+            torch.autograd.Variable._execution_engine.queue_callback(self.collect)  # pyright: ignore[reportAttributeAccessIssue]
+
+        handle = register_multi_grad_hook(self.leaves.parameters, at_the_end, mode="any")
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def check_state(self, state: Mapping[str, Tensor]) -> None:
         """Refuse a state that is not of this generator.
@@ -159,7 +185,6 @@ class GeneratedAdaptation(nn.Module):
     def drop_gradients(self, *, to_none: bool) -> None:
         """Of the module's generated weights; the generator's go with the next `collect`."""
         self.leaves.drop_gradients(to_none=to_none)
-        self.collected = False
 
     def optimizer(self, kind: type[O], *, max_norm: float | None = None, **settings: Any) -> O:
         """An optimizer of what is trained, for any training loop.
@@ -185,7 +210,7 @@ class GeneratedAdaptation(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: they generate anew."""
-        return {**self.__dict__, "_output": None, "collected": False}
+        return {**self.__dict__, "_output": None, "_collected": []}
 
     def _generate(self) -> Tensor:
         with torch.autocast(self.generator.device.type, enabled=False):  # generated weights are fp32 under any trainer precision

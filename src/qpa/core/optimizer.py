@@ -4,6 +4,7 @@ It is made from an optimizer's class, as a subclass: schedulers, parameter group
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from functools import cache
 from itertools import count
 from typing import Any, Protocol, cast
@@ -20,7 +21,10 @@ GENERATOR = "generator"  # in a state: the generator's own
 class Adaptation(Protocol):
     """What the optimizer asks of the adaptation that it trains (`qpa.core.adaptation`)."""
 
-    collected: bool
+    @property
+    def collected(self) -> bool:
+        """Whether the generator's gradient is that of the module's gradients now."""
+        ...
 
     @property
     def generator(self) -> nn.Module:
@@ -32,6 +36,10 @@ class Adaptation(Protocol):
 
     def collect(self) -> None:
         """The module's gradients to the generator's."""
+
+    def collecting(self) -> AbstractContextManager[None]:
+        """Within which each backward collects."""
+        ...
 
     def follow(self) -> bool:
         """The generator to where the module is; whether it was elsewhere."""
@@ -86,7 +94,7 @@ class GeneratedStep(Optimizer):
                 """The loss, its gradient at the generator."""
                 if next(calls):  # the kind has moved the parameters in between, as LBFGS along its line
                     self.adaptation.write()
-                with torch.enable_grad():
+                with torch.enable_grad(), self.adaptation.collecting():
                     found = closure()
                 self._take_gradients()
                 return found
@@ -99,8 +107,7 @@ class GeneratedStep(Optimizer):
     def _take_gradients(self) -> None:
         if self.adaptation.follow() and self.state:  # the state goes where the parameters have gone
             self.kind.load_state_dict(self, self.kind.state_dict(self))
-        if not self.adaptation.collected:
-            self.adaptation.collect()
+        self.adaptation.collect()
         if all(p.grad is None for group in self.param_groups for p in group["params"]):
             problem = "no gradient has reached what qpa.generate has taken over; call loss.backward() before optimizer.step()"
             raise UserError(f"{problem}, the loss being of the module that was given to it (not of a copy)")
