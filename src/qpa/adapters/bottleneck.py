@@ -86,8 +86,7 @@ class BottleneckModel(nn.Module):
             if getattr(module, "out_features", hidden) != hidden:
                 raise ValueError(f"target_modules={config.target_modules}: {name} does not put out the hidden size")
         self.adapters = nn.ModuleDict({name.replace(".", "/"): Bottleneck(hidden, config) for name in targets})
-        for name, module in targets.items():
-            module.register_forward_hook(self._hook(self.adapters[name.replace(".", "/")]))
+        self.hooks = [module.register_forward_hook(self._hook(self.adapters[name.replace(".", "/")])) for name, module in targets.items()]
 
     def _hook(self, adapter: nn.Module) -> Any:
         def adapted(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -103,6 +102,12 @@ class BottleneckModel(nn.Module):
 
     def get_base_model(self) -> nn.Module:
         """The base model."""
+        return self.base_model
+
+    def unload(self) -> nn.Module:
+        """The base model, taken out of here."""
+        for hook in self.hooks:
+            hook.remove()
         return self.base_model
 
     @contextmanager
