@@ -75,7 +75,7 @@ class BottleneckModel(nn.Module):
 
     def __init__(self, base: nn.Module, config: BottleneckConfig) -> None:
         super().__init__()
-        self.base_model: Any = base
+        self.base_model: Any = base.requires_grad_(False)  # as peft does
         self.peft_config = {"default": config}
         self.enabled = True
         targets = {name: m for name, m in base.named_modules() if name.rsplit(".", 1)[-1] in config.target_modules}

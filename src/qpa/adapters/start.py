@@ -28,11 +28,11 @@ class Start:
 
     Attributes:
         tensors: all that the PEFT method trains, by name, in the model's order.
-        everywhere: whether every machine draws the same, bit by bit.
+        everywhere: those that are bit by bit the same on every machine.
     """
 
     tensors: dict[str, Tensor]
-    everywhere: bool
+    everywhere: dict[str, Tensor]
 
 
 def draw(module: nn.Module, parameters: Mapping[str, nn.Parameter], *, seed: int) -> None:
@@ -50,7 +50,7 @@ def draw(module: nn.Module, parameters: Mapping[str, nn.Parameter], *, seed: int
         return  # it may have learned something
     with torch.no_grad():
         for name, tensor in found.items():
-            if bool((tensor != tensor.flatten()[0]).any()):  # else its start is not drawn
+            if not _constant(tensor):  # else its start is not drawn
                 parameters[name].copy_(tensor)
 
 
@@ -83,7 +83,8 @@ def put_on_drawn(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed
     config = to_train(config)
     with drawn(seed), torch.device("cpu"), SameEverywhere() as draws, warnings.catch_warnings(action="ignore"):
         model = put_on(base, config, name=name)
-    return model, Start({name: p.detach().clone() for name, p in adapter_parameters(model).items()}, not draws.others)
+    tensors = {name: p.detach().clone() for name, p in adapter_parameters(model).items()}
+    return model, Start(tensors, {name: tensor for name, tensor in tensors.items() if not draws.others or _constant(tensor)})
 
 
 def to_train(config: PeftConfig | BottleneckConfig) -> PeftConfig | BottleneckConfig:
@@ -104,6 +105,10 @@ def stripped(model: AdaptedModel) -> nn.Module:
     """The base model again, without the adapter."""
     tuner: Any = model if isinstance(model, BottleneckModel) else model.base_model
     return tuner.unload() if hasattr(tuner, "unload") else model.get_base_model()  # which prompts leave as it is
+
+
+def _constant(tensor: Tensor) -> bool:
+    return bool((tensor == tensor.flatten()[:1]).all())
 
 
 def _hollow(module: AdaptedModel, dtype: torch.dtype | None) -> AdaptedModel:

@@ -26,6 +26,7 @@ import qpa
 from qpa.adapters import base_identity, base_weights, methods, start
 from qpa.adapters.bottleneck import CONFIG
 from qpa.adapters.methods import AdaptedModel
+from qpa.adapters.start import Start
 from qpa.config import Settings
 from qpa.core.expansion import Doubtful, expanded
 from qpa.core.generator import Generator, view
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 DESCRIPTION, NUMBERS = "compact.json", "compact.safetensors"
-GENERATOR, START, PLAIN, PLACES, VALUES = "generator.", "start.", "plain.", "doubtful.places", "doubtful.values"
+GENERATOR, BEGUN, PLAIN, PLACES, VALUES = "generator.", "start.", "plain.", "doubtful.places", "doubtful.values"
 PACKAGES = ("torch", "peft", "transformers")
 SAME = 1e-5  # of a tensor's largest weight: float32 as training computes it, against float64
 
@@ -139,10 +140,9 @@ def save(generated: "Generated", folder: Path) -> None:
     weights, begun, parts = _numbers(generated)
     _check_same(layout, weights, leaves)
     drawn = start.of_seed(module, seed=generated.settings.seed, dtype=dtype)
-    given = drawn.tensors if drawn is not None and drawn.everywhere else None
     numbers = parts | {f"{PLAIN}{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in plain.items()}
     if begun is not None:
-        numbers |= {f"{START}{name}": tensor for name, tensor in _split(layout, begun).items() if not _given(given, name, tensor)}
+        numbers |= {f"{BEGUN}{name}": tensor for name, tensor in _split(layout, begun).items() if not _given(drawn, name, tensor)}
     adapted = isinstance(module, AdaptedModel)
     with whole_folder(folder) as scratch:
         save_file(numbers, scratch / NUMBERS)
@@ -154,7 +154,7 @@ def save(generated: "Generated", folder: Path) -> None:
             dtype=str(dtype).removeprefix("torch."),
             adapter=start.adapter_name(module) if adapted else None,
             names=None if drawn is not None and [*leaves] == [*drawn.tensors] else [*leaves],
-            drawn=given is not None and begun is not None,
+            drawn=drawn is not None and begun is not None,
             tensors=tensors_hash(layout),
             base=base_identity.known_by(base),
             config=_config_hash(scratch) if adapted else None,
@@ -252,8 +252,8 @@ def _split(layout: Layout, flat: Tensor) -> dict[str, Tensor]:
     return {slot.tensor.name: view(flat, slot).contiguous() for slot in layout.slots}
 
 
-def _given(drawn: Mapping[str, Tensor] | None, name: str, tensor: Tensor) -> bool:
-    """Whether a start need not be kept: the seed gives it, or where it gives none it is zero."""
+def _given(drawn: Start | None, name: str, tensor: Tensor) -> bool:
+    """Whether a start need not be kept: the seed gives it on every machine, or where it gives none it is zero."""
     if drawn is None:
         return not bool(tensor.any())
-    return name in drawn and torch.equal(drawn[name].float(), tensor)
+    return name in drawn.everywhere and torch.equal(drawn.everywhere[name].float(), tensor)

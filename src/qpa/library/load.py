@@ -1,7 +1,7 @@
 """`qpa.load`: a compact adapter expanded on its base model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -85,7 +85,7 @@ def _with_adapter(base: nn.Module, found: Compact) -> tuple[nn.Module, Start | N
         return base, None
     if isinstance(base, AdaptedModel):
         there = base.peft_config.get(name)
-        if there is None or methods.meaning(there.__dict__) != methods.meaning(config.__dict__):
+        if there is None or methods.meaning(asdict(there)) != methods.meaning(asdict(config)):
             raise UserError(f"{found.folder}: the given model has an adapter of another kind; give the base model, as it was loaded")
         return base, None
     floats = {(p.dtype, p.device.type) for p in base.parameters() if p.is_floating_point()}
@@ -142,7 +142,7 @@ def _check_there(names: list[str], there: Mapping[str, Tensor], found: Compact) 
 
 def _weights(found: Compact, place: Place) -> Tensor:
     """All weights, bit by bit as they were saved."""
-    kept, state = found.named(compact.START), found.named(compact.GENERATOR)
+    kept, state = found.named(compact.BEGUN), found.named(compact.GENERATOR)
     generator = place.generator
     if kept:
         generator = compact.exact_generator(found.settings, place.layout, _filled(place.flat.clone(), place.layout, kept))
