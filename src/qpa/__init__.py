@@ -4,11 +4,13 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qpa.errors import UserError
+
 if TYPE_CHECKING:
     from qpa.library.generate import Generated, generate
     from qpa.library.load import load
 
-__all__ = ["Generated", "generate", "load"]
+__all__ = ["Generated", "UserError", "generate", "load"]
 
 __version__ = "0.1.0"
 __path__ = [*__path__, str(Path(__file__).parent / "commands")]  # `python -m qpa.plan` runs commands/plan.py

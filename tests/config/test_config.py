@@ -51,7 +51,7 @@ def test_every_choice_of_a_method_trains_what_it_counts(make_config: Callable[..
     built = build(config)
     trained = list(built.adaptation.parameters())
     assert built.plan.counts.trainable == sum(p.numel() for p in trained)
-    optimizer, _ = make_optimizer(config.optimizer, trained, steps=config.trainer.max_steps)
+    optimizer, _ = make_optimizer(config.optimizer, built.adaptation, steps=config.trainer.max_steps)
     before = [p.detach().clone() for p in trained]
     built.adaptation.write()
     ids = torch.arange(64).view(2, 32)

@@ -193,7 +193,7 @@ def test_state_of_another_generator_is_refused_in_one_line() -> None:
     make(layout, TiedMapper(layout, width=4)).check_state(saved)
     with pytest.raises(UserError, match="other initial adapter weights"):
         make(layout, TiedMapper(layout, width=4), seed=1).check_state(saved)
-    with pytest.raises(UserError, match=r"mapper\.rows\.maps\.0\.weight is \[64, 4\] there and \[64, 3\] here"):
+    with pytest.raises(UserError, match=r"mapper\.rows\.maps\.0\.weight is \[64, 6\] there and \[64, 5\] here"):
         make(layout, TiedMapper(layout, width=3)).check_state(saved)
     with pytest.raises(UserError, match=r"latents\.angles is not in it"):
         make(layout, TiedMapper(layout, width=4)).check_state({name: t for name, t in saved.items() if name != "latents.angles"})

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from qpa.config import Config, Settings
+from qpa.config import Config
 from qpa.core.circuits.execution import Execution
 from qpa.core.draws import drawn
 from qpa.core.generator import Generator
@@ -21,7 +21,7 @@ MakeConfig = Callable[..., Config]
 
 
 def made(config: Config) -> Generator:
-    return make_generator(Settings.of(config), LAYOUT, torch.zeros(LAYOUT.size))
+    return make_generator(config.settings, LAYOUT, torch.zeros(LAYOUT.size))
 
 
 def states(module: torch.nn.Module) -> list[torch.Tensor]:

@@ -123,3 +123,11 @@ def test_command_prints_one_json_object_and_nothing_else() -> None:
 def test_generator_larger_than_memory_is_refused_before_it_is_made(make_config: MakeConfig, overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         plan_of(make_config(*overrides))
+
+
+def test_reference_simulator_that_is_not_installed_is_refused_with_the_way_out(
+    make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torchquantum", None)  # as Python has it: not to be imported
+    with pytest.raises(ConfigError, match=r"circuit.backend=torchquantum: is not installed; pip install --no-deps torchquantum==0\.1\.8"):
+        plan_of(make_config("circuit.backend=torchquantum"))

@@ -302,7 +302,7 @@ def test_non_finite_loss_stops_before_harm_and_keeps_the_last_checkpoint(
     def poisoned(self: GeneratedAdaptation) -> None:
         calls.append(1)
         if len(calls) == 5:
-            self.leaves.gradient[0] = float("nan")
+            self.leaves.parameters[0].grad[0] = float("nan")
         collect(self)
 
     monkeypatch.setattr(GeneratedAdaptation, "collect", poisoned)
@@ -371,7 +371,7 @@ def test_equal_seeds_give_equal_runs_and_others_do_not(make_config: MakeConfig, 
 
 def test_checkpoint_holds_only_what_is_trained(finished: Path) -> None:
     state = torch.load(finished / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-    check_sums = 2
+    check_sums = 2 + 1  # of the start, and of the settings
     assert sum(t.numel() for t in state.values()) == record.read(finished)["qpa"]["params"]["trainable"] + check_sums
 
 

@@ -5,7 +5,6 @@ is in `conf/analysis.yaml`.
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -42,7 +41,7 @@ def _folder(settings: AnalysisConfig) -> Path:
     if settings.run is not None:
         load_config(Path(settings.run))
     elif settings.what != "gradient_variance":
-        raise ConfigError("run", None, f"what={settings.what} looks at a finished run: run=DIR, a folder that train.py printed")
+        raise ConfigError("run", None, f"what={settings.what} looks at a finished run: run=DIR, a folder that a training printed")
     return Path(settings.out or (Path(settings.run) / "analysis" if settings.run else "outputs/analysis"))
 
 
@@ -66,6 +65,7 @@ def _flat(value: Any, name: str) -> Iterator[tuple[str, float]]:
         yield name, value
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()

@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from qpa.commands.composing import choices_with
+from qpa.config.context import program
 from qpa.config.earlier import MOVED
 from qpa.errors import MENDABLE, OURS, TRACEBACKS, LostProcessError, UsageError, line
 from qpa.training.processes import LOST
@@ -41,6 +42,16 @@ def one_line_errors() -> Iterator[None]:
             raise
         print(f"qpa: {describe(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, OverrideParseException | UsageError) else LOST if isinstance(error, LostProcessError) else 1)
+
+
+def script(main: Callable[[list[str]], None]) -> Callable[[], None]:
+    """A command as a console script calls it: its `main` with the words that were typed."""
+
+    def run() -> None:
+        with one_line_errors():
+            main(sys.argv[1:])
+
+    return run
 
 
 def mendable(error: Exception) -> bool:
@@ -76,14 +87,14 @@ def _way_out(key: str) -> str:
         return f"is {MOVED[key]} now"
     if there := choices_with(key):
         return f"no key of the chosen {key.partition('.')[0]}, but of {', '.join(there)}"
-    return f"there is no such key; python train.py --cfg job prints all keys, +{key}=... adds one"
+    return f"there is no such key; {shlex.join(program())} --cfg job prints all keys, +{key}=... adds one"
 
 
 def _quoted(override: str) -> str:
     """What to write in place of an override that Hydra's grammar does not take: its value in quotes, and the whole in the shell's."""
     key, given, value = override.partition("=")
     if not given or not key:
-        return f"{override}: is no KEY=VALUE; python train.py --help shows how"
+        return f"{override}: is no KEY=VALUE; {shlex.join(program())} --help shows how"
     is_list = value.startswith("[") and value.endswith("]")
     right = f"[{','.join(map(_in_quotes, value[1:-1].split(',')))}]" if is_list else _in_quotes(value)
     line = f"{override}: has signs that mean something to Hydra; put quotes round the value: {shlex.quote(f'{key}={right}')}"

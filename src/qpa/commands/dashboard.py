@@ -4,7 +4,6 @@ Needs `make setup EXTRAS=dashboard`, an account (`wandb login`), and runs that w
 What is not given is as for runs: `WANDB_ENTITY`, `WANDB_PROJECT`, else the defaults of conf/logger/wandb.yaml.
 """
 
-import sys
 from typing import Any
 
 from qpa.commands import cli
@@ -56,6 +55,7 @@ def workspace(entity: str, project: str, metric: Metric) -> Any:
     return views.Workspace(entity=entity, project=project, name=NAME, sections=sections)
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()

@@ -5,7 +5,6 @@ data.train_files=[...] data.test_files=[...]`, or `data.test_files=[...]` alone.
 Harness instead, by name or as task files of your own.
 """
 
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -71,6 +70,7 @@ def show_tasks(config: Config, folder: Path, names: list[str]) -> None:
     Console(soft_wrap=True).print(table)
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()

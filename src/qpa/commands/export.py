@@ -4,8 +4,6 @@ The adapter goes to `DIR/adapter`; the merged model, in fp32 (bf16 would round s
 circuits as OpenQASM 3, drawn, and with their probabilities, to `DIR/circuits`.
 """
 
-import sys
-
 from qpa.commands import cli
 from qpa.commands.composing import named_run
 from qpa.errors import UsageError
@@ -36,6 +34,7 @@ def _flag(options: dict[str, str], name: str) -> bool:
     return value == "true"
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qpa.commands import cli
-from qpa.config import OptimizerConfig, PlanConfig, Settings, checked, parse
+from qpa.config import OptimizerConfig, PlanConfig, checked, parse
 from qpa.config.composing import composed
 from qpa.config.context import Context
 from qpa.core.circuits.cost import SECONDS_PER_SHOT
@@ -84,7 +84,7 @@ def chunk_sizes(plan: Plan) -> dict[int, int]:
 def circuits_per_step(plan: Plan) -> int:
     """Circuits that have to be run for one optimizer step, those for the gradient too."""
     config, layout = plan.config, plan.layout
-    if layout is None or not Settings.of(config).runs_circuits:
+    if layout is None or not config.settings.runs_circuits:
         return 0
     rule = execution(config.circuit).rule if config.latents.kind == "circuit" else "exact"  # no gradient of what is frozen
     return layout.circuits * cost_of_step(rule, angles(config.circuit, layout.qubits))
@@ -145,6 +145,7 @@ def _size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count / 1e3:,.1f} kB"
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()

@@ -4,7 +4,6 @@
 """
 
 import csv
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -110,6 +109,7 @@ def _write_csv(path: Path, found: Found) -> None:
         writer.writerows(rows)
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()

@@ -1,22 +1,22 @@
-"""`python train.py [GROUP=CHOICE] [KEY=VALUE] ...`: fine-tune a model, or many of them in a multirun."""
+"""`qpa-train [GROUP=CHOICE] [KEY=VALUE] ...`, in a checkout `python train.py`: fine-tune a model, or many of them in a multirun."""
 
 from typing import Any
 
+import hydra
 from omegaconf import DictConfig
 
 from qpa.commands.cli import one_line_errors
+from qpa.commands.overview import overview
 from qpa.config import parse
+from qpa.config.composing import CONF
 from qpa.runs import run, sweep
 
+KEPT: dict[Any, Any] = {}  # between the jobs of a multirun
 
-def train(composed: DictConfig, kept: dict[Any, Any]) -> None:
-    """Plan one composed config and run it.
 
-    Args:
-        composed: by Hydra.
-        kept: what this process keeps from one job of a multirun to the next, as a base model.
-    """
-    here = sweep.context(kept)
+def train(composed: DictConfig) -> None:
+    """Plan one config that Hydra composed, and run it: one run, or one job of a multirun."""
+    here = sweep.context(KEPT)
     if here.sweep is not None:
         sweep.run_job(composed, here, run.train)
         return
@@ -24,5 +24,12 @@ def train(composed: DictConfig, kept: dict[Any, Any]) -> None:
         run.train(run.ready(parse(composed), here))
 
 
+def script() -> None:
+    """What is typed, from any folder."""
+    main = hydra.main(version_base="1.3", config_path=str(CONF), config_name="train")
+    with one_line_errors(), overview():
+        main(train)()  # the name `train` stays the function itself, which launchers then pickle by its name
+
+
 if __name__ == "__main__":
-    raise SystemExit("qpa: training starts with python train.py, in the folder that has conf/")
+    script()

@@ -18,7 +18,7 @@ from qpa.commands import cli
 from qpa.commands.composing import goal
 from qpa.config import TuneConfig, checked, parse
 from qpa.config.composing import as_overrides, composed
-from qpa.config.context import Context
+from qpa.config.context import Context, program
 from qpa.errors import ConfigError, UsageError, UserError
 from qpa.runs import record
 from qpa.tasks.task import Metric, find
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> None:
         raise UserError("no trial finished; the lines above say why")
     chosen = [f"{key}={value}" for key, value in study.best_params.items()]
     print(f"best of {len(study.trials)} trials, validation {metric.name} {study.best_value:.3f}")
-    print(shlex.join(["python", "train.py", *fixed, *chosen]))
+    print(shlex.join([*program(), *fixed, *chosen]))
 
 
 def open_study(identity: list[str], metric: Metric) -> "Study":
@@ -111,12 +111,13 @@ def validation(overrides: list[str], kept: dict[Any, Any]) -> float:
     """The validation metric after a run with these overrides; a run that has finished before is not repeated."""
     from qpa.runs import run
 
-    context = Context(command=shlex.join(["python", "train.py", *overrides]), kept=kept)
+    context = Context(command=shlex.join([*program(), *overrides]), kept=kept)
     plan = run.ready(parse(composed("train", overrides)), context)
     run.train(plan)
     return record.read(plan.folder)["qpa"]["val"][plan.task.metric.name]
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()

@@ -1,9 +1,8 @@
 """`python -m qpa.wandb_sweeps [out=sweeps/wandb]`: each file of `sweeps/` as a sweep of Weights & Biases, for its agents.
 
-The agents start `train.py` with the sweep file itself, so that all that it fixes stands there alone.
+The agents start `qpa-train` with the sweep file itself, so that all that it fixes stands there alone.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ def main(arguments: list[str]) -> None:
     given = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     if len(given) != len(arguments) or not given.keys() <= {"out"}:
         raise UsageError(USAGE)
-    out = Path(given.get("out", SWEEPS.resolve() / "wandb"))
+    out = Path(given.get("out", "sweeps/wandb"))
     out.mkdir(parents=True, exist_ok=True)
     for file in sorted(SWEEPS.glob("*.yaml")):
         write_whole(out / file.name, text(file, metric(file.stem)).encode())
@@ -41,11 +40,11 @@ def text(file: Path, metric: Metric) -> str:
     name = file.stem
     question = next(line for line in file.read_text().splitlines() if not line.startswith("# @package"))
     sweep = {
-        "program": "train.py",
+        "program": "qpa-train",
         "method": "grid",
         "metric": {"name": f"test/{metric.name}", "goal": goal(metric)},
         "parameters": {key: {"values": values} for key, values in grid(name).items()},
-        "command": ["${env}", "python", "${program}", f"sweeps={name}", "hydra.mode=RUN", "logger.mode=online", "${args_no_hyphens}"],
+        "command": ["${env}", "${program}", f"sweeps={name}", "hydra.mode=RUN", "logger.mode=online", "${args_no_hyphens}"],
     }
     made = f"# Made by `python -m qpa.wandb_sweeps`. `wandb sweep sweeps/wandb/{name}.yaml`, then `wandb agent` with the name it prints."
     return f"{question}\n{made}\n{yaml.safe_dump(sweep, sort_keys=False, default_flow_style=None, width=WIDTH)}"
@@ -68,6 +67,7 @@ def _composed(name: str) -> DictConfig:
         return compose("train", overrides=[f"sweeps={name}"], return_hydra_config=True)
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf, open_dict
 
 from qpa.errors import ConfigError
 
-CONF = Path(__file__).resolve().parents[3] / "conf"
+CONF = Path(__file__).resolve().parents[1] / "conf"  # in a checkout a link to the folder at its top
 
 
 def composed(name: str, arguments: list[str]) -> dict[str, Any]:

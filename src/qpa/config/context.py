@@ -1,8 +1,17 @@
 """What a run is told beside its config: which of its processes this is, which sweep it belongs to, what was typed."""
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+ENTRY = Path(__file__).resolve().parents[3] / "train.py"  # of a checkout; what is installed has none
+
+
+def program() -> list[str]:
+    """What starts a training: `qpa-train` for who has typed an installed command or has no checkout, else `python train.py`."""
+    typed = Path(sys.argv[0]).name
+    return ["qpa-train"] if typed.startswith("qpa-") or not ENTRY.is_file() else ["python", "train.py"]
 
 
 @dataclass(frozen=True)

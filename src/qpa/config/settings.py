@@ -1,6 +1,6 @@
 """What makes a generator: of a whole run's config the groups that the method itself is made of."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field, SerializeAsAny
 
@@ -15,12 +15,9 @@ from qpa.config.generator import (
     QPAGeneratorConfig,
     RowsMapperConfig,
 )
-from qpa.config.kinds import Kinds, expected
+from qpa.config.kinds import Kinds
 from qpa.config.part import Part
 from qpa.config.section import Section
-
-if TYPE_CHECKING:
-    from qpa.config.whole import Config
 
 GENERATORS = {"qpa": QPAGeneratorConfig, "none": GeneratorConfig}
 LATENTS = dict.fromkeys(("circuit", "frozen_circuit", "table", "zeros", "random"), LatentsConfig)
@@ -40,16 +37,6 @@ class Settings(Section):
     circuit: CircuitConfig
     mapper: Mapper
     seed: Seed
-
-    @classmethod
-    def of(cls, config: "Config") -> "Settings":
-        """A run's.
-
-        Raises:
-            ConfigError: the run generates nothing.
-        """
-        generator = expected("generator", config.generator, QPAGeneratorConfig)
-        return cls(generator=generator, latents=config.latents, circuit=config.circuit, mapper=config.mapper, seed=config.seed)
 
     @property
     def runs_circuits(self) -> bool:

@@ -6,15 +6,15 @@ from pydantic import SerializeAsAny
 
 from qpa.config.circuit import CircuitConfig
 from qpa.config.data import DataConfig, FilesDataConfig, HubDataConfig, PydocDataConfig
-from qpa.config.generator import GeneratorConfig
+from qpa.config.generator import GeneratorConfig, QPAGeneratorConfig
 from qpa.config.identity import Identity
-from qpa.config.kinds import Kinds
+from qpa.config.kinds import Kinds, expected
 from qpa.config.logger import LoggerConfig, WandbLoggerConfig
 from qpa.config.model import LanguageModelConfig, ModelConfig, PackageModelConfig
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.part import Part
 from qpa.config.section import Section
-from qpa.config.settings import GENERATORS, Latents, Mapper, Seed
+from qpa.config.settings import GENERATORS, Latents, Mapper, Seed, Settings
 from qpa.config.task import TaskConfig
 from qpa.config.trainer import TrainerConfig
 
@@ -47,6 +47,16 @@ class Config(Section):
     fail_fast: Annotated[bool, Part.SHOWN]
     cache_dir: Annotated[str | None, Part.SHOWN]
     baseline: Annotated[str | None, Part.SHOWN]
+
+    @property
+    def settings(self) -> Settings:
+        """Of the generator.
+
+        Raises:
+            ConfigError: nothing is generated.
+        """
+        generator = expected("generator", self.generator, QPAGeneratorConfig)
+        return Settings(generator=generator, latents=self.latents, circuit=self.circuit, mapper=self.mapper, seed=self.seed)
 
 
 IDENTITY = Identity(Config)

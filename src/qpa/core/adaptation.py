@@ -6,21 +6,24 @@ Gradients equal those of a differentiable injection, and gradient checkpointing 
 ordinary parameters.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.utils.weak import WeakIdKeyDictionary
 
 from qpa.core.counts import Counts, count, direct
-from qpa.core.generator import Generator, view
+from qpa.core.generator import SETTINGS, Generator, view
 from qpa.core.layout import Layout
 from qpa.core.optimizer import GeneratedStep, generated_step
 from qpa.errors import UserError
 
 O = TypeVar("O", bound=Optimizer)  # noqa: E741 - of a kind
+_owners = WeakIdKeyDictionary()  # by parameter
 
 
 class Leaves:
@@ -86,6 +89,10 @@ class GeneratedAdaptation(nn.Module):
         self.generator, self.leaves = generator, leaves
         self.collected = False
         self._output: Tensor | None = None  # of the generator as it is now, with its graph
+        self.register_load_state_dict_pre_hook(_check_loaded)
+        self.register_load_state_dict_post_hook(_write_loaded)
+        for parameter in (*leaves.parameters, *generator.parameters()):
+            _owners[parameter] = ref(self)
 
     @property
     def counts(self) -> Counts:
@@ -130,16 +137,16 @@ class GeneratedAdaptation(nn.Module):
         """
         self.generator.check_state({name.removeprefix("generator."): tensor for name, tensor in state.items()})
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take a state over, and write the weights that it gives into the module.
+    def check_plain(self, parameters: Iterable[Any]) -> None:
+        """Refuse to train plainly, beside the generator, what is generated or makes it.
 
         Raises:
-            UserError: it is not of this generator.
+            UserError: one of them is.
         """
-        self.check_state(state_dict)
-        found = super().load_state_dict(state_dict, strict=False, assign=assign)  # of an earlier qpa it lacks what tells settings apart
-        self.write()
-        return found
+        for parameter in parameters:
+            if isinstance(parameter, nn.Parameter) and generated_by(parameter) is not None:
+                problem = "a weight that is generated, or a generator's own, cannot be in a group beside it: its step would never reach it"
+                raise UserError(f"add_param_group: {problem}; give it only what is trained plainly, and each generator its own optimizer")
 
     def follow(self) -> bool:
         """Move the generator to where the module has gone; whether it was elsewhere."""
@@ -172,9 +179,23 @@ class GeneratedAdaptation(nn.Module):
         optimizer.adaptation, optimizer.max_norm = self, max_norm
         return optimizer  # pyright: ignore[reportReturnType]
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "GeneratedAdaptation":
+        """Moved with a module around it, but not cast: what is trained stays in fp32 whatever the module's precision."""
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: they generate anew."""
+        return {**self.__dict__, "_output": None, "collected": False}
+
     def _generate(self) -> Tensor:
         with torch.autocast(self.generator.device.type, enabled=False):  # generated weights are fp32 under any trainer precision
             return self.generator()
+
+
+def generated_by(parameter: nn.Parameter) -> GeneratedAdaptation | None:
+    """What a parameter belongs to, as a generated weight or as one that its generator trains."""
+    owner = _owners.get(parameter)
+    return None if owner is None else owner()
 
 
 class DirectAdaptation(nn.Module):
@@ -218,3 +239,18 @@ def _normal_tensors() -> Iterator[None]:
     keeps = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.set_grad_enabled(keeps):
         yield
+
+
+def _check_loaded(adaptation: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Also of a module around it: refuse another generator's state. One of an earlier qpa lacks what tells settings apart."""
+    assert isinstance(adaptation, GeneratedAdaptation)
+    own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    if own:
+        adaptation.check_state(own)
+        state.setdefault(f"{prefix}generator.{SETTINGS}", adaptation.generator.settings)
+
+
+def _write_loaded(adaptation: nn.Module, *_: Any) -> None:
+    """The module's weights, as the loaded generator makes them."""
+    assert isinstance(adaptation, GeneratedAdaptation)
+    adaptation.write()

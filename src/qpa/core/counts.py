@@ -21,6 +21,10 @@ class Counts:
     trainable: int
     plain_peft: int
 
+    def __str__(self) -> str:
+        parts = f"circuits or what stands in their place {self.latents:,}, mapper {self.mapper:,}"
+        return f"{self.trainable:,} numbers are trained ({parts}): {100 * self.ratio:.2f} % of {self.plain_peft:,}"
+
     @property
     def ratio(self) -> float:
         """Trained numbers as a share of plain PEFT's."""

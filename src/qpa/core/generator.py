@@ -38,6 +38,7 @@ class Generator(nn.Module):
         self.register_buffer("start_sums", torch.stack([known.double().sum(), known.double().abs().sum()]))
         self.start_sums: Tensor
         self.register_buffer("settings", torch.tensor(_hashed(settings)))
+        self.settings: Tensor
         self.register_buffer("is_weight", _is_weight(layout) if start is None else None, persistent=False)
         self.is_weight: Tensor | None
         self.weight_count = layout.generated

@@ -3,10 +3,10 @@
 It is made from an optimizer's class, as a subclass: schedulers, parameter groups, hooks and states are what they are there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
@@ -14,10 +14,44 @@ from torch.optim import Optimizer
 
 from qpa.errors import UserError
 
-if TYPE_CHECKING:
-    from qpa.core.adaptation import GeneratedAdaptation
-
 GENERATOR = "generator"  # in a state: the generator's own
+
+
+class Adaptation(Protocol):
+    """What the optimizer asks of the adaptation that it trains (`qpa.core.adaptation`)."""
+
+    collected: bool
+
+    @property
+    def generator(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    def write(self) -> None:
+        """New weights into the module."""
+
+    def collect(self) -> None:
+        """The module's gradients to the generator's."""
+
+    def follow(self) -> bool:
+        """The generator to where the module is; whether it was elsewhere."""
+        ...
+
+    def drop_gradients(self, *, to_none: bool) -> None:
+        """The module's."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator's."""
+        ...
+
+    def check_plain(self, parameters: Iterable[Any]) -> None:
+        """Refuse what cannot be trained beside the generator."""
+
+    def check_state(self, state: dict[str, Any]) -> None:
+        """Refuse another generator's."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Take it over."""
 
 
 class GeneratedStep(Optimizer):
@@ -30,7 +64,7 @@ class GeneratedStep(Optimizer):
     """
 
     kind: type[Optimizer]
-    adaptation: "GeneratedAdaptation"
+    adaptation: Adaptation
     max_norm: float | None
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -49,6 +83,7 @@ class GeneratedStep(Optimizer):
             calls = count()
 
             def evaluated() -> Any:
+                """The loss, its gradient at the generator."""
                 if next(calls):  # the kind has moved the parameters in between, as LBFGS along its line
                     self.adaptation.write()
                 with torch.enable_grad():
@@ -81,6 +116,18 @@ class GeneratedStep(Optimizer):
         """Drop the gradients of the module's generated weights, and of whatever else is trained."""
         self.kind.zero_grad(self, set_to_none=set_to_none)
         self.adaptation.drop_gradients(to_none=set_to_none)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """What is trained plainly, by the same optimizer.
+
+        Raises:
+            UserError: some of it is generated, or a generator's own.
+        """
+        if hasattr(self, "adaptation"):  # the first group is the generator
+            given = param_group["params"]
+            param_group["params"] = [given] if isinstance(given, torch.Tensor) else list(given)
+            self.adaptation.check_plain(pair[1] if isinstance(pair, tuple) else pair for pair in param_group["params"])
+        self.kind.add_param_group(self, param_group)
 
     def state_dict(self) -> dict[str, Any]:
         """As of its kind, and the generator's weights: a loop that goes on from it has them again."""

@@ -3,22 +3,18 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import cast
-from weakref import ref
 
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from qpa.adapters import start
 from qpa.adapters.methods import AdaptedModel, adapter_tensors
 from qpa.config import Settings
-from qpa.core.adaptation import GeneratedAdaptation, Leaves
+from qpa.core.adaptation import GeneratedAdaptation, Leaves, generated_by
 from qpa.core.layout import Layout
 from qpa.errors import UserError
 from qpa.library.arguments import Argument, settings_from
 from qpa.library.recipe import check_numbers, counted, make_generator
 from qpa.library.sizes import layout_for_here
-
-_taken = WeakIdKeyDictionary()  # by parameter, what generates it
 
 
 class Generated(GeneratedAdaptation):
@@ -101,8 +97,6 @@ def take_over(module: nn.Module, parameters: Mapping[str, nn.Parameter], layout:
     generated = Generated(generator.to(leaves.device), leaves)
     object.__setattr__(generated, "module", module)  # not registered: its weights are not what is trained
     generated.settings, generated.layout = settings, layout
-    for parameter in parameters.values():
-        _taken[parameter] = ref(generated)
     return generated
 
 
@@ -122,7 +116,7 @@ def check_parameters(parameters: Mapping[str, nn.Parameter]) -> None:
     for name, parameter in parameters.items():
         if not parameter.is_floating_point():
             raise UserError(f"{name} is of {parameter.dtype}, and only floating-point weights can be generated")
-        if (other := _taken.get(parameter)) is not None and other() is not None:
+        if generated_by(parameter) is not None:
             raise UserError(f"{name} is generated already; use what the first qpa.generate has returned, or build the module anew")
         other = places.setdefault(parameter.data_ptr(), name)
         if other != name and parameter.numel():

@@ -27,7 +27,7 @@ def check(plan: Plan) -> None:
         return
     folder = Path(plan.config.baseline)
     if not record.finished(folder):
-        raise ConfigError("baseline", folder, "holds no finished run; give the folder that train.py printed last")
+        raise ConfigError("baseline", folder, "holds no finished run; give the folder that a training printed last")
     try:
         theirs = record.read(folder)
         _check_judged_alike(plan.config.task.kind, plan.task.metric, folder, theirs)

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from qpa.adapters import base_weights, methods, saved
 from qpa.adapters.methods import AdaptedModel
-from qpa.config import Settings
 from qpa.core.adaptation import Adaptation, DirectAdaptation, GeneratedAdaptation
 from qpa.core.circuits.cost import Usage
 from qpa.errors import ConfigError, UserError
@@ -59,6 +58,6 @@ def _adaptation(plan: Plan, model: AdaptedModel) -> Adaptation:
     if plan.layout is None:
         return DirectAdaptation(parameters)
     try:
-        return take_over(model, parameters, plan.layout, Settings.of(plan.config))
+        return take_over(model, parameters, plan.layout, plan.config.settings)
     except UserError as error:
         raise ConfigError("peft", plan.config.peft["_target_"], f"{error}; use generator=none, or other settings") from error

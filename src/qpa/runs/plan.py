@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qpa.adapters import base_weights
-from qpa.config import IDENTITY, Config, QPAGeneratorConfig, Settings
+from qpa.config import IDENTITY, Config, QPAGeneratorConfig
 from qpa.config.context import Context
 from qpa.config.identity import COMPUTATION, SAMPLING, STEPS, Part, hashed
 from qpa.core.layout import AdapterTensor, Layout
@@ -146,7 +146,7 @@ def _counts(config: Config, tensors: Sequence[AdapterTensor], layout: Layout | N
 
     if layout is None:
         return direct(sum(t.size for t in tensors))
-    settings = Settings.of(config)
+    settings = config.settings
     counts = counted(settings, layout)
     check_numbers(settings, counts)
     return counts
@@ -166,9 +166,9 @@ def _of_real_modules(config: Config, task: Task) -> tuple[list[AdapterTensor], i
 
 def _layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout | None:
     """The config's layout of these tensors, None where nothing is generated."""
-    return layout_for_here(Settings.of(config), tensors) if isinstance(config.generator, QPAGeneratorConfig) else None
+    return layout_for_here(config.settings, tensors) if isinstance(config.generator, QPAGeneratorConfig) else None
 
 
 def samples(config: Config) -> bool:
     """Whether circuits run, and give samples."""
-    return config.generator.kind == "qpa" and Settings.of(config).runs_circuits and execution(config.circuit).samples
+    return config.generator.kind == "qpa" and config.settings.runs_circuits and execution(config.circuit).samples

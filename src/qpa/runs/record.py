@@ -23,6 +23,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from qpa.config import Config, parse
+from qpa.config.context import ENTRY
 from qpa.config.earlier import completed
 from qpa.errors import ConfigError, NonFiniteLossError, UserError
 from qpa.files import read_json, write_json
@@ -193,6 +194,8 @@ def _version(package: str) -> str | None:
 
 def _revision() -> str | None:
     """The git commit that this code is of, where it is a checkout."""
+    if not ENTRY.is_file():  # installed, maybe within somebody else's repository
+        return None
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
@@ -239,11 +242,11 @@ def load_config(folder: Path) -> Config:
         ConfigError: the folder is not a run's.
     """
     if not (folder / CONFIG).is_file():
-        raise ConfigError("run", folder, f"no run folder: it has no {CONFIG}; give a folder that train.py printed")
+        raise ConfigError("run", folder, f"no run folder: it has no {CONFIG}; give a folder that a training printed")
     try:
         plain = yaml.safe_load((folder / CONFIG).read_text())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError("run", folder, f"its {CONFIG} cannot be read; give a folder that train.py printed") from error
+        raise ConfigError("run", folder, f"its {CONFIG} cannot be read; give a folder that a training printed") from error
     if not isinstance(plain, dict) or "${" in str(plain):  # a folder from elsewhere may not ask for this environment's variables
         raise ConfigError("run", folder, f"its {CONFIG} is not one that qpa has written")
     return parse(completed(plain))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
-from qpa.config import Config, PaperMapperConfig, Settings
+from qpa.config import Config, PaperMapperConfig
 from qpa.core.layout import LONGEST_ROW, MOST_CHUNKS, AdapterTensor, Layout
 from qpa.errors import ConfigError
 from qpa.library.recipe import counted
@@ -38,8 +38,8 @@ def search(config: Config, tensors: Sequence[AdapterTensor], ratio: float) -> tu
     best: tuple[int, Config] | None = None
     smallest = plain * WIDEST
     for candidate in _candidates(config, tensors):
-        layout = layout_of(Settings.of(candidate), tensors)
-        narrowest = counted(Settings.of(resized(candidate, 1)), layout)
+        layout = layout_of(candidate.settings, tensors)
+        narrowest = counted(resized(candidate, 1).settings, layout)
         smallest = min(smallest, narrowest.trainable)
         width = _widest(candidate, layout, budget) if narrowest.trainable <= budget else 0
         if width and (best is None or width > best[0]):
@@ -89,7 +89,7 @@ def _widest(config: Config, layout: Layout, budget: int) -> int:
     low, high = 0, WIDEST
     while low < high:
         middle = (low + high + 1) // 2
-        fits = counted(Settings.of(resized(config, middle)), layout).trainable <= budget
+        fits = counted(resized(config, middle).settings, layout).trainable <= budget
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 

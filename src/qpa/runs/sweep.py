@@ -20,7 +20,7 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from qpa import errors
 from qpa.config import parse
-from qpa.config.context import Context
+from qpa.config.context import Context, program
 from qpa.errors import JobFailedError
 from qpa.files import write_json
 from qpa.runs import record, run
@@ -39,7 +39,7 @@ def context(kept: dict[Any, Any]) -> Context:
     hydra = HydraConfig.get()
     sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
     alone = ["hydra.mode=RUN"] if sweep else []  # a sweep file among the overrides would start the whole sweep
-    return Context(processes.rank(), sweep, shlex.join(["python", "train.py", *hydra.overrides.task, *alone]), kept)
+    return Context(processes.rank(), sweep, shlex.join([*program(), *hydra.overrides.task, *alone]), kept)
 
 
 def run_job(composed: DictConfig, here: Context, work: Callable[[Plan], object]) -> None:

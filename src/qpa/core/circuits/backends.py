@@ -65,6 +65,8 @@ def check(execution: Execution, *, qubits: int | None) -> None:
     Raises:
         ConfigError: it is not; the text says what would be.
     """
+    if execution.backend == "torchquantum" and find_spec("torchquantum") is None:  # no extra: its metadata asks for what cannot be
+        raise ConfigError("circuit.backend", execution.backend, "is not installed; pip install --no-deps torchquantum==0.1.8")
     missing = [package for package in EXTRAS.get(execution.backend, ()) if find_spec(package) is None]
     if missing:
         raise ConfigError("circuit.backend", execution.backend, f"needs {', '.join(missing)}; run make setup EXTRAS={execution.backend}")

