@@ -16,7 +16,7 @@ from qpa.errors import UserError
 TENSORS, NUMBERS = 32, 8  # of which, and how many of each: about 4 KB
 ROUNDING = 2.0**-7  # relative: twice what bf16 rounds away
 TINY = 1e-6
-INSIDE = (".base_layer", ".original_module")  # what peft puts into names
+INSIDE = (".base_layer", ".original_module", ".token_adapter")  # what peft puts into names
 
 Known = dict[str, list[float]]
 

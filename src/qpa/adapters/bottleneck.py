@@ -126,6 +126,7 @@ class BottleneckModel(nn.Module):
 
     def save_config(self, folder: Path) -> None:
         """Write the config alone."""
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).write_text(json.dumps(asdict(self.peft_config["default"]), indent=2) + "\n")
 
     @classmethod

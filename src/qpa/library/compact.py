@@ -9,6 +9,7 @@ an adapter there is peft's own `adapter_config.json`. There is no code in any of
 import hashlib
 import importlib.metadata
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,7 +32,7 @@ from qpa.config import Settings
 from qpa.core.expansion import Doubtful, expanded
 from qpa.core.generator import Generator, view
 from qpa.core.layout import Layout
-from qpa.errors import UserError, line
+from qpa.errors import ConfigError, UserError, line
 from qpa.files import from_json, whole_folder
 from qpa.library.circuit import exactly, execution
 from qpa.library.recipe import make_generator
@@ -43,7 +44,7 @@ FORMAT = 1
 DESCRIPTION, NUMBERS = "compact.json", "compact.safetensors"
 GENERATOR, BEGUN, PLAIN, PLACES, VALUES = "generator.", "start.", "plain.", "doubtful.places", "doubtful.values"
 PACKAGES = ("torch", "peft", "transformers")
-SAME = 1e-5  # of a tensor's largest weight: float32 as training computes it, against float64
+SAME, ROUNDED = 1e-5, 2.0**-23  # float32 as training computes weights, against float64; how far off it is: see `qpa.core.expansion`
 
 
 class Description(BaseModel):
@@ -62,6 +63,7 @@ class Description(BaseModel):
         numbers: a hash of `compact.safetensors`.
         weights: a hash of all weights, expanded.
         versions: of the packages that have written it; shown where something is other.
+        whole: a hash of all this.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -78,6 +80,16 @@ class Description(BaseModel):
     numbers: str
     weights: str
     versions: dict[str, str]
+    whole: str = ""
+
+    @property
+    def written_by(self) -> str:
+        """The versions in words."""
+        return "it was written by " + ", ".join(f"{name} {version}" for name, version in self.versions.items())
+
+    def hashed(self) -> str:
+        """What `whole` should be."""
+        return _hash(json.dumps(self.model_dump(exclude={"whole"}), sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
@@ -119,6 +131,8 @@ def read(folder: Path) -> Compact:
         description, content = Description.model_validate(plain), (folder / NUMBERS).read_bytes()
         _check_hashes(folder, description, content)
         return Compact(folder, description, Settings.model_validate(description.settings), load(content))
+    except ConfigError as error:
+        raise UserError(f"{folder}: {error}") from error
     except (OSError, ValueError, SafetensorError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else line(error)
         raise UserError(f"{folder}: the compact adapter is damaged ({reason}); copy or save it again") from error
@@ -158,11 +172,12 @@ def save(generated: "Generated", folder: Path) -> None:
             tensors=tensors_hash(layout),
             base=base_identity.known_by(base),
             config=_config_hash(scratch) if adapted else None,
-            numbers=hashlib.sha256((scratch / NUMBERS).read_bytes()).hexdigest(),
+            numbers=_hash((scratch / NUMBERS).read_bytes()),
             weights=weights_hash(weights),
             versions={"qpa": qpa.__version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
         )
-        (scratch / DESCRIPTION).write_text(description.model_dump_json() + "\n")
+        whole = description.model_copy(update={"whole": description.hashed()})
+        (scratch / DESCRIPTION).write_text(whole.model_dump_json() + "\n")
 
 
 def exact_generator(settings: Settings, layout: Layout, flat: Tensor) -> Generator:
@@ -173,27 +188,30 @@ def exact_generator(settings: Settings, layout: Layout, flat: Tensor) -> Generat
 def tensors_hash(layout: Layout) -> str:
     """Of the names and shapes of all that is generated."""
     names = sorted((slot.tensor.name, slot.tensor.shape) for slot in layout.slots)
-    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    return _hash(json.dumps(names).encode())
 
 
 def weights_hash(weights: Tensor) -> str:
     """Of all weights, bit by bit."""
-    return hashlib.sha256(weights.contiguous().numpy().tobytes()).hexdigest()
+    return _hash(weights.contiguous().numpy().tobytes())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _config_hash(folder: Path) -> str | None:
     if not (folder / CONFIG).is_file():
         return None
-    return hashlib.sha256(json.dumps(methods.meaning(from_json((folder / CONFIG).read_bytes()))).encode()).hexdigest()
+    return _hash(json.dumps(methods.meaning(from_json((folder / CONFIG).read_bytes()))).encode())
 
 
 def _check_hashes(folder: Path, description: Description, content: bytes) -> None:
     """Refuse other files than were written."""
-    there = description.numbers == hashlib.sha256(content).hexdigest(), description.config == _config_hash(folder)
-    if not all(there):
-        raise ValueError(f"{CONFIG if there[0] else NUMBERS} is not what was saved")
-    if not isinstance(getattr(torch, description.dtype, None), torch.dtype):
-        raise ValueError(f"there is no dtype {description.dtype}")
+    same = {DESCRIPTION: description.whole == description.hashed(), NUMBERS: description.numbers == _hash(content)}
+    same |= {CONFIG: description.config == _config_hash(folder)}
+    if other := [name for name, is_same in same.items() if not is_same]:
+        raise ValueError(f"{other[0]} is not what was saved")
 
 
 def _check_target(folder: Path) -> None:
@@ -240,9 +258,10 @@ def _check_same(layout: Layout, weights: Tensor, leaves: Mapping[str, nn.Paramet
     """Refuse weights that are not what the generator makes."""
     if not bool(weights.isfinite().all()):
         raise UserError("some weights are infinite or NaN: training has diverged; lower its rate")
+    most = float(weights.abs().max())
     for name, tensor in _split(layout, weights).items():
-        there = leaves[name].detach().float().cpu()
-        within = (SAME + torch.finfo(leaves[name].dtype).eps) * float(tensor.abs().max())
+        there, largest = leaves[name].detach().float().cpu(), float(tensor.abs().max())
+        within = SAME * math.sqrt(largest * most) + ROUNDED * most + torch.finfo(leaves[name].dtype).eps * largest
         if not bool(((there - tensor).abs() <= within).all()):
             raise UserError(f"{name} is not what its generator makes; something else has changed it, so save the adapter itself")
 

@@ -110,7 +110,10 @@ def _place(model: nn.Module, found: Compact, begun: Start | None) -> Place:
     there = dict(model.named_parameters())
     names = [*drawn] if description.names is None else description.names
     _check_there(names, there, found)
-    layout = layout_of(settings, adapter_tensors(cast(AdaptedModel, model), {name: there[name] for name in names}))
+    try:
+        layout = layout_of(settings, adapter_tensors(cast(AdaptedModel, model), {name: there[name] for name in names}))
+    except ConfigError as error:
+        raise UserError(f"{found.folder}: is of another base model: {error}") from error
     if compact.tensors_hash(layout) != description.tensors:
         raise UserError(f"{found.folder}: is of another base model: its adapter has other tensors than are given here")
     flat = _filled(torch.zeros(layout.size), layout, drawn if description.drawn else {})
@@ -146,9 +149,11 @@ def _weights(found: Compact, place: Place) -> Tensor:
     generator = place.generator
     if kept:
         generator = compact.exact_generator(found.settings, place.layout, _filled(place.flat.clone(), place.layout, kept))
-    generator.check_state(state)
+    try:
+        generator.check_state(state)
+    except UserError as error:
+        raise UserError(f"{found.folder}: {error}; {found.description.written_by}") from error
     weights, _ = expanded(generator, state, place.layout, found.doubtful)
     if compact.weights_hash(weights) != found.description.weights:
-        then = ", ".join(f"{name} {version}" for name, version in found.description.versions.items())
-        raise UserError(f"{found.folder}: its weights do not come out here bit by bit as they were saved; it was written by {then}")
+        raise UserError(f"{found.folder}: its weights do not come out here bit by bit as they were saved; {found.description.written_by}")
     return weights
