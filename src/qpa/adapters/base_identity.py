@@ -3,6 +3,8 @@
 They are compared as bf16 would round them, so that a model may be loaded in another precision; a weight that is quantised is left out.
 """
 
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -14,18 +16,18 @@ from qpa.errors import UserError
 TENSORS, NUMBERS = 32, 8  # of which, and how many of each: about 4 KB
 ROUNDING = 2.0**-7  # relative: twice what bf16 rounds away
 TINY = 1e-6
-INSIDE = (".base_layer", ".original_module")  # what peft puts into names
+INSIDE = (".base_layer", ".original_module", ".token_adapter")  # what peft puts into names
 
 Known = dict[str, list[float]]
 
 
-def known_by(frozen: dict[str, Tensor]) -> Known:
-    """Of a model's frozen weights by name, some numbers of some."""
-    names = [name for name, tensor in frozen.items() if tensor.is_floating_point() and tensor.numel()]
-    return {names[i]: _numbers(frozen[names[i]]) for i in _spread(len(names), TENSORS)}
+def known_by(weights: Mapping[str, Tensor]) -> Known:
+    """Of a model's weights by name, some numbers of some."""
+    names = [name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.numel()]
+    return {names[i]: _numbers(weights[names[i]]) for i in _spread(len(names), TENSORS)}
 
 
-def check(weights: dict[str, Tensor], known: Known) -> None:
+def check(weights: Mapping[str, Tensor], known: Known) -> None:
     """Refuse another model.
 
     Raises:
@@ -41,17 +43,33 @@ def check(weights: dict[str, Tensor], known: Known) -> None:
             raise UserError(f"this compact adapter is of another base model: {name} has other numbers in the given one")
 
 
-def weights_of_base(module: nn.Module, *, frozen: bool) -> dict[str, Tensor]:
-    """A model's weights by the names that they have without an adapter; all of them, or only what is not trained."""
-    base: Any = module.get_base_model() if isinstance(module, AdaptedModel) else module  # pyright: ignore[reportArgumentType]
-    adapters = tuple(module.peft_config) if isinstance(module, AdaptedModel) else ()  # pyright: ignore[reportArgumentType]
+def weights_of_base(module: nn.Module, *, without: Iterable[nn.Parameter] = ()) -> dict[str, Tensor]:
+    """A model's weights by the names that they have without an adapter.
+
+    Args:
+        module: with an adapter or not.
+        without: what is trained, be it of the base itself.
+    """
+    adapted = isinstance(module, AdaptedModel)  # pyright: ignore[reportArgumentType]
+    base: Any = module.get_base_model() if adapted else module  # pyright: ignore[reportAttributeAccessIssue]
+    adapters = {*module.peft_config} if adapted else set()  # pyright: ignore[reportArgumentType]
+    trained = {id(parameter) for parameter in without}
     found = {}
     for name, parameter in base.named_parameters():
-        if not (frozen and parameter.requires_grad) and not any(part in adapters for part in name.split(".")):
+        if id(parameter) not in trained and adapters.isdisjoint(name.split(".")):
             for part in INSIDE:
                 name = name.replace(part, "")
             found[name] = parameter.detach()
     return found
+
+
+def commonest_dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
+    """Of a model's weights, float32 where none is of floats."""
+    counts: Counter[torch.dtype] = Counter()
+    for tensor in weights.values():
+        if tensor.is_floating_point():
+            counts[tensor.dtype] += tensor.numel()
+    return counts.most_common(1)[0][0] if counts else torch.float32
 
 
 def _numbers(tensor: Tensor) -> list[float]:

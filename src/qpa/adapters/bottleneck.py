@@ -75,7 +75,7 @@ class BottleneckModel(nn.Module):
 
     def __init__(self, base: nn.Module, config: BottleneckConfig) -> None:
         super().__init__()
-        self.base_model: Any = base
+        self.base_model: Any = base.requires_grad_(False)  # as peft does
         self.peft_config = {"default": config}
         self.enabled = True
         targets = {name: m for name, m in base.named_modules() if name.rsplit(".", 1)[-1] in config.target_modules}
@@ -86,8 +86,7 @@ class BottleneckModel(nn.Module):
             if getattr(module, "out_features", hidden) != hidden:
                 raise ValueError(f"target_modules={config.target_modules}: {name} does not put out the hidden size")
         self.adapters = nn.ModuleDict({name.replace(".", "/"): Bottleneck(hidden, config) for name in targets})
-        for name, module in targets.items():
-            module.register_forward_hook(self._hook(self.adapters[name.replace(".", "/")]))
+        self.hooks = [module.register_forward_hook(self._hook(self.adapters[name.replace(".", "/")])) for name, module in targets.items()]
 
     def _hook(self, adapter: nn.Module) -> Any:
         def adapted(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -103,6 +102,12 @@ class BottleneckModel(nn.Module):
 
     def get_base_model(self) -> nn.Module:
         """The base model."""
+        return self.base_model
+
+    def unload(self) -> nn.Module:
+        """The base model, taken out of here."""
+        for hook in self.hooks:
+            hook.remove()
         return self.base_model
 
     @contextmanager
@@ -121,6 +126,7 @@ class BottleneckModel(nn.Module):
 
     def save_config(self, folder: Path) -> None:
         """Write the config alone."""
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG).write_text(json.dumps(asdict(self.peft_config["default"]), indent=2) + "\n")
 
     @classmethod

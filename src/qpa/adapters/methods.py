@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from qpa.adapters.bottleneck import CONFIG, Bottleneck, BottleneckConfig, BottleneckModel, read_bottleneck_config
+from qpa.core.draws import SameEverywhere
 from qpa.core.layout import NUMBER, AdapterTensor
 from qpa.errors import ConfigError, UserError, line
 
@@ -28,6 +29,7 @@ AdaptedModel = PeftModel | BottleneckModel
 ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
 BEYOND_MODULES = ("alora_invocation_tokens", "kasa_config", "monteclora_config")  # of LoraConfig: a mask, and losses to be added
 ALL_LINEAR, LAYERS = "all-linear", "layers_to_transform"
+NAMES_AND_VERSIONS = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")  # of any config
 PROMPTS = (peft.PeftType.PREFIX_TUNING, peft.PeftType.PROMPT_TUNING, peft.PeftType.P_TUNING)
 
 
@@ -56,7 +58,7 @@ def wrap(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed: int) -
     Raises:
         ConfigError: the method cannot be put on this model; peft's own words are in the text.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), SameEverywhere():
         torch.manual_seed(seed)
         model = put_on(base, config)
     _exact_magnitudes(model)
@@ -204,6 +206,12 @@ def read_config(folder: Path) -> PeftConfig | BottleneckConfig | None:
         return read_bottleneck_config(folder) or PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: its {CONFIG} cannot be read ({line(error)}); copy or save it again") from error
+
+
+def meaning(config: Mapping[str, Any]) -> dict[str, str]:
+    """Of a PEFT config's values those that its adapter depends on, comparable whether they come from a file or not."""
+    plain = {key: sorted(map(str, value)) if isinstance(value, set | list | tuple) else value for key, value in config.items()}
+    return {key: str(getattr(value, "value", value)) for key, value in sorted(plain.items()) if key not in NAMES_AND_VERSIONS}
 
 
 def frozen(model: AdaptedModel) -> AdaptedModel:

@@ -8,16 +8,31 @@ the seed, it is not drawn here, and a compact adapter has to hold it.
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from torch import Tensor, nn
 
-from qpa.adapters.bottleneck import BottleneckModel
-from qpa.adapters.methods import adapter_parameters, put_on
+from qpa.adapters.bottleneck import BottleneckConfig, BottleneckModel
+from qpa.adapters.methods import AdaptedModel, adapter_parameters, put_on
+from qpa.core.draws import SameEverywhere, drawn
 
 PLAIN = (True, "gaussian", "orthogonal")  # of `init_lora_weights`: no more than draws
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a seed gives.
+
+    Attributes:
+        tensors: all that the PEFT method trains, by name, in the model's order.
+        everywhere: those that are bit by bit the same on every machine.
+    """
+
+    tensors: dict[str, Tensor]
+    everywhere: dict[str, Tensor]
 
 
 def draw(module: nn.Module, parameters: Mapping[str, nn.Parameter], *, seed: int) -> None:
@@ -28,18 +43,19 @@ def draw(module: nn.Module, parameters: Mapping[str, nn.Parameter], *, seed: int
         parameters: which of its tensors.
         seed: of the draws.
     """
-    found = {name: tensor for name, tensor in drawn(module, seed=seed).items() if name in parameters}
+    start = of_seed(module, seed=seed)
+    found = {name: tensor for name, tensor in start.tensors.items() if name in parameters} if start else {}
     zero = [name for name, tensor in found.items() if not tensor.any()]
     if not zero or any(bool(parameters[name].any()) for name in zero):
         return  # it may have learned something
     with torch.no_grad():
         for name, tensor in found.items():
-            if bool((tensor != tensor.flatten()[0]).any()):  # else its start is not drawn
+            if not _constant(tensor):  # else its start is not drawn
                 parameters[name].copy_(tensor)
 
 
-def drawn(module: nn.Module, *, seed: int, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-    """By name, the initial weights that a seed gives the module's adapter; empty where the seed alone does not give them.
+def of_seed(module: nn.Module, *, seed: int, dtype: torch.dtype | None = None) -> Start | None:
+    """The initial weights that a seed gives a module's adapter; None where there is none, or the seed alone does not give them.
 
     Args:
         module: with the adapter.
@@ -47,23 +63,55 @@ def drawn(module: nn.Module, *, seed: int, dtype: torch.dtype | None = None) -> 
         dtype: of the base's weights, as which peft rounds what it draws; None for that of its weights here.
     """
     if not isinstance(module, PeftModel | BottleneckModel):
-        return {}
-    name = module.active_adapter if isinstance(module, PeftModel) else "default"
-    config = copy.copy(module.peft_config.get(cast(str, name)))
-    if config is None or getattr(config, "init_lora_weights", True) not in PLAIN:
-        return {}
-    config.inference_mode = False  # pyright: ignore[reportAttributeAccessIssue]
+        return None
+    name = adapter_name(module)
+    config = module.peft_config.get(name or "")
+    if name is None or config is None or getattr(config, "init_lora_weights", True) not in PLAIN:
+        return None
     try:
-        with torch.random.fork_rng(devices=[]), torch.device("cpu"), warnings.catch_warnings(action="ignore"):
-            base = _stripped(_hollow(module, dtype))
-            torch.manual_seed(seed)
-            fresh = put_on(base, config, name=cast(str, name))
+        return put_on_drawn(stripped(_hollow(module, dtype)), config, seed=seed, name=name)[1]
     except Exception:  # whatever a method does with weights that are not there
-        return {}
-    return {name: parameter.detach() for name, parameter in adapter_parameters(fresh).items()}
+        return None
 
 
-def _hollow(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+def put_on_drawn(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed: int, name: str) -> tuple[AdaptedModel, Start]:
+    """Put an adapter on, its initial weights drawn from a seed.
+
+    Raises:
+        ConfigError: as for `put_on`.
+    """
+    config = to_train(config)
+    with drawn(seed), torch.device("cpu"), SameEverywhere() as draws, warnings.catch_warnings(action="ignore"):
+        model = put_on(base, config, name=name)
+    tensors = {name: p.detach().clone() for name, p in adapter_parameters(model).items()}
+    return model, Start(tensors, {name: tensor for name, tensor in tensors.items() if not draws.others or _constant(tensor)})
+
+
+def to_train(config: PeftConfig | BottleneckConfig) -> PeftConfig | BottleneckConfig:
+    """The same, as it was before its adapter was saved."""
+    config = copy.copy(config)
+    config.inference_mode = False  # pyright: ignore[reportAttributeAccessIssue]
+    return config
+
+
+def adapter_name(model: AdaptedModel) -> str | None:
+    """Of the one adapter that a model has switched on; None where it has none, or several."""
+    if isinstance(model, BottleneckModel):
+        return "default"
+    return model.active_adapters[0] if len(model.active_adapters) == 1 else None
+
+
+def stripped(model: AdaptedModel) -> nn.Module:
+    """The base model again, without the adapter."""
+    tuner: Any = model if isinstance(model, BottleneckModel) else model.base_model
+    return tuner.unload() if hasattr(tuner, "unload") else model.get_base_model()  # which prompts leave as it is
+
+
+def _constant(tensor: Tensor) -> bool:
+    return bool((tensor == tensor.flatten()[:1]).all())
+
+
+def _hollow(module: AdaptedModel, dtype: torch.dtype | None) -> AdaptedModel:
     """A copy whose weights are all one, and take no memory."""
     memo: dict[int, Any] = {}
     for parameter in module.parameters():
@@ -73,13 +121,3 @@ def _hollow(module: nn.Module, dtype: torch.dtype | None) -> nn.Module:
     for buffer in module.buffers():
         memo[id(buffer)] = buffer
     return copy.deepcopy(module, memo)
-
-
-def _stripped(model: nn.Module) -> nn.Module:
-    """The base model without the adapter."""
-    tuner: Any = getattr(model, "base_model", None)
-    if isinstance(model, BottleneckModel):
-        for module in model.get_base_model().modules():
-            module._forward_hooks.clear()
-        return model.get_base_model()
-    return tuner.unload() if hasattr(tuner, "unload") else cast(PeftModel, model).get_base_model()

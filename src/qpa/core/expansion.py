@@ -9,11 +9,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qpa.core.generator import Generator
+from qpa.core.generator import Generator, view
+from qpa.core.layout import Layout
 
-# Of a weight: float64 sums of a few hundred products are off by 2**-46 of their largest, and a weight may be as much smaller as the sum
-# has cancelled. About one weight in ten thousand is nearer than this to the middle.
-MARGIN = 2.0**-38
+# More than machines differ by, found where every operation is rounded at random (tests/core/test_expansion.py). A sum is off by the last
+# bits of its terms, however small it comes out, so the measure is the largest weight of a tensor. But where a circuit makes a row small,
+# it does by the square of an amplitude, less one, and one again: that is off by as much as its root, and by the last bits of one.
+MARGIN, OF_ONE = 2.0**-41, 2.0**-49
+NOTHING = 2.0**-39  # of a tensor's largest weight; what is no larger is zero, for terms may cancel to the last bit, or not quite
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,41 @@ class Doubtful:
     values: Tensor
 
 
-def expanded(generator: Generator, state: dict[str, Tensor], doubtful: Doubtful | None = None) -> tuple[Tensor, Doubtful]:
+def expanded(generator: Generator, state: dict[str, Tensor], layout: Layout, doubtful: Doubtful | None = None) -> tuple[Tensor, Doubtful]:
     """All weights `[size]`, float32, on the CPU, and those among them that are doubtful.
 
     Args:
         generator: with exact circuits; it is left in float64, with that state.
         state: its trained numbers.
+        layout: where each tensor lies; numbers that are of none become zero.
         doubtful: known from another machine.
     """
     generator.cpu().double().load_state_dict(state, strict=False)  # strictly checked already
     with torch.no_grad():
-        weights = generator()
-    margin = MARGIN * weights.abs()
-    rounded = weights.float()
-    if doubtful is not None:
-        rounded[doubtful.places.long()] = doubtful.values
-        return rounded, doubtful
-    places = ((weights - margin).float() != (weights + margin).float()).nonzero().flatten()
-    return rounded, Doubtful(places.int(), rounded[places])
+        made = generator()
+    weights, largest = torch.zeros_like(made), torch.zeros_like(made)  # of each weight's tensor
+    for slot in layout.slots:
+        view(weights, slot).copy_(view(made, slot))
+        view(largest, slot).fill_(view(made, slot).abs().max())
+    rounded = _rounded(weights, largest)
+    if doubtful is None:
+        margin = MARGIN * (_largest_of_rows(layout, weights) * largest).sqrt() + OF_ONE * largest
+        places = (_rounded(weights - margin, largest) != _rounded(weights + margin, largest)).nonzero().flatten()
+        return rounded, Doubtful(places.int(), rounded[places])
+    rounded[doubtful.places.long()] = doubtful.values
+    return rounded, doubtful
+
+
+def _rounded(weights: Tensor, largest: Tensor) -> Tensor:
+    return torch.where(weights.abs() <= NOTHING * largest, 0, weights).float()
+
+
+def _largest_of_rows(layout: Layout, weights: Tensor) -> Tensor:
+    """For every weight the largest of its chunk, `[size]`."""
+    grids = [part.view(-1, length) for length, part in zip(layout.lengths, weights.split(_sizes(layout)), strict=True)]
+    return torch.cat([grid.abs().amax(1, keepdim=True).expand_as(grid).flatten() for grid in grids])
+
+
+def _sizes(layout: Layout) -> list[int]:
+    """Of the parts of a flat vector that have chunks of one length."""
+    return [length * count for length, count in layout.lengths.items()]

@@ -50,7 +50,7 @@ class AdapterTensor:
     @cached_property
     def row(self) -> int:
         """Length of one row."""
-        return self.shape[0] if self.transposed else self.shape[-1]
+        return self.shape[0] if self.transposed else (self.shape or (1,))[-1]
 
     @cached_property
     def rows(self) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import qpa.config.resolvers  # noqa: F401 - conf/ asks for them
 from qpa.config import Section, Settings, checked
@@ -43,11 +44,18 @@ def _keys(group: str, argument: Argument) -> tuple[str | None, dict[str, Any]]:
     if isinstance(argument, Section):
         argument = argument.model_dump()
     if OmegaConf.is_config(argument):
-        argument = OmegaConf.to_container(argument, resolve=True)  # pyright: ignore[reportAssignmentType]
+        argument = _resolved(group, argument)
     if not isinstance(argument, Mapping):
         raise ConfigError(group, argument, "should be the name of a choice, or a dict of keys")
     kind = argument.get("kind")
     return (kind if isinstance(kind, str) and _is_choice(group, kind) else None), dict(argument)
+
+
+def _resolved(group: str, argument: Any) -> Any:
+    try:
+        return OmegaConf.to_container(argument, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(group, "...", f"{str(error).splitlines()[0]}; give plain values") from error
 
 
 def _is_choice(group: str, name: str) -> bool:
@@ -55,7 +63,7 @@ def _is_choice(group: str, name: str) -> bool:
 
 
 def _choices(group: str) -> list[str]:
-    return sorted(file.stem for file in (CONF / group).glob("[!_]*.yaml"))
+    return sorted(file.stem for file in (CONF / group).glob("[!_]*.yaml") if file.stem != "none")  # which generates nothing
 
 
 def _composed(choices: dict[str, str], groups: list[str]) -> dict[str, Any]:

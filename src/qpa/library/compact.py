@@ -2,14 +2,14 @@
 
 A folder. `compact.safetensors` holds the generator's trained numbers, those initial weights that the seed does not give, and what was
 trained plainly beside the generator. `compact.json` holds what else the weights depend on: settings, seed, the base model's precision;
-and what tells whether they have come out as they were: some numbers of the base model, and a hash of all weights. With an adapter
-there is peft's own `adapter_config.json`. There is no code in any of them.
+and what tells whether they have come out as they were: some numbers of the base model, and hashes of the files and of all weights. With
+an adapter there is peft's own `adapter_config.json`. There is no code in any of them.
 """
 
 import hashlib
 import importlib.metadata
 import json
-from collections import Counter
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,17 +20,20 @@ import torch
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
+import qpa
 from qpa.adapters import base_identity, base_weights, methods, start
+from qpa.adapters.bottleneck import CONFIG
 from qpa.adapters.methods import AdaptedModel
+from qpa.adapters.start import Start
 from qpa.config import Settings
 from qpa.core.expansion import Doubtful, expanded
 from qpa.core.generator import Generator, view
 from qpa.core.layout import Layout
-from qpa.errors import UserError, line
-from qpa.files import whole_folder
+from qpa.errors import ConfigError, UserError, line
+from qpa.files import from_json, whole_folder
 from qpa.library.circuit import exactly, execution
 from qpa.library.recipe import make_generator
 
@@ -39,9 +42,9 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 DESCRIPTION, NUMBERS = "compact.json", "compact.safetensors"
-GENERATOR, START, PLAIN, PLACES, VALUES = "generator.", "start.", "plain.", "doubtful.places", "doubtful.values"
-PACKAGES = ("qpa", "torch", "peft", "transformers")
-SAME = 1e-5  # of a tensor's largest weight: float32 as training computes it, against float64
+GENERATOR, BEGUN, PLAIN, PLACES, VALUES = "generator.", "start.", "plain.", "doubtful.places", "doubtful.values"
+PACKAGES = ("torch", "peft", "transformers")
+SAME, ROUNDED = 1e-5, 2.0**-23  # float32 as training computes weights, against float64; how far off it is: see `qpa.core.expansion`
 
 
 class Description(BaseModel):
@@ -51,11 +54,16 @@ class Description(BaseModel):
         format: of the folder.
         settings: of the generator, as `qpa.config.Settings` has them.
         dtype: of the base model's weights when the adapter was put on, which rounds its initial weights.
+        adapter: its name in the model; None where there is none.
         names: of the weights that are generated, in their order; None for all that the PEFT method trains.
+        drawn: whether initial weights that are not among the numbers are those of the seed; else they are zero.
         tensors: a hash of their names and shapes.
         base: some numbers of what was not trained.
+        config: a hash of `adapter_config.json`; None where there is none.
+        numbers: a hash of `compact.safetensors`.
         weights: a hash of all weights, expanded.
         versions: of the packages that have written it; shown where something is other.
+        whole: a hash of all this.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -63,11 +71,25 @@ class Description(BaseModel):
     format: int
     settings: dict[str, Any]
     dtype: str
+    adapter: str | None
     names: list[str] | None
+    drawn: bool
     tensors: str
     base: dict[str, list[float]]
+    config: str | None
+    numbers: str
     weights: str
     versions: dict[str, str]
+    whole: str = ""
+
+    @property
+    def written_by(self) -> str:
+        """The versions in words."""
+        return "it was written by " + ", ".join(f"{name} {version}" for name, version in self.versions.items())
+
+    def hashed(self) -> str:
+        """What `whole` should be."""
+        return _hash(json.dumps(self.model_dump(exclude={"whole"}), sort_keys=True).encode())
 
 
 @dataclass(frozen=True)
@@ -76,14 +98,10 @@ class Compact:
 
     folder: Path
     description: Description
+    settings: Settings
     numbers: dict[str, Tensor]
 
     @cached_property
-    def settings(self) -> Settings:
-        """Of the generator."""
-        return Settings.model_validate(self.description.settings)
-
-    @property
     def dtype(self) -> torch.dtype:
         """Of the base model's weights."""
         return getattr(torch, self.description.dtype)
@@ -91,6 +109,11 @@ class Compact:
     def named(self, prefix: str) -> dict[str, Tensor]:
         """The numbers of one part, by their names in it."""
         return {name.removeprefix(prefix): tensor for name, tensor in self.numbers.items() if name.startswith(prefix)}
+
+    @property
+    def doubtful(self) -> Doubtful:
+        """The weights that a machine could round either way, as they were rounded."""
+        return Doubtful(self.numbers[PLACES], self.numbers[VALUES])
 
 
 def read(folder: Path) -> Compact:
@@ -102,15 +125,17 @@ def read(folder: Path) -> Compact:
     if not (folder / DESCRIPTION).is_file():
         raise UserError(f"{folder}: holds no compact adapter; give the folder that generated.save or qpa.export compact=true has written")
     try:
-        plain = json.loads((folder / DESCRIPTION).read_text())
+        plain = from_json((folder / DESCRIPTION).read_bytes())
         if isinstance(plain, dict) and plain.get("format", FORMAT) != FORMAT:
             raise UserError(f"{folder}: is of format {plain['format']}, and this qpa reads {FORMAT}; install the qpa that has written it")
-        found = Compact(folder, Description.model_validate(plain), load_file(folder / NUMBERS))
-        _ = found.settings, found.dtype
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        description, content = Description.model_validate(plain), (folder / NUMBERS).read_bytes()
+        _check_hashes(folder, description, content)
+        return Compact(folder, description, Settings.model_validate(description.settings), load(content))
+    except ConfigError as error:
+        raise UserError(f"{folder}: {error}") from error
+    except (OSError, ValueError, SafetensorError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else line(error)
         raise UserError(f"{folder}: the compact adapter is damaged ({reason}); copy or save it again") from error
-    return found
 
 
 def save(generated: "Generated", folder: Path) -> None:
@@ -121,36 +146,38 @@ def save(generated: "Generated", folder: Path) -> None:
     """
     _check_target(folder)
     _check_exact(generated)
-    module, settings, layout = generated.module, generated.settings, generated.layout
+    module, layout = generated.module, generated.layout
     leaves = {slot.tensor.name: p for slot, p in zip(layout.slots, generated.leaves.parameters, strict=True)}
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in generated.generator.state_dict().items()}
-    begun = generated.generator.start
-    flat = torch.zeros(layout.size) if begun is None else begun.flat(layout)
-    weights, doubtful = expanded(exact_generator(settings, layout, flat), state)
+    plain = _plain(module, leaves)
+    base = base_identity.weights_of_base(module, without=[*leaves.values(), *(p for p in plain.values() if isinstance(p, nn.Parameter))])
+    dtype = base_identity.commonest_dtype(base)
+    weights, begun, parts = _numbers(generated)
     _check_same(layout, weights, leaves)
-    dtype = _dtype(module)
-    drawn = start.drawn(module, seed=settings.seed, dtype=dtype)
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    numbers = {f"{GENERATOR}{name}": tensor for name, tensor in state.items()}
-    numbers |= {f"{PLAIN}{name}": p.detach().cpu().contiguous() for name, p in trained.items() if name not in leaves}
+    drawn = start.of_seed(module, seed=generated.settings.seed, dtype=dtype)
+    numbers = parts | {f"{PLAIN}{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in plain.items()}
     if begun is not None:
-        numbers |= {f"{START}{name}": tensor for name, tensor in _split(layout, flat).items() if not _equal(drawn.get(name), tensor)}
-    numbers |= {PLACES: doubtful.places, VALUES: doubtful.values}
-    description = Description(
-        format=FORMAT,
-        settings=settings.model_dump(by_alias=True),
-        dtype=str(dtype).removeprefix("torch."),
-        names=None if leaves.keys() == drawn.keys() else [*leaves],
-        tensors=tensors_hash(layout),
-        base=base_identity.known_by(base_identity.weights_of_base(module, frozen=True)),
-        weights=weights_hash(weights),
-        versions={name: importlib.metadata.version(name) for name in PACKAGES},
-    )
+        numbers |= {f"{BEGUN}{name}": tensor for name, tensor in _split(layout, begun).items() if not _given(drawn, name, tensor)}
+    adapted = isinstance(module, AdaptedModel)
     with whole_folder(folder) as scratch:
         save_file(numbers, scratch / NUMBERS)
-        (scratch / DESCRIPTION).write_text(description.model_dump_json() + "\n")
-        if isinstance(module, AdaptedModel):
+        if adapted:
             methods.save_config(module, scratch)
+        description = Description(
+            format=FORMAT,
+            settings=generated.settings.model_dump(by_alias=True),
+            dtype=str(dtype).removeprefix("torch."),
+            adapter=start.adapter_name(module) if adapted else None,
+            names=None if drawn is not None and [*leaves] == [*drawn.tensors] else [*leaves],
+            drawn=drawn is not None and begun is not None,
+            tensors=tensors_hash(layout),
+            base=base_identity.known_by(base),
+            config=_config_hash(scratch) if adapted else None,
+            numbers=_hash((scratch / NUMBERS).read_bytes()),
+            weights=weights_hash(weights),
+            versions={"qpa": qpa.__version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
+        )
+        whole = description.model_copy(update={"whole": description.hashed()})
+        (scratch / DESCRIPTION).write_text(whole.model_dump_json() + "\n")
 
 
 def exact_generator(settings: Settings, layout: Layout, flat: Tensor) -> Generator:
@@ -158,20 +185,33 @@ def exact_generator(settings: Settings, layout: Layout, flat: Tensor) -> Generat
     return make_generator(settings.model_copy(update={"circuit": exactly(settings.circuit)}), layout, flat)
 
 
-def doubtful(compact: Compact) -> Doubtful:
-    """The weights that a machine could round either way, as they were rounded."""
-    return Doubtful(compact.numbers[PLACES], compact.numbers[VALUES])
-
-
 def tensors_hash(layout: Layout) -> str:
     """Of the names and shapes of all that is generated."""
     names = sorted((slot.tensor.name, slot.tensor.shape) for slot in layout.slots)
-    return hashlib.sha256(json.dumps(names).encode()).hexdigest()
+    return _hash(json.dumps(names).encode())
 
 
 def weights_hash(weights: Tensor) -> str:
     """Of all weights, bit by bit."""
-    return hashlib.sha256(weights.contiguous().numpy().tobytes()).hexdigest()
+    return _hash(weights.contiguous().numpy().tobytes())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _config_hash(folder: Path) -> str | None:
+    if not (folder / CONFIG).is_file():
+        return None
+    return _hash(json.dumps(methods.meaning(from_json((folder / CONFIG).read_bytes()))).encode())
+
+
+def _check_hashes(folder: Path, description: Description, content: bytes) -> None:
+    """Refuse other files than were written."""
+    same = {DESCRIPTION: description.whole == description.hashed(), NUMBERS: description.numbers == _hash(content)}
+    same |= {CONFIG: description.config == _config_hash(folder)}
+    if other := [name for name, is_same in same.items() if not is_same]:
+        raise ValueError(f"{other[0]} is not what was saved")
 
 
 def _check_target(folder: Path) -> None:
@@ -185,15 +225,43 @@ def _check_exact(generated: "Generated") -> None:
     settings, module = generated.settings, generated.module
     if settings.runs_circuits and execution(settings.circuit).samples:
         raise UserError("the circuits are sampled, so that no machine gives the same weights again; save the adapter itself")
-    if isinstance(module, PeftModel) and base_weights.rewrites_base(module.active_peft_config.to_dict()):
+    if not isinstance(module, PeftModel):
+        return
+    if len(module.active_adapters) != 1:
+        raise UserError("several adapters are switched on, or none, and a compact adapter is one; model.set_adapter(NAME) first")
+    if base_weights.rewrites_base(module.active_peft_config.to_dict()):
         raise UserError("this start has rewritten weights of the base model, which is no more the published one; save the adapter itself")
+
+
+def _plain(module: nn.Module, leaves: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """By name, what is not generated and yet not as in the base model: what else is trained, and statistics that training has moved."""
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad and name not in leaves}
+    adapters = {*module.peft_config} if isinstance(module, AdaptedModel) else set()
+    saved = module.state_dict(keep_vars=True)
+    buffers = {name: buffer for name, buffer in module.named_buffers() if name in saved}
+    kept = {name: b for name, b in buffers.items() if "modules_to_save" in name or adapters.isdisjoint(name.split("."))}
+    return trained | kept  # without a method's own, which it draws again
+
+
+def _numbers(generated: "Generated") -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """All weights as every machine makes them, what they are added to, and what makes them."""
+    layout, settings, begun = generated.layout, generated.settings, generated.generator.start
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in generated.generator.state_dict().items()}
+    flat = None if begun is None else begun.flat(layout)
+    generator = exact_generator(settings, layout, torch.zeros(layout.size) if flat is None else flat)
+    weights, doubtful = expanded(generator, state, layout)
+    parts = {f"{GENERATOR}{name}": tensor for name, tensor in state.items()}
+    return weights, flat, parts | {PLACES: doubtful.places, VALUES: doubtful.values}
 
 
 def _check_same(layout: Layout, weights: Tensor, leaves: Mapping[str, nn.Parameter]) -> None:
     """Refuse weights that are not what the generator makes."""
+    if not bool(weights.isfinite().all()):
+        raise UserError("some weights are infinite or NaN: training has diverged; lower its rate")
+    most = float(weights.abs().max())
     for name, tensor in _split(layout, weights).items():
-        there = leaves[name].detach().float().cpu()
-        within = (SAME + torch.finfo(leaves[name].dtype).eps) * float(tensor.abs().max())
+        there, largest = leaves[name].detach().float().cpu(), float(tensor.abs().max())
+        within = SAME * math.sqrt(largest * most) + ROUNDED * most + torch.finfo(leaves[name].dtype).eps * largest
         if not bool(((there - tensor).abs() <= within).all()):
             raise UserError(f"{name} is not what its generator makes; something else has changed it, so save the adapter itself")
 
@@ -203,13 +271,8 @@ def _split(layout: Layout, flat: Tensor) -> dict[str, Tensor]:
     return {slot.tensor.name: view(flat, slot).contiguous() for slot in layout.slots}
 
 
-def _equal(one: Tensor | None, other: Tensor) -> bool:
-    return one is not None and torch.equal(one.float(), other)
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    """The commonest of the base model's weights."""
-    counts: Counter[torch.dtype] = Counter()
-    for tensor in base_identity.weights_of_base(module, frozen=True).values():
-        counts[tensor.dtype] += tensor.numel() if tensor.is_floating_point() else 0
-    return max(counts, key=lambda dtype: counts[dtype], default=torch.float32)
+def _given(drawn: Start | None, name: str, tensor: Tensor) -> bool:
+    """Whether a start need not be kept: the seed gives it on every machine, or where it gives none it is zero."""
+    if drawn is None:
+        return not bool(tensor.any())
+    return name in drawn.everywhere and torch.equal(drawn.everywhere[name].float(), tensor)

@@ -1,10 +1,12 @@
 """`qpa.generate`: a module's weights taken over by a generator, to be trained in whatever loop there is."""
 
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from qpa.adapters import start
 from qpa.adapters.methods import AdaptedModel, adapter_tensors
@@ -73,6 +75,8 @@ def generate(
     Raises:
         UserError: the module's weights cannot be taken over, or the settings do not fit them; in one line, with the way out.
     """
+    if not isinstance(module, nn.Module):
+        raise UserError(f"module: should be a torch.nn.Module, as a PEFT model, and is a {type(module).__name__}")
     settings = settings_from(seed=seed, generator=generator, latents=latents, circuit=circuit, mapper=mapper)
     chosen = _chosen(module, parameters)
     check_parameters(chosen)
@@ -112,28 +116,32 @@ def check_parameters(parameters: Mapping[str, nn.Parameter]) -> None:
     if len(devices) > 1 or devices == ["meta"]:
         way_out = "move the module to one that is real first, as module.to('cpu')"
         raise UserError(f"the module's trainable parameters are on {' and '.join(devices)}, and are generated on one device; {way_out}")
-    places: dict[int, str] = {}
     for name, parameter in parameters.items():
         if not parameter.is_floating_point():
             raise UserError(f"{name} is of {parameter.dtype}, and only floating-point weights can be generated")
         if generated_by(parameter) is not None:
             raise UserError(f"{name} is generated already; use what the first qpa.generate has returned, or build the module anew")
-        other = places.setdefault(parameter.data_ptr(), name)
-        if other != name and parameter.numel():
-            raise UserError(f"{name} and {other} are one tensor, which a generator makes two of; untie them")
+    places = sorted((*_memory(parameter), name) for name, parameter in parameters.items())
+    for (_, end, one), (first, _, other) in pairwise(places):
+        if first < end:
+            raise UserError(f"{other} and {one} share memory, where a generator makes two weights; untie them")
+
+
+def _memory(parameter: nn.Parameter) -> tuple[int, int]:
+    """Where its numbers begin and end."""
+    numbers = 1 + sum((size - 1) * stride for size, stride in zip(parameter.shape, parameter.stride(), strict=True))
+    return parameter.data_ptr(), parameter.data_ptr() + numbers * parameter.itemsize
 
 
 def _chosen(module: nn.Module, parameters: Iterable[nn.Parameter] | None) -> dict[str, nn.Parameter]:
     """By name, the parameters to take over; one that stands in several places under the first of its names."""
     trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    if parameters is None:
-        return trainable
-    wanted = _wanted(parameters)
-    there = {id(p) for p in trainable.values()}
-    if any(id(p) not in there for p in wanted):
+    if lazy := [name for name, parameter in trainable.items() if is_lazy(parameter)]:
+        raise UserError(f"{lazy[0]} has no shape yet; run the module once first")
+    asked = {id(p) for p in (trainable.values() if parameters is None else _wanted(parameters))}
+    if not asked <= {id(p) for p in trainable.values()}:
         raise UserError("parameters: not all of them are trainable parameters of the module; give some of module.parameters()")
-    asked = {id(p) for p in wanted}
-    return {name: p for name, p in trainable.items() if id(p) in asked}
+    return {name: p for name, p in trainable.items() if id(p) in asked and p.numel()}
 
 
 def _wanted(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
