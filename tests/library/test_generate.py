@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -236,6 +237,10 @@ def test_settings_are_those_of_the_config_groups_by_name_by_key_or_as_a_config_h
     assert found(mapper="codes").mapper == found(mapper={"kind": "codes"}).mapper == found(mapper=found(mapper="codes").mapper).mapper
     assert found(mapper={"width": 2}).mapper == default.mapper.model_copy(update={"width": 2})
     assert found(circuit="efficient_su2").circuit.rotations != default.circuit.rotations
+    efficient = found(circuit="efficient_su2").circuit
+    assert found(circuit={"kind": "efficient_su2", "layers": 7}).circuit == efficient.model_copy(update={"layers": 7})
+    assert found(generator={"kind": "paper"}) == found(generator="paper")
+    assert found(seed=numpy.int64(3)) == found(seed=3)
     assert found(circuit={"layers": 7}).circuit == default.circuit.model_copy(update={"layers": 7})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", overrides=["mapper=codes", "circuit=brick", "latents=mps"])
@@ -264,13 +269,14 @@ def test_modules_that_cannot_be_taken_over_are_refused() -> None:
 
 def test_parameters_that_cannot_be_taken_over_are_refused() -> None:
     module = adapted()
-    for wrong in (nn.Linear(2, 2).parameters(), module.get_base_model().parameters(), module.parameters()):
-        assert "not all of them are trainable parameters of the module" in refused(
-            lambda wrong=wrong: qpa.generate(module, parameters=wrong)
-        )
+    assert "not all of them are parameters of the module" in refused(lambda: qpa.generate(module, parameters=nn.Linear(2, 2).parameters()))
+    for wrong in ([], module.get_input_embeddings().parameters()):
+        assert "none of them is trainable" in refused(lambda wrong=wrong: qpa.generate(module, parameters=wrong))
     for wrong in (torch.ones(3), next(module.parameters()), ["q_proj"], "q_proj", 3, [None]):
         assert "should be some of module.parameters()" in refused(lambda wrong=wrong: qpa.generate(module, parameters=wrong))
-    assert "nothing in the module is trainable" in refused(lambda: qpa.generate(module, parameters=[]))
+    assert qpa.generate(module, parameters=module.parameters()).counts.plain_peft == sum(
+        p.numel() for p in adapter_parameters(module).values()
+    )
 
 
 def test_what_is_generated_already_is_refused_until_its_generator_is_gone() -> None:
@@ -290,7 +296,7 @@ def test_what_is_generated_already_is_refused_until_its_generator_is_gone() -> N
         ({"circuit": {"qubits": 60}}, "circuit.qubits=60: "),
         ({"circuit": {"layers": 10**12}}, "circuit.layers=1000000000000: "),
         ({"circuit": {"rotations": ["RQ"]}}, "circuit.rotations.0=RQ: "),
-        ({"circuit": {"kind": "efficient_su2"}}, "circuit.kind=efficient_su2: no key"),
+        ({"circuit": {"kind": "nosuch"}}, "circuit.kind=nosuch: no key"),
         ({"mapper": "nosuch"}, "mapper=nosuch: there is no such choice; there are codes, paper, tied; or give a dict of keys"),
         ({"mapper": "../model/gpt2"}, "there is no such choice"),
         ({"mapper": {"nosuch": 1}}, "mapper.nosuch=1: no key"),

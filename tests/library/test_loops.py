@@ -1,6 +1,7 @@
 """A loop in plain torch: its steps equal steps written out by hand, and its habits and traps do no harm."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -423,3 +424,179 @@ def test_parameter_group_that_could_not_be_trained_is_refused(wrong: str) -> Non
     optimizer = first.optimizer(AdamW, lr=1e-2)
     with pytest.raises(UserError, match="add_param_group"):
         optimizer.add_param_group({"params": network[0].parameters() if wrong == "weights that are generated" else second.parameters()})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.load_state_dict({name: torch.zeros_like(tensor) for name, tensor in model.state_dict().items()}),
+        lambda model: [p.clamp_(max=-0.01) for p in model.parameters() if p.requires_grad],
+    ],
+    ids=["load_state_dict", "by hand"],
+)
+def test_weights_that_something_else_has_put_into_the_model_are_not_undone_in_silence(change: Callable[[PeftModel], Any]) -> None:
+    generated = moved(qpa.generate(adapted(), seed=1))
+    optimizer = generated.optimizer(AdamW, lr=1e-2)
+    with torch.no_grad():
+        change(generated.module)
+    loss(generated.module, STEPS[0]).backward()
+    with pytest.raises(UserError, match="a step would undo it"):
+        optimizer.step()
+
+
+def test_weights_that_are_loaded_as_they_are_do_no_harm() -> None:
+    ours, theirs = pair()
+    ours.module.load_state_dict(copy.deepcopy(ours.module.state_dict()))
+    for generated in (ours, theirs):
+        train(generated, generated.optimizer(AdamW, lr=1e-2))
+    assert all(map(torch.equal, weights(ours), weights(theirs)))
+
+
+def test_numbers_of_the_generator_that_something_else_has_changed_are_written_first() -> None:
+    generated, other = pair()
+    optimizer = generated.optimizer(SGD, lr=5.0)
+    with torch.no_grad():
+        for parameter in generated.parameters():
+            parameter.mul_(0.5)
+    loss(generated.module, STEPS[0]).backward()
+    with pytest.raises(UserError, match=r"generated\.write\(\)"):
+        optimizer.step()
+    optimizer.zero_grad()
+    generated.write()
+    train(generated, optimizer, STEPS[:1])
+    other.load_state_dict({name: t * 0.5 if t.is_floating_point() and "start" not in name else t for name, t in other.state_dict().items()})
+    train(other, other.optimizer(SGD, lr=5.0), STEPS[:1])
+    assert all(map(torch.equal, weights(generated), weights(other)))
+
+
+def test_weights_that_are_frozen_afterwards_are_named() -> None:
+    generated, _ = pair()
+    optimizer = generated.optimizer(AdamW, lr=1e-2)
+    name, parameter = next((name, p) for name, p in generated.module.named_parameters() if p.requires_grad)
+    parameter.requires_grad_(False)
+    loss(generated.module, STEPS[0]).backward()
+    with pytest.raises(UserError, match=f"{name} was frozen"):
+        optimizer.step()
+
+
+def test_parts_of_the_generator_are_frozen_and_trained_again_at_once() -> None:
+    generated, _ = pair()
+    optimizer = generated.optimizer(AdamW, lr=1e-2)
+    everything = generated.counts.trainable
+    angles = generated.generator.latents.angles
+    kept = angles.detach().clone()
+    angles.requires_grad_(False)
+    train(generated, optimizer, STEPS[:2])
+    assert torch.equal(angles, kept)
+    assert generated.counts.trainable == everything - angles.numel()
+    angles.requires_grad_(True)
+    train(generated, optimizer, STEPS[2:3])
+    assert not torch.equal(angles, kept)
+
+
+@pytest.mark.parametrize("way", [lambda generated: generated.zero_grad(), lambda generated: generated.zero_grad(set_to_none=False)])
+def test_gradients_are_dropped_by_the_generated_too(way: Callable[[qpa.Generated], None]) -> None:
+    ours, theirs = pair()
+    train(theirs, theirs.optimizer(AdamW, lr=1e-2))
+    optimizer = ours.optimizer(AdamW, lr=1e-2)
+    for batch in STEPS:
+        loss(ours.module, batch).backward()
+        optimizer.step()
+        way(ours)
+    assert all(map(torch.equal, weights(ours), weights(theirs)))
+
+
+def test_hooks_around_a_step_find_the_generators_gradient_and_what_they_change_is_written() -> None:
+    ours, theirs = pair()
+    clipped, other = ours.optimizer(SGD, lr=1e3), theirs.optimizer(SGD, lr=1e3, max_norm=1e-4)
+    calls: list[str] = []
+
+    def before(optimizer: Optimizer, *_: Any) -> None:
+        calls.append("before")
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], 1e-4)
+
+    def after(optimizer: Optimizer, *_: Any) -> None:
+        calls.append("after")
+        with torch.no_grad():
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter.clamp_(-0.1, 0.1)
+
+    clipped.register_step_pre_hook(before)
+    train(ours, clipped, STEPS[:2])
+    train(theirs, other, STEPS[:2])
+    assert calls == ["before", "before"]
+    assert all(map(torch.equal, weights(ours), weights(theirs)))
+    clipped.register_step_post_hook(after)
+    train(ours, clipped, STEPS[2:3])
+    assert all(p.abs().max() <= 0.1 for p in ours.parameters())
+    expected = [tensor.detach() for tensor in ByHand(ours).weights()]
+    assert all(map(torch.equal, weights(ours), expected))
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda both: pickle.loads(pickle.dumps(both))], ids=["copied", "pickled"])
+def test_optimizer_and_what_it_trains_are_copied_together(again: Callable[[Any], Any]) -> None:
+    ours, _ = pair()
+    optimizer = ours.optimizer(AdamW, lr=1e-2)
+    train(ours, optimizer, STEPS[:2])
+    found, other = again((ours, optimizer))
+    train(ours, optimizer, STEPS[2:])
+    train(found, other, STEPS[2:])
+    assert found is not ours
+    assert all(map(torch.equal, weights(found), weights(ours)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "words"),
+    [
+        ("adamw", {}, "no kind of optimizer"),
+        (Optimizer, {}, "no kind of optimizer"),
+        (nn.Linear, {}, "no kind of optimizer"),
+        (AdamW, {"lr": -1.0}, "AdamW refuses its arguments: .*-1.0"),
+        (AdamW, {"lrr": 1.0}, "AdamW refuses its arguments: .*lrr"),
+        *((AdamW, {"max_norm": value}, "max_norm") for value in (0, -1.0, float("nan"), "1")),
+    ],
+)
+def test_optimizers_that_cannot_be_are_refused_in_one_line(kind: Any, settings: dict[str, Any], words: str) -> None:
+    generated = qpa.generate(adapted(), seed=1)
+    with pytest.raises(UserError, match=words) as refused:
+        generated.optimizer(kind, **settings)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("state", [None, {}, {"state": {}, "param_groups": []}])
+def test_states_that_are_none_of_its_own_are_refused_in_one_line(state: Any) -> None:
+    generated = qpa.generate(adapted(), seed=1)
+    with pytest.raises(UserError, match="generator"):
+        generated.optimizer(AdamW, lr=1e-2).load_state_dict(state)
+    sgd = generated.optimizer(SGD, lr=1e-2).state_dict()
+    with pytest.raises(UserError, match="another kind of optimizer: it has no betas"):
+        generated.optimizer(AdamW, lr=1e-2).load_state_dict(sgd)
+    with pytest.raises(UserError, match="another generator"):
+        generated.load_state_dict({})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_generators_are_in_fp32_whatever_torchs_default_is(dtype: torch.dtype) -> None:
+    model, default = adapted(), torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        generated = qpa.generate(model, seed=1)
+        train(generated, generated.optimizer(AdamW, lr=1e-2), STEPS[:2])
+    finally:
+        torch.set_default_dtype(default)
+    assert {p.dtype for p in generated.parameters()} == {torch.float32}
+
+
+def test_sparse_gradients_are_as_dense_ones() -> None:
+    def network(sparse: bool) -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Embedding(20, 8, sparse=sparse), nn.Linear(8, 1))
+
+    ours, theirs = (moved(qpa.generate(network(sparse), seed=1, mapper={"width": 4})) for sparse in (True, False))
+    for generated in (ours, theirs):
+        optimizer = generated.optimizer(AdamW, lr=1e-2)
+        for ids in (torch.tensor([1, 2, 3]), torch.tensor([3, 4])):
+            generated.module(ids).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    torch.testing.assert_close(weights(ours), weights(theirs))

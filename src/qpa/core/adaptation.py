@@ -6,6 +6,7 @@ Gradients equal those of a differentiable injection, and gradient checkpointing 
 ordinary parameters.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from qpa.core.counts import Counts, count, direct
 from qpa.core.generator import SETTINGS, Generator, view
 from qpa.core.layout import Layout
 from qpa.core.optimizer import GeneratedStep, generated_step
-from qpa.errors import UserError
+from qpa.errors import UserError, line
 
 O = TypeVar("O", bound=Optimizer)  # noqa: E741 - of a kind
 State = tuple[Tensor | None, int]  # of a gradient
@@ -41,6 +42,7 @@ class Leaves:
 
     def __init__(self, layout: Layout, parameters: Mapping[str, nn.Parameter]) -> None:
         self.size, self.slots = layout.size, layout.slots
+        self.written: list[int] = []  # how often each had been changed in its place after the last `write`
         self.parameters = [parameters[slot.tensor.name] for slot in layout.slots]
 
     @property
@@ -65,18 +67,44 @@ class Leaves:
         """Copy a flat vector's numbers into them."""
         with torch.no_grad():
             torch._foreach_copy_([*self.parameters], [view(flat, slot) for slot in self.slots])
+        self.written = [parameter._version for parameter in self.parameters]
 
-    def drop_gradients(self, *, to_none: bool) -> None:
-        """As an optimizer's `zero_grad`."""
+    def check(self, flat: Tensor) -> None:
+        """Refuse what the next `write` would not leave as it is.
+
+        Args:
+            flat: what was written last.
+
+        Raises:
+            UserError: something else has changed the values since, or they were frozen.
+        """
+        for parameter, version, slot in zip(self.parameters, self.written, self.slots, strict=True):
+            if not parameter.requires_grad:
+                way_out = "give qpa.generate the others alone, as parameters=..."
+                raise UserError(
+                    f"{slot.tensor.name} was frozen after qpa.generate had taken it over, and is generated all the same; {way_out}"
+                )
+            if parameter._version != version and not torch.equal(parameter.detach(), view(flat, slot).to(parameter)):
+                problem = f"{slot.tensor.name} has been changed, as by model.load_state_dict, and is not what its generator makes"
+                raise UserError(
+                    f"{problem}: a step would undo it; load the generator's or the optimizer's state, or build and generate anew"
+                )
+
+    def zero_grad(self, *, set_to_none: bool) -> None:
+        """As an optimizer's."""
         for parameter in self.parameters:
-            if to_none:
+            if set_to_none:
                 parameter.grad = None
             elif parameter.grad is not None:
                 parameter.grad.zero_()
 
     def _gathered(self, tensors: list[Tensor | None]) -> Tensor:
-        flat = torch.zeros(self.size, device=self.device)
-        there = [(view(flat, slot), tensor) for slot, tensor in zip(self.slots, tensors, strict=True) if tensor is not None]
+        flat = torch.zeros(self.size, dtype=torch.float32, device=self.device)
+        there = [
+            (view(flat, slot), tensor.to_dense() if tensor.is_sparse else tensor)
+            for slot, tensor in zip(self.slots, tensors, strict=True)
+            if tensor is not None
+        ]
         torch._foreach_copy_([place for place, _ in there], [tensor for _, tensor in there])
         return flat
 
@@ -93,7 +121,8 @@ class GeneratedAdaptation(nn.Module):
         super().__init__()
         self.generator, self.leaves = generator, leaves
         self._collected: list[State] = []  # what the generator's gradient was made from
-        self._output: Tensor | None = None  # of the generator as it is now, with its graph
+        self._output: Tensor | None = None  # what was written last, with its graph
+        self._made_from: list[tuple[int, bool]] = []
         self.register_load_state_dict_pre_hook(_check_loaded)
         self.register_load_state_dict_post_hook(_write_loaded)
         for parameter in (*leaves.parameters, *generator.parameters()):
@@ -114,7 +143,7 @@ class GeneratedAdaptation(nn.Module):
         with _normal_tensors():
             self._output = self._generate()
             self.leaves.write(self._output.detach())
-        self._collected = []
+        self._collected, self._made_from = [], self._numbers()
 
     @property
     def collected(self) -> bool:
@@ -134,13 +163,26 @@ class GeneratedAdaptation(nn.Module):
         for parameter in self.generator.parameters():
             parameter.grad = None
         gradient = self.leaves.gradient()
-        if gradient is not None:
-            output = self._output
-            if output is None or not output.requires_grad or output.device != gradient.device:
-                with torch.enable_grad():
-                    output = self._generate()
+        if gradient is not None and any(parameter.requires_grad for parameter in self.generator.parameters()):
+            output = self._written_output(gradient.device)
+            self.leaves.check(output.detach())
             output.backward(gradient)
         self._output, self._collected = None, self.leaves.gradients()
+
+    def _written_output(self, device: torch.device) -> Tensor:
+        """What was written last, with a graph of all that is trained now."""
+        then, now = self._made_from, self._numbers()
+        if then and [version for version, _ in then] != [version for version, _ in now]:
+            problem = "the generator's numbers have been changed, and the module's weights are not what it makes now"
+            raise UserError(f"{problem}; call generated.write() after whatever has changed them")
+        if self._output is not None and self._output.requires_grad and then == now and self._output.device == device:
+            return self._output
+        with torch.enable_grad():
+            return self._generate()
+
+    def _numbers(self) -> list[tuple[int, bool]]:
+        """How often each number of the generator has been changed in its place, and whether it is trained."""
+        return [(parameter._version, parameter.requires_grad) for parameter in self.generator.parameters()]
 
     @contextmanager
     def collecting(self) -> Iterator[None]:
@@ -182,9 +224,10 @@ class GeneratedAdaptation(nn.Module):
         self._output = None
         return True
 
-    def drop_gradients(self, *, to_none: bool) -> None:
-        """Of the module's generated weights; the generator's go with the next `collect`."""
-        self.leaves.drop_gradients(to_none=to_none)
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop the gradients of the generator and of the module's generated weights."""
+        super().zero_grad(set_to_none)
+        self.leaves.zero_grad(set_to_none=set_to_none)
 
     def optimizer(self, kind: type[O], *, max_norm: float | None = None, **settings: Any) -> O:
         """An optimizer of what is trained, for any training loop.
@@ -196,10 +239,20 @@ class GeneratedAdaptation(nn.Module):
 
         Args:
             kind: a class of `torch.optim`, or like one.
-            max_norm: largest norm of the gradient of what is trained. A loop's own clipping is of the generated weights' gradient.
+            max_norm: largest norm of the generator's gradient. A loop's own clipping is of the generated weights' gradient.
             settings: of the kind, as `lr`.
+
+        Raises:
+            UserError: it is no kind of optimizer, or refuses its settings.
         """
-        optimizer: Any = generated_step(kind)(self.parameters(), **settings)
+        if not (isinstance(kind, type) and issubclass(kind, Optimizer)) or kind is Optimizer or issubclass(kind, GeneratedStep):
+            raise UserError(f"generated.optimizer: {kind} is no kind of optimizer; give a class, as torch.optim.AdamW")
+        if max_norm is not None and not (isinstance(max_norm, int | float) and 0 < max_norm < math.inf):
+            raise UserError(f"generated.optimizer: max_norm={max_norm} should be a number above 0; leave it out not to clip")
+        try:
+            optimizer: Any = generated_step(kind)(self.parameters(), **settings)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"generated.optimizer: {kind.__name__} refuses its arguments: {line(error)}") from error
         assert isinstance(optimizer, GeneratedStep)
         optimizer.adaptation, optimizer.max_norm = self, max_norm
         return optimizer  # pyright: ignore[reportReturnType]
@@ -210,7 +263,7 @@ class GeneratedAdaptation(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: they generate anew."""
-        return {**self.__dict__, "_output": None, "_collected": []}
+        return {**self.__dict__, "_output": None, "_collected": [], "_made_from": []}
 
     def _generate(self) -> Tensor:
         with torch.autocast(self.generator.device.type, enabled=False):  # generated weights are fp32 under any trainer precision
@@ -270,7 +323,7 @@ def _check_loaded(adaptation: nn.Module, state: dict[str, Tensor], prefix: str, 
     """Also of a module around it: refuse another generator's state. One of an earlier qpa lacks what tells settings apart."""
     assert isinstance(adaptation, GeneratedAdaptation)
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
-    if own:
+    if own or not prefix:
         adaptation.check_state(own)
         state.setdefault(f"{prefix}generator.{SETTINGS}", adaptation.generator.settings)
 

@@ -42,7 +42,7 @@ class Counts:
 
 def count(generator: Generator, plain_peft: int) -> Counts:
     """The counts of a generator."""
-    latents, mapper = (sum(p.numel() for p in part.parameters()) for part in (generator.latents, generator.mapper))
+    latents, mapper = (sum(p.numel() for p in part.parameters() if p.requires_grad) for part in (generator.latents, generator.mapper))
     return Counts(latents, mapper, latents + mapper, plain_peft)
 
 

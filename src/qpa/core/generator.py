@@ -59,17 +59,18 @@ class Generator(nn.Module):
         Raises:
             UserError: what is other.
         """
-        for name, here in self.state_dict().items():
+        mine = self.state_dict()
+        for name, here in mine.items():
             there = state.get(name, here if name == SETTINGS else None)  # of an earlier qpa
             if there is None or there.shape != here.shape:
                 sizes = f"{list(there.shape)} there and {list(here.shape)} here" if there is not None else "not in it"
-                raise UserError(f"this state is of another generator: {name} is {sizes}; give the same model, seed and settings")
-            if name == SETTINGS and bool(there.to(here) != here):
-                raise UserError("this state is of another generator, of equal sizes; give the same circuit, latents and mapper")
-            if name == START and not torch.allclose(there.to(here), here, rtol=1e-6):
-                raise UserError(OTHER_START)
-        if more := state.keys() - self.state_dict().keys():
+                raise UserError(f"this state is of another generator: {name} is {sizes}; give the same model and settings")
+        if more := state.keys() - mine.keys():
             raise UserError(f"this state is of another generator: it has {min(more)}, which is not here; give the same settings")
+        if bool(state.get(SETTINGS, mine[SETTINGS]).to(mine[SETTINGS]) != mine[SETTINGS]):
+            raise UserError("this state is of another generator, of equal sizes; give the same circuit, latents and mapper")
+        if not torch.allclose(state[START].to(mine[START]), mine[START], rtol=1e-6):
+            raise UserError(OTHER_START)
 
 
 def view(flat: Tensor, slot: Slot) -> Tensor:

@@ -3,7 +3,7 @@
 It is made from an optimizer's class, as a subclass: schedulers, parameter groups, hooks and states are what they are there.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from functools import cache
 from itertools import count
@@ -45,8 +45,8 @@ class Adaptation(Protocol):
         """The generator to where the module is; whether it was elsewhere."""
         ...
 
-    def drop_gradients(self, *, to_none: bool) -> None:
-        """The module's."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Its gradients, and the module's."""
 
     def state_dict(self) -> dict[str, Any]:
         """The generator's."""
@@ -114,15 +114,17 @@ class GeneratedStep(Optimizer):
         if self.max_norm is not None:
             nn.utils.clip_grad_norm_(self.adaptation.generator.parameters(), self.max_norm)
 
+    step.hooked = True  # pyright: ignore[reportFunctionMemberAccess] - torch puts hooks around a step that is not: ours are around the kind's
+
     def _plain_step(self, *closure: Callable[[], Any]) -> Any:
-        """The kind's own, without the hooks that torch wraps around it: they are around ours."""
+        """The kind's own, with the hooks: they find the generator's gradient, and what they change is written."""
         step: Any = self.kind.step
-        return (step.__wrapped__ if getattr(step, "hooked", False) else step)(self, *closure)
+        return (step if getattr(step, "hooked", False) else Optimizer.profile_hook_step(step))(self, *closure)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of the module's generated weights, and of whatever else is trained."""
         self.kind.zero_grad(self, set_to_none=set_to_none)
-        self.adaptation.drop_gradients(to_none=set_to_none)
+        self.adaptation.zero_grad(set_to_none)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """What is trained plainly, by the same optimizer.
@@ -146,14 +148,24 @@ class GeneratedStep(Optimizer):
         Raises:
             UserError: it is the state of another optimizer, or of another generator.
         """
-        if GENERATOR not in state_dict:
+        if not isinstance(state_dict, Mapping) or GENERATOR not in state_dict:
             raise UserError("this is the state of an optimizer that qpa has not made: it has no generator in it; begin with a new one")
         self.adaptation.check_state(state_dict[GENERATOR])
+        if missing := [key for group in state_dict["param_groups"] for key in self.defaults if key not in group]:
+            raise UserError(f"this is the state of another kind of optimizer: it has no {missing[0]}; give it the same kind")
         try:
             self.kind.load_state_dict(self, {key: value for key, value in state_dict.items() if key != GENERATOR})
         except ValueError as error:
             raise UserError(f"this is the state of another optimizer: {error}; give it the same parameter groups") from error
         self.adaptation.load_state_dict(state_dict[GENERATOR])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which train a copy of the adaptation."""
+        return {**self.kind.__getstate__(self), "adaptation": self.adaptation, "max_norm": self.max_norm}
+
+    def __reduce__(self) -> Any:
+        """Its class is made when it is asked for."""
+        return _unmade, (self.kind,), self.__getstate__()
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -172,3 +184,9 @@ class GeneratedStep(Optimizer):
 def generated_step(kind: type[Optimizer]) -> type[GeneratedStep]:
     """A kind of optimizer as one of generated weights."""
     return cast(type[GeneratedStep], type(f"Generated{kind.__name__}", (GeneratedStep, kind), {"kind": kind}))
+
+
+def _unmade(kind: type[Optimizer]) -> GeneratedStep:
+    """One whose state is still to be set."""
+    made = generated_step(kind)
+    return made.__new__(made)

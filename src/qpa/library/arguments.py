@@ -1,5 +1,6 @@
 """What `qpa.generate` is given, as settings: names of choices and keys as in the config groups, over the defaults of `conf/`."""
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,7 +33,7 @@ def settings_from(*, seed: int, **groups: Argument) -> Settings:
     plain = _composed(choices, list(groups))
     for group, (choice, keys) in given.items():
         plain[group] = (plain[group] if choice or "kind" not in keys else {}) | keys
-    return checked(Settings, plain | {"seed": seed})
+    return checked(Settings, plain | {"seed": operator.index(seed) if hasattr(seed, "__index__") else seed})
 
 
 def _keys(group: str, argument: Argument) -> tuple[str | None, dict[str, Any]]:
@@ -47,8 +48,11 @@ def _keys(group: str, argument: Argument) -> tuple[str | None, dict[str, Any]]:
         argument = _resolved(group, argument)
     if not isinstance(argument, Mapping):
         raise ConfigError(group, argument, "should be the name of a choice, or a dict of keys")
-    kind = argument.get("kind")
-    return (kind if isinstance(kind, str) and _is_choice(group, kind) else None), dict(argument)
+    keys = dict(argument)
+    kind = keys.get("kind")
+    if isinstance(kind, str) and _is_choice(group, kind):
+        return keys.pop("kind"), keys
+    return None, keys
 
 
 def _resolved(group: str, argument: Any) -> Any:

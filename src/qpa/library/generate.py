@@ -1,10 +1,12 @@
 """`qpa.generate`: a module's weights taken over by a generator, to be trained in whatever loop there is."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
@@ -97,7 +99,8 @@ def take_over(module: nn.Module, parameters: Mapping[str, nn.Parameter], layout:
     """
     check_parameters(parameters)
     leaves = Leaves(layout, parameters)
-    generator = make_generator(settings, layout, leaves.values().cpu())
+    with torch.inference_mode(False), torch.device("cpu"), _in_fp32():  # whatever the loop around has set
+        generator = make_generator(settings, layout, leaves.values().cpu())
     generated = Generated(generator.to(leaves.device), leaves)
     object.__setattr__(generated, "module", module)  # not registered: its weights are not what is trained
     generated.settings, generated.layout = settings, layout
@@ -139,9 +142,12 @@ def _chosen(module: nn.Module, parameters: Iterable[nn.Parameter] | None) -> dic
     if lazy := [name for name, parameter in trainable.items() if is_lazy(parameter)]:
         raise UserError(f"{lazy[0]} has no shape yet; run the module once first")
     asked = {id(p) for p in (trainable.values() if parameters is None else _wanted(parameters))}
-    if not asked <= {id(p) for p in trainable.values()}:
-        raise UserError("parameters: not all of them are trainable parameters of the module; give some of module.parameters()")
-    return {name: p for name, p in trainable.items() if id(p) in asked and p.numel()}
+    if not asked <= {id(p) for p in module.parameters()}:
+        raise UserError("parameters: not all of them are parameters of the module; give some of module.parameters()")
+    chosen = {name: p for name, p in trainable.items() if id(p) in asked and p.numel()}
+    if parameters is not None and not chosen:
+        raise UserError("parameters: none of them is trainable; give some of module.parameters() that are")
+    return chosen
 
 
 def _wanted(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
@@ -152,3 +158,14 @@ def _wanted(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
     if isinstance(parameters, Tensor) or not all(isinstance(parameter, nn.Parameter) for parameter in wanted):
         raise UserError("parameters: should be some of module.parameters(), as module.body.parameters()")
     return cast("list[nn.Parameter]", wanted)
+
+
+@contextmanager
+def _in_fp32() -> Iterator[None]:
+    """Generators are in fp32, whatever torch's default is."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(default)
