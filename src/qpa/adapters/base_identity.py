@@ -64,7 +64,7 @@ def weights_of_base(module: nn.Module, *, without: Iterable[nn.Parameter] = ()) 
 
 
 def commonest_dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
-    """Of a model's weights, float32 where none is of floats."""
+    """Of a model's weights, those that are codes left out; float32 where there is no other."""
     counts: Counter[torch.dtype] = Counter()
     for tensor in weights.values():
         if tensor.is_floating_point():

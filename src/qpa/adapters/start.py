@@ -69,7 +69,7 @@ def of_seed(module: nn.Module, *, seed: int, dtype: torch.dtype | None = None) -
     if name is None or config is None or getattr(config, "init_lora_weights", True) not in PLAIN:
         return None
     try:
-        return put_on_drawn(stripped(_hollow(module, dtype)), config, seed=seed, name=name)[1]
+        return put_on_drawn(_unquantised(stripped(_hollow(module, dtype)), dtype), config, seed=seed, name=name)[1]
     except Exception:  # whatever a method does with weights that are not there
         return None
 
@@ -121,3 +121,14 @@ def _hollow(module: AdaptedModel, dtype: torch.dtype | None) -> AdaptedModel:
     for buffer in module.buffers():
         memo[id(buffer)] = buffer
     return copy.deepcopy(module, memo)
+
+
+def _unquantised(base: nn.Module, dtype: torch.dtype | None) -> nn.Module:
+    """Linear layers in place of those whose weights are codes: peft draws the same for them, rounded as they compute."""
+    for name, layer in [*base.named_modules()]:
+        if isinstance(layer, nn.Linear) and not layer.weight.is_floating_point():
+            plain = nn.Linear(layer.in_features, layer.out_features, bias=False, device="meta")
+            filled = torch.ones((), dtype=dtype or getattr(layer, "compute_dtype", None)).expand(plain.weight.shape)
+            plain.weight, plain.bias = nn.Parameter(filled, requires_grad=False), layer.bias
+            base.set_submodule(name, plain)
+    return base

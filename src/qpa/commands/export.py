@@ -1,23 +1,30 @@
-"""`python -m qpa.export run=DIR [merged=true] [circuits=true]`: a run's best checkpoint as a plain PEFT adapter, and more.
+"""`python -m qpa.export run=DIR [compact=true] [expand=true] [merged=true] [circuits=true]`: a run's best checkpoint as a plain PEFT
+adapter, and more.
 
-The adapter goes to `DIR/adapter`; the merged model, in fp32 (bf16 would round small updates away), to `DIR/merged`; the trained
-circuits as OpenQASM 3, drawn, and with their probabilities, to `DIR/circuits`.
+The adapter goes to `DIR/adapter`; what makes it, the generator alone, to `DIR/compact`, from which `expand=true` makes the adapter without
+the checkpoint; the merged model, in fp32 (bf16 would round small updates away), to `DIR/merged`; the trained circuits as OpenQASM 3, drawn,
+and with their probabilities, to `DIR/circuits`.
 """
+
+import sys
 
 from qpa.commands import cli
 from qpa.commands.composing import named_run
 from qpa.errors import UsageError
 
-USAGE = "usage: python -m qpa.export run=DIR [merged=true|false] [circuits=true|false]"
+OPTIONS = ("compact", "expand", "merged", "circuits")
+USAGE = f"usage: python -m qpa.export run=DIR {' '.join(f'[{option}=true|false]' for option in OPTIONS)}"
 
 
 def main(arguments: list[str]) -> None:
     """Export and print where to."""
-    folder, config, options = named_run(arguments, usage=USAGE, options=("merged", "circuits"))
-    merged, circuits = (_flag(options, name) for name in ("merged", "circuits"))
+    folder, config, options = named_run(arguments, usage=USAGE, options=OPTIONS)
+    compact, expand, merged, circuits = (_flag(options, name) for name in OPTIONS)
     from qpa.runs import export  # seconds of imports
 
-    print(export.adapter(config, folder))
+    if compact:
+        print(export.compact(config, folder))
+    print(export.expanded(config, folder) if expand else export.adapter(config, folder))
     if merged:
         print(export.merged(config, folder))
     if circuits:
@@ -34,7 +41,6 @@ def _flag(options: dict[str, str], name: str) -> bool:
     return value == "true"
 
 
-script = cli.script(main)
-
 if __name__ == "__main__":
-    script()
+    with cli.one_line_errors():
+        main(sys.argv[1:])

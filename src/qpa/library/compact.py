@@ -53,7 +53,7 @@ class Description(BaseModel):
     Attributes:
         format: of the folder.
         settings: of the generator, as `qpa.config.Settings` has them.
-        dtype: of the base model's weights when the adapter was put on, which rounds its initial weights.
+        dtype: to which peft rounded the initial weights, that of the base model when the adapter was put on.
         adapter: its name in the model; None where there is none.
         names: of the weights that are generated, in their order; None for all that the PEFT method trains.
         drawn: whether initial weights that are not among the numbers are those of the seed; else they are zero.
@@ -103,7 +103,7 @@ class Compact:
 
     @cached_property
     def dtype(self) -> torch.dtype:
-        """Of the base model's weights."""
+        """To which the initial weights are rounded."""
         return getattr(torch, self.description.dtype)
 
     def named(self, prefix: str) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from conftest import ROOT, build, folder_of, planned, train_run
 from peft.utils.integrations import dequantize_module_weight
 from safetensors.torch import load_file
 
+import qpa
 from qpa.adapters import methods
 from qpa.config import Config
 from qpa.errors import ConfigError
@@ -100,6 +101,20 @@ def test_run_on_a_quantised_base_learns_and_is_merged_into_the_exact_weights(sav
     change = merged.model.get_submodule(name).weight - exact.model.get_submodule(name).weight
     assert change.abs().max() > 0
     torch.testing.assert_close(change, 2 * b @ a, atol=1e-6, rtol=1e-4)  # lora_alpha / r = 2
+
+
+def test_compact_form_of_a_run_on_a_quantised_base_gives_its_adapter(saved: Callable[..., Config]) -> None:
+    config = saved("model.quantization=nf4", "trainer.max_steps=2", "trainer.val_every=2")
+    train_run(config)
+    folder = folder_of(config)
+    trained = load_file(folder / "adapter" / "adapter_model.safetensors")
+    export.compact(config, folder)
+    assert not any(name.startswith("start.") for name in load_file(folder / "compact" / "compact.safetensors"))  # the seed gives it
+    export.expanded(config, folder)
+    found = load_file(folder / "adapter" / "adapter_model.safetensors")
+    torch.testing.assert_close(found, trained, rtol=1e-5, atol=1e-7)
+    qpa.load(exact_base(config), folder / "compact").save_pretrained(str(folder / "exact"))  # that it was quantised from
+    assert all(torch.equal(tensor, found[name]) for name, tensor in load_file(folder / "exact" / "adapter_model.safetensors").items())
 
 
 def test_narrow_model_is_refused_as_it_would_be_decoded_wrongly(make_config: MakeConfig, saved_base: Callable[[str], Path]) -> None:
