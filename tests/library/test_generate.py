@@ -274,9 +274,8 @@ def test_parameters_that_cannot_be_taken_over_are_refused() -> None:
         assert "none of them is trainable" in refused(lambda wrong=wrong: qpa.generate(module, parameters=wrong))
     for wrong in (torch.ones(3), next(module.parameters()), ["q_proj"], "q_proj", 3, [None]):
         assert "should be some of module.parameters()" in refused(lambda wrong=wrong: qpa.generate(module, parameters=wrong))
-    assert qpa.generate(module, parameters=module.parameters()).counts.plain_peft == sum(
-        p.numel() for p in adapter_parameters(module).values()
-    )
+    trainable = sum(map(torch.numel, methods.adapter_parameters(module).values()))
+    assert qpa.generate(module, parameters=module.parameters()).counts.plain_peft == trainable
 
 
 def test_what_is_generated_already_is_refused_until_its_generator_is_gone() -> None:

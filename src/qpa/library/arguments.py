@@ -32,7 +32,8 @@ def settings_from(*, seed: int, **groups: Argument) -> Settings:
     choices = {group: choice for group, (choice, _) in given.items() if choice is not None}
     plain = _composed(choices, list(groups))
     for group, (choice, keys) in given.items():
-        plain[group] = (plain[group] if choice or "kind" not in keys else {}) | keys
+        theirs = choice is None and {"kind"} <= keys.keys() & plain[group].keys()  # of another package, whose defaults are not here
+        plain[group] = ({} if theirs else plain[group]) | keys
     return checked(Settings, plain | {"seed": operator.index(seed) if hasattr(seed, "__index__") else seed})
 
 
