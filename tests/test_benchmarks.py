@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import ansaetze, circuits, head, processes, scaling, step
+from benchmarks import ansaetze, circuits, compact, head, processes, scaling, step
 from benchmarks.timing import NotTimedError, each, finish
 
 
@@ -90,7 +90,7 @@ def test_an_ansatz_that_another_backend_does_not_have_is_null(monkeypatch: pytes
         assert row["why_not"] == {"torchquantum": "ValueError: no luck"}
 
 
-@pytest.mark.parametrize("benchmark", [head, step, scaling])
+@pytest.mark.parametrize("benchmark", [head, step, scaling, compact])
 def test_a_case_that_fails_is_null(benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(benchmark, "measure", Failing(math.inf))
     benchmark.main(quick=True)
@@ -99,6 +99,21 @@ def test_a_case_that_fails_is_null(benchmark: Any, monkeypatch: pytest.MonkeyPat
     assert reasons
     leaves = [leaf for value in numbers.values() for leaf in (value.values() if isinstance(value, dict) else [value])]
     assert leaves == [None] * len(leaves)
+
+
+def test_of_large_adapters_as_many_are_written_as_there_is_room_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compact, "SIDES", {name: compact.SIDES[name] for name in ("compact, width 2", "LoRA r=8")})
+    monkeypatch.setattr(compact, "ROOM", 1_500_000)
+    monkeypatch.setattr(compact, "ONTO_BASE", 1)
+    compact.main(quick=True)
+    rows = written("compact", capsys)["rows"]
+    assert rows["LoRA r=8"]["written"] == 3 < rows["compact, width 2"]["written"] < 20
+    lora = rows["LoRA r=8"]
+    assert lora["memory_mb"] == 1000 * 4 * lora["trained"] / 1e6
+    assert 1 < lora["disk_mb"] / lora["memory_mb"] < 1.1
+    assert all(row[key] > 0 for row in rows.values() for key in ("disk_ms", "held_ms", "onto_base_ms"))
 
 
 def test_processes_that_fail_are_null(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

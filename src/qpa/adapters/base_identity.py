@@ -74,7 +74,7 @@ def commonest_dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
 
 def _numbers(tensor: Tensor) -> list[float]:
     flat = tensor.detach().reshape(-1)
-    return flat[_spread(len(flat), NUMBERS)].float().cpu().tolist()
+    return [float(f"{number:.5g}") for number in flat[_spread(len(flat), NUMBERS)].float().cpu().tolist()]  # more than bf16 has
 
 
 def _spread(size: int, most: int) -> list[int]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from peft import PeftModel
@@ -116,6 +117,24 @@ class Compact:
         return Doubtful(self.numbers[PLACES], self.numbers[VALUES])
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What has to be known of a generated adapter's initial weights.
+
+    Attributes:
+        dtype, names, drawn: see `Description`.
+        tensors: those that the seed does not give, by name.
+    """
+
+    dtype: torch.dtype
+    names: list[str] | None
+    drawn: bool
+    tensors: dict[str, Tensor]
+
+
+_known_begun: "WeakKeyDictionary[Generated, Begun]" = WeakKeyDictionary()
+
+
 def read(folder: Path) -> Compact:
     """A compact folder's content.
 
@@ -151,12 +170,11 @@ def save(generated: "Generated", folder: Path) -> None:
     plain = _plain(module, leaves)
     base = base_identity.weights_of_base(module, without=[*leaves.values(), *(p for p in plain.values() if isinstance(p, nn.Parameter))])
     dtype = base_identity.commonest_dtype(base)
-    weights, begun, parts = _numbers(generated)
+    begun = _begun(generated, leaves, dtype)
+    weights, parts = _numbers(generated)
     _check_same(layout, weights, leaves)
-    drawn = start.of_seed(module, seed=generated.settings.seed, dtype=dtype)
     numbers = parts | {f"{PLAIN}{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in plain.items()}
-    if begun is not None:
-        numbers |= {f"{BEGUN}{name}": tensor for name, tensor in _split(layout, begun).items() if not _given(drawn, name, tensor)}
+    numbers |= {f"{BEGUN}{name}": tensor for name, tensor in begun.tensors.items()}
     adapted = isinstance(module, AdaptedModel)
     with whole_folder(folder) as scratch:
         save_file(numbers, scratch / NUMBERS)
@@ -167,8 +185,8 @@ def save(generated: "Generated", folder: Path) -> None:
             settings=generated.settings.model_dump(by_alias=True),
             dtype=str(dtype).removeprefix("torch."),
             adapter=start.adapter_name(module) if adapted else None,
-            names=None if drawn is not None and [*leaves] == [*drawn.tensors] else [*leaves],
-            drawn=drawn is not None and begun is not None,
+            names=begun.names,
+            drawn=begun.drawn,
             tensors=tensors_hash(layout),
             base=base_identity.known_by(base),
             config=_config_hash(scratch) if adapted else None,
@@ -243,15 +261,27 @@ def _plain(module: nn.Module, leaves: Mapping[str, nn.Parameter]) -> dict[str, T
     return trained | kept  # without a method's own, which it draws again
 
 
-def _numbers(generated: "Generated") -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-    """All weights as every machine makes them, what they are added to, and what makes them."""
-    layout, settings, begun = generated.layout, generated.settings, generated.generator.start
+def _begun(generated: "Generated", leaves: Mapping[str, nn.Parameter], dtype: torch.dtype) -> Begun:
+    """Found once: it does not change in training."""
+    if generated in _known_begun and _known_begun[generated].dtype == dtype:
+        return _known_begun[generated]
+    drawn = start.of_seed(generated.module, seed=generated.settings.seed, dtype=dtype)
+    flat = generated.generator.start
+    tensors = {} if flat is None else _split(generated.layout, flat.flat(generated.layout))
+    names = None if drawn is not None and [*leaves] == [*drawn.tensors] else [*leaves]
+    kept = {name: tensor for name, tensor in tensors.items() if not _given(drawn, name, tensor)}
+    _known_begun[generated] = Begun(dtype, names, drawn is not None and flat is not None, kept)
+    return _known_begun[generated]
+
+
+def _numbers(generated: "Generated") -> tuple[Tensor, dict[str, Tensor]]:
+    """All weights as every machine makes them, and what makes them."""
+    layout, begun = generated.layout, generated.generator.start
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in generated.generator.state_dict().items()}
-    flat = None if begun is None else begun.flat(layout)
-    generator = exact_generator(settings, layout, torch.zeros(layout.size) if flat is None else flat)
-    weights, doubtful = expanded(generator, state, layout)
+    flat = torch.zeros(layout.size) if begun is None else begun.flat(layout)
+    weights, doubtful = expanded(exact_generator(generated.settings, layout, flat), state, layout)
     parts = {f"{GENERATOR}{name}": tensor for name, tensor in state.items()}
-    return weights, flat, parts | {PLACES: doubtful.places, VALUES: doubtful.values}
+    return weights, parts | {PLACES: doubtful.places, VALUES: doubtful.values}
 
 
 def _check_same(layout: Layout, weights: Tensor, leaves: Mapping[str, nn.Parameter]) -> None:
