@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,7 +24,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-import qpa
 from qpa.adapters import base_identity, base_weights, methods, start
 from qpa.adapters.bottleneck import CONFIG
 from qpa.adapters.methods import AdaptedModel
@@ -37,14 +36,12 @@ from qpa.errors import ConfigError, UserError, line
 from qpa.files import from_json, whole_folder
 from qpa.library.circuit import exactly, execution
 from qpa.library.recipe import make_generator
-
-if TYPE_CHECKING:
-    from qpa.library.generate import Generated
+from qpa.library.taken_over import TakenOver
 
 FORMAT = 1
 DESCRIPTION, NUMBERS = "compact.json", "compact.safetensors"
 GENERATOR, BEGUN, PLAIN, PLACES, VALUES = "generator.", "start.", "plain.", "doubtful.places", "doubtful.values"
-PACKAGES = ("torch", "peft", "transformers")
+PACKAGES = ("qpa", "torch", "peft", "transformers")
 SAME, ROUNDED = 1e-5, 2.0**-23  # float32 as training computes weights, against float64; how far off it is: see `qpa.core.expansion`
 
 
@@ -132,7 +129,7 @@ class Begun:
     tensors: dict[str, Tensor]
 
 
-_known_begun: "WeakKeyDictionary[Generated, Begun]" = WeakKeyDictionary()
+_known_begun: WeakKeyDictionary[TakenOver, Begun] = WeakKeyDictionary()
 
 
 def read(folder: Path) -> Compact:
@@ -157,7 +154,7 @@ def read(folder: Path) -> Compact:
         raise UserError(f"{folder}: the compact adapter is damaged ({reason}); copy or save it again") from error
 
 
-def save(generated: "Generated", folder: Path) -> None:
+def save(generated: TakenOver, folder: Path) -> None:
     """Write a generated adapter's compact form.
 
     Raises:
@@ -192,7 +189,7 @@ def save(generated: "Generated", folder: Path) -> None:
             config=_config_hash(scratch) if adapted else None,
             numbers=_hash((scratch / NUMBERS).read_bytes()),
             weights=weights_hash(weights),
-            versions={"qpa": qpa.__version__} | {name: importlib.metadata.version(name) for name in PACKAGES},
+            versions={name: importlib.metadata.version(name) for name in PACKAGES},
         )
         whole = description.model_copy(update={"whole": description.hashed()})
         (scratch / DESCRIPTION).write_text(whole.model_dump_json() + "\n")
@@ -238,7 +235,7 @@ def _check_target(folder: Path) -> None:
         raise UserError(f"{folder}: is something else than a compact adapter, and would be replaced; give a folder of its own")
 
 
-def _check_exact(generated: "Generated") -> None:
+def _check_exact(generated: TakenOver) -> None:
     """Refuse what no file could give again."""
     settings, module = generated.settings, generated.module
     if settings.runs_circuits and execution(settings.circuit).samples:
@@ -261,7 +258,7 @@ def _plain(module: nn.Module, leaves: Mapping[str, nn.Parameter]) -> dict[str, T
     return trained | kept  # without a method's own, which it draws again
 
 
-def _begun(generated: "Generated", leaves: Mapping[str, nn.Parameter], dtype: torch.dtype) -> Begun:
+def _begun(generated: TakenOver, leaves: Mapping[str, nn.Parameter], dtype: torch.dtype) -> Begun:
     """Found once: it does not change in training."""
     if generated in _known_begun and _known_begun[generated].dtype == dtype:
         return _known_begun[generated]
@@ -274,7 +271,7 @@ def _begun(generated: "Generated", leaves: Mapping[str, nn.Parameter], dtype: to
     return _known_begun[generated]
 
 
-def _numbers(generated: "Generated") -> tuple[Tensor, dict[str, Tensor]]:
+def _numbers(generated: TakenOver) -> tuple[Tensor, dict[str, Tensor]]:
     """All weights as every machine makes them, and what makes them."""
     layout, begun = generated.layout, generated.generator.start
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in generated.generator.state_dict().items()}

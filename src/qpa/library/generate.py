@@ -13,26 +13,18 @@ from torch.nn.parameter import is_lazy
 from qpa.adapters import start
 from qpa.adapters.methods import AdaptedModel, adapter_tensors
 from qpa.config import Settings
-from qpa.core.adaptation import GeneratedAdaptation, Leaves, generated_by
+from qpa.core.adaptation import Leaves, generated_by
 from qpa.core.layout import Layout
 from qpa.errors import UserError
+from qpa.library import compact
 from qpa.library.arguments import Argument, settings_from
 from qpa.library.recipe import check_numbers, counted, make_generator
 from qpa.library.sizes import layout_for_here
+from qpa.library.taken_over import TakenOver
 
 
-class Generated(GeneratedAdaptation):
-    """A module's weights, generated. Trained are its parameters, the generator's, through `optimizer`.
-
-    Attributes:
-        module: whose weights they are.
-        settings: of the generator.
-        layout: which generated number goes where.
-    """
-
-    module: nn.Module
-    settings: Settings
-    layout: Layout
+class Generated(TakenOver):
+    """A module's weights, generated. Trained are its parameters, the generator's, through `optimizer`."""
 
     def save(self, folder: str | Path) -> None:
         """Write what makes the weights in place of the weights: the generator alone, which `qpa.load` expands.
@@ -45,8 +37,6 @@ class Generated(GeneratedAdaptation):
         Raises:
             UserError: the weights could not be made from the file again.
         """
-        from qpa.library import compact  # reads and writes are no part of a training loop
-
         compact.save(self, Path(folder))
 
 
