@@ -300,8 +300,9 @@ def test_non_finite_loss_stops_before_harm_and_keeps_the_last_checkpoint(
     calls: list[int] = []
 
     def poisoned(self: GeneratedAdaptation) -> None:
-        calls.append(1)
-        if len(calls) == 5:
+        if not self.collected:
+            calls.append(1)
+        if len(calls) == 5 and not self.collected:
             self.leaves.parameters[0].grad[0] = float("nan")
         collect(self)
 

@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from qpa.config import OptimizerConfig
 from qpa.core.adaptation import Adaptation
-from qpa.errors import ConfigError, line
+from qpa.errors import ConfigError, UserError, line
 
 
 def make_optimizer(settings: OptimizerConfig, adaptation: Adaptation, *, steps: int) -> tuple[Optimizer, LambdaLR]:
@@ -27,6 +27,8 @@ def make_optimizer(settings: OptimizerConfig, adaptation: Adaptation, *, steps: 
         if not (isinstance(kind, type) and issubclass(kind, Optimizer)):
             raise TypeError("it is no torch optimizer")
         optimizer = adaptation.optimizer(kind, lr=settings.lr, **settings.arguments())
+    except UserError as error:
+        raise ConfigError("optimizer", settings.target, str(error)) from error
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ConfigError("optimizer", settings.target, f"refuses its arguments: {line(error)}") from error
     return optimizer, LambdaLR(optimizer, lambda step: rate(settings, step, steps=steps))
