@@ -444,6 +444,18 @@ def test_weights_that_something_else_has_put_into_the_model_are_not_undone_in_si
         optimizer.step()
 
 
+def test_saving_in_between_gives_the_model_the_files_weights_and_training_goes_on(tmp_path: Path) -> None:
+    generated, _ = pair()
+    optimizer = generated.optimizer(AdamW, lr=1e-2)
+    train(generated, optimizer, STEPS[:2])
+    before = logits(generated.module)
+    generated.save(tmp_path / "compact")
+    torch.testing.assert_close(logits(generated.module), before, rtol=0, atol=1e-6)
+    assert torch.equal(logits(qpa.load(base(), tmp_path / "compact")), logits(generated.module))
+    generated.module.train()
+    train(generated, optimizer, STEPS[2:])
+
+
 def test_weights_that_are_loaded_as_they_are_do_no_harm() -> None:
     ours, theirs = pair()
     ours.module.load_state_dict(copy.deepcopy(ours.module.state_dict()))

@@ -155,7 +155,7 @@ def read(folder: Path) -> Compact:
 
 
 def save(generated: TakenOver, folder: Path) -> None:
-    """Write a generated adapter's compact form.
+    """Write a generated adapter's compact form; the module then has its weights as they come out of it.
 
     Raises:
         UserError: its weights could not be made from it again.
@@ -170,6 +170,7 @@ def save(generated: TakenOver, folder: Path) -> None:
     begun = _begun(generated, leaves, dtype)
     weights, parts = _numbers(generated)
     _check_same(layout, weights, leaves)
+    generated.leaves.write(weights.to(generated.leaves.device))  # so that the model and the file say the same, bit by bit
     numbers = parts | {f"{PLAIN}{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in plain.items()}
     numbers |= {f"{BEGUN}{name}": tensor for name, tensor in begun.tensors.items()}
     adapted = isinstance(module, AdaptedModel)

@@ -29,7 +29,8 @@ class Generated(TakenOver):
     def save(self, folder: str | Path) -> None:
         """Write what makes the weights in place of the weights: the generator alone, which `qpa.load` expands.
 
-        What is trained plainly beside it is in the file as well.
+        What is trained plainly beside it is in the file as well. The module's weights become those that come out of the file, which differ
+        by float32's own rounding.
 
         Args:
             folder: where to; a whole one with the name is replaced.
