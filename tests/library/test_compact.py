@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from omegaconf import OmegaConf
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import Gemma2Config, GPT2Config, LlamaConfig, PretrainedConfig, PreTrainedModel
+from transformers import Gemma2Config, GPT2Config, LlamaConfig, LlamaForSequenceClassification, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 import qpa
@@ -203,8 +204,11 @@ def test_swapping_builds_no_adapter_and_no_generator_again(tmp_path: Path, monke
     for made in ("put_on_drawn", "of_seed"):
         monkeypatch.setattr(load.start, made, None)
     monkeypatch.setattr(compact, "make_generator", None)
+    held = {name: compact.read(tmp_path / name) for name in ("other", "one")}
+    for name in held:
+        shutil.rmtree(tmp_path / name)
     for name, generated in {"other": other, "one": one}.items():
-        qpa.load(model, compact.read(tmp_path / name))
+        qpa.load(model, held[name])
         assert equal(bits(model, in_float64(generated)), in_float64(generated))
 
 
@@ -285,6 +289,36 @@ def test_weights_of_the_base_that_a_method_trains_come_out_too(tmp_path: Path, b
     loaded = qpa.load(base(), tmp_path)
     assert equal(bits(loaded, in_float64(generated)), in_float64(generated))
     torch.testing.assert_close(logits(loaded), logits(generated.module), rtol=0, atol=1e-5)
+
+
+def test_head_that_a_fresh_base_draws_anew_comes_out_as_it_was_trained(tmp_path: Path) -> None:
+    def fresh(seed: int) -> PreTrainedModel:
+        torch.manual_seed(seed)
+        model = LlamaForSequenceClassification(LlamaConfig(**TINY["smollm2"], num_hidden_layers=2, num_labels=3, pad_token_id=0))
+        model.model.load_state_dict(base().model.state_dict())
+        return model
+
+    adapted = get_peft_model(fresh(0), LoraConfig(task_type="SEQ_CLS", r=4, target_modules="all-linear"))
+    generated = moved(qpa.generate(adapted, seed=1, mapper={"width": 4}))
+    generated.save(tmp_path)
+    loaded = qpa.load(fresh(1), tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(IDS).logits, adapted.eval()(IDS).logits, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter"])
+def test_second_adapter_is_not_put_on_over_the_first(tmp_path: Path, method: str) -> None:
+    trained(method).save(tmp_path)
+    model = base()
+    loaded = qpa.load(model, tmp_path)
+    with pytest.raises(UserError, match=r"there is an adapter in the given model; give what qpa\.load gave back") as error:
+        qpa.load(model, tmp_path)
+    refused(error)
+    assert qpa.load(loaded, tmp_path) is loaded
+    if method == "lora":
+        loaded.merge_adapter()
+        with pytest.raises(UserError, match="the adapter of the given model is merged"):
+            qpa.load(loaded, tmp_path)
 
 
 def test_saved_folder_takes_the_place_of_an_older_one_only(tmp_path: Path) -> None:

@@ -16,7 +16,10 @@ from qpa.errors import UserError
 TENSORS, NUMBERS = 32, 8  # of which, and how many of each: about 4 KB
 ROUNDING = 2.0**-7  # relative: twice what bf16 rounds away
 TINY = 1e-6
-INSIDE = (".base_layer", ".original_module", ".token_adapter")  # what peft puts into names
+INSIDE, BESIDE = (
+    (".base_layer", ".token_adapter"),
+    "original_module",
+)  # what peft puts into names; a weight with a trained copy in its place
 
 Known = dict[str, list[float]]
 
@@ -56,7 +59,7 @@ def weights_of_base(module: nn.Module, *, without: Iterable[nn.Parameter] = ()) 
     trained = {id(parameter) for parameter in without}
     found = {}
     for name, parameter in base.named_parameters():
-        if id(parameter) not in trained and adapters.isdisjoint(name.split(".")):
+        if id(parameter) not in trained and not {*adapters, BESIDE} & {*name.split(".")}:
             for part in INSIDE:
                 name = name.replace(part, "")
             found[name] = parameter.detach()

@@ -140,6 +140,11 @@ class BottleneckModel(nn.Module):
         return model
 
 
+def is_of_bottleneck(hook: Any) -> bool:
+    """Whether a forward hook is one of ours."""
+    return getattr(hook, "__qualname__", "").startswith(BottleneckModel._hook.__qualname__)
+
+
 def read_bottleneck_config(folder: Path) -> BottleneckConfig | None:
     """The config in a saved adapter's folder, None where it is of another method."""
     saved = json.loads((folder / CONFIG).read_text())

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from qpa.adapters.bottleneck import CONFIG, Bottleneck, BottleneckConfig, BottleneckModel, read_bottleneck_config
+from qpa.adapters.bottleneck import CONFIG, Bottleneck, BottleneckConfig, BottleneckModel, is_of_bottleneck, read_bottleneck_config
 from qpa.core.draws import SameEverywhere
 from qpa.core.layout import NUMBER, AdapterTensor
 from qpa.errors import ConfigError, UserError, line
@@ -30,6 +30,7 @@ ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
 BEYOND_MODULES = ("alora_invocation_tokens", "kasa_config", "monteclora_config")  # of LoraConfig: a mask, and losses to be added
 ALL_LINEAR, LAYERS = "all-linear", "layers_to_transform"
 NAMES_AND_VERSIONS = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")  # of any config
+HEADS = (peft.TaskType.SEQ_CLS, peft.TaskType.TOKEN_CLS)  # whose heads peft saves, under whichever of two names they have
 PROMPTS = (peft.PeftType.PREFIX_TUNING, peft.PeftType.PROMPT_TUNING, peft.PeftType.P_TUNING)
 
 
@@ -120,7 +121,7 @@ def put_on(base: nn.Module, config: PeftConfig | BottleneckConfig, *, name: str 
     except (ValueError, TypeError, RuntimeError, AttributeError, LookupError, ArithmeticError) as error:
         raise ConfigError("peft", type(config).__name__, " ".join(str(error).split())) from error
     _check_saved(model.active_peft_config)
-    for name in getattr(config, "modules_to_save", None) or ():
+    for name in () if config.task_type in HEADS else getattr(config, "modules_to_save", None) or ():
         if not any(isinstance(m, AuxiliaryTrainingWrapper) and n.endswith(name) for n, m in model.named_modules()):
             raise ConfigError("peft.modules_to_save", name, "this model has no such module; leave it out")
     if _has_own_forward(model):
@@ -206,6 +207,17 @@ def read_config(folder: Path) -> PeftConfig | BottleneckConfig | None:
         return read_bottleneck_config(folder) or PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: its {CONFIG} cannot be read ({line(error)}); copy or save it again") from error
+
+
+def is_adapted(model: nn.Module) -> bool:
+    """Whether some adapter is in a model's modules, which another would then be added to."""
+    hooks = (hook for module in model.modules() for hook in module._forward_hooks.values())
+    return any(isinstance(module, ADAPTED) for module in model.modules()) or any(map(is_of_bottleneck, hooks))
+
+
+def is_merged(model: nn.Module) -> bool:
+    """Whether an adapter has been folded into the weights of the modules that it is on."""
+    return any(isinstance(module, BaseTunerLayer) and module.merged for module in model.modules())
 
 
 def meaning(config: Mapping[str, Any]) -> dict[str, str]:

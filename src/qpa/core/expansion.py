@@ -1,7 +1,7 @@
 """A generator's weights as every machine makes them: bit by bit the same, whatever its processor, its threads and its version of torch.
 
-They are computed in float64 and rounded to float32. Machines differ in the last bits of float64, which decides the rounding of a few
-weights in a million: of those that lie so near to the middle of two float32 numbers, which of the two it is has to be kept.
+They are computed in float64 and rounded to float32. Machines differ in the last bits of float64, which decides the rounding of one weight
+in some millions: of all that lie so near to the middle of two float32 numbers, which of the two it is has to be kept.
 """
 
 from dataclasses import dataclass

@@ -18,14 +18,14 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from qpa.adapters import base_identity, base_weights, methods, start
-from qpa.adapters.bottleneck import CONFIG
+from qpa.adapters.bottleneck import CONFIG, BottleneckConfig
 from qpa.adapters.methods import AdaptedModel
 from qpa.adapters.start import Start
 from qpa.config import Settings
@@ -97,6 +97,7 @@ class Compact:
     folder: Path
     description: Description
     settings: Settings
+    config: PeftConfig | BottleneckConfig | None
     numbers: dict[str, Tensor]
 
     @cached_property
@@ -146,7 +147,7 @@ def read(folder: Path) -> Compact:
             raise UserError(f"{folder}: is of format {plain['format']}, and this qpa reads {FORMAT}; install the qpa that has written it")
         description, content = Description.model_validate(plain), (folder / NUMBERS).read_bytes()
         _check_hashes(folder, description, content)
-        return Compact(folder, description, Settings.model_validate(description.settings), load(content))
+        return Compact(folder, description, Settings.model_validate(description.settings), methods.read_config(folder), load(content))
     except ConfigError as error:
         raise UserError(f"{folder}: {error}") from error
     except (OSError, ValueError, SafetensorError) as error:

@@ -30,13 +30,11 @@ class Place:
     Attributes:
         kind: what they share.
         layout: of their weights.
-        flat: their initial weights as far as the seed gives them, `[size]`.
-        generator: for whichever has no others.
+        generator: with the initial weights that the seed gives.
     """
 
     kind: str
     layout: Layout
-    flat: Tensor
     generator: Generator
 
 
@@ -59,6 +57,7 @@ def load(base: nn.Module, folder: str | Path | Compact) -> nn.Module:
             model is as it was.
     """
     found = folder if isinstance(folder, Compact) else compact.read(Path(folder))
+    _check_adapter(base, found)
     base_identity.check(base_identity.weights_of_base(base), found.description.base)
     model, begun = _with_adapter(base, found)
     try:
@@ -78,15 +77,25 @@ def load(base: nn.Module, folder: str | Path | Compact) -> nn.Module:
     return methods.frozen(model) if isinstance(model, AdaptedModel) else model
 
 
+def _check_adapter(base: nn.Module, found: Compact) -> None:
+    """Refuse a model with an adapter that the compact one could not take the place of."""
+    name, config = found.description.adapter, found.config
+    if name is None or config is None:
+        return
+    if not isinstance(base, AdaptedModel):
+        if methods.is_adapted(base):
+            way_out = "give what qpa.load gave back, or load the base model anew"
+            raise UserError(f"{found.folder}: there is an adapter in the given model; {way_out}")
+    elif methods.is_merged(base):
+        raise UserError(f"{found.folder}: the adapter of the given model is merged; give the base model, as it was loaded")
+    elif start.adapter_name(base) != name or methods.meaning(asdict(base.peft_config[name])) != methods.meaning(asdict(config)):
+        raise UserError(f"{found.folder}: the adapter of the given model is of another kind; give the base model, as it was loaded")
+
+
 def _with_adapter(base: nn.Module, found: Compact) -> tuple[nn.Module, Start | None]:
     """The model with an adapter like the compact one, and what the seed has drawn for it where that was done at once."""
-    name, config = found.description.adapter, methods.read_config(found.folder)
-    if name is None or config is None:
-        return base, None
-    if isinstance(base, AdaptedModel):
-        there = base.peft_config.get(name)
-        if there is None or methods.meaning(asdict(there)) != methods.meaning(asdict(config)):
-            raise UserError(f"{found.folder}: the given model has an adapter of another kind; give the base model, as it was loaded")
+    name, config = found.description.adapter, found.config
+    if name is None or config is None or isinstance(base, AdaptedModel):
         return base, None
     floats = {(p.dtype, p.device.type) for p in base.parameters() if p.is_floating_point()}
     try:
@@ -117,7 +126,7 @@ def _place(model: nn.Module, found: Compact, begun: Start | None) -> Place:
     if compact.tensors_hash(layout) != description.tensors:
         raise UserError(f"{found.folder}: is of another base model: its adapter has other tensors than are given here")
     flat = _filled(torch.zeros(layout.size), layout, drawn if description.drawn else {})
-    return Place(kind, layout, flat, compact.exact_generator(settings, layout, flat))
+    return Place(kind, layout, compact.exact_generator(settings, layout, flat))
 
 
 def _filled(flat: Tensor, layout: Layout, tensors: dict[str, Tensor]) -> Tensor:
@@ -147,8 +156,9 @@ def _weights(found: Compact, place: Place) -> Tensor:
     """All weights, bit by bit as they were saved."""
     kept, state = found.named(compact.BEGUN), found.named(compact.GENERATOR)
     generator = place.generator
-    if kept:
-        generator = compact.exact_generator(found.settings, place.layout, _filled(place.flat.clone(), place.layout, kept))
+    if kept and generator.start is not None:
+        flat = _filled(generator.start.flat(place.layout), place.layout, kept)
+        generator = compact.exact_generator(found.settings, place.layout, flat)
     try:
         generator.check_state(state)
     except UserError as error:
