@@ -526,6 +526,7 @@ def generated_names(model: nn.Module) -> list[str]:
     return [name for name, _ in model.named_parameters() if "lora_" in name or not isinstance(model, PeftModel)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("threads", "kernels"),
     [
