@@ -22,6 +22,8 @@ from conftest import ROOT, command_line
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from qpa.version import VERSION
+
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = PYPROJECT["project"]
 WHEEL = f"qpa-{PROJECT['version']}-py3-none-any.whl"
@@ -194,6 +196,7 @@ def test_pip_lines_of_the_readme_make_an_empty_environment_that_works(wheel: Pat
 
 
 def test_citation_says_what_the_package_says() -> None:
+    assert PROJECT["version"] == VERSION
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert (citation["license"], citation["version"]) == (PROJECT["license"], PROJECT["version"])
     assert citation["references"][0]["url"] == "https://arxiv.org/abs/2410.09846"

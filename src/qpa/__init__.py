@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qpa.errors import UserError
+from qpa.version import VERSION
 
 if TYPE_CHECKING:
     from qpa.library.generate import Generated, generate
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Generated", "UserError", "generate", "load"]
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __path__ = [*__path__, str(Path(__file__).parent / "commands")]  # `python -m qpa.plan` runs commands/plan.py
 
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # peft imports it before `qpa.training.quiet` has its turn

@@ -37,11 +37,12 @@ from qpa.files import from_json, whole_folder
 from qpa.library.circuit import exactly, execution
 from qpa.library.recipe import make_generator
 from qpa.library.taken_over import TakenOver
+from qpa.version import VERSION
 
 FORMAT = 1
 DESCRIPTION, NUMBERS = "compact.json", "compact.safetensors"
 GENERATOR, BEGUN, PLAIN, PLACES, VALUES = "generator.", "start.", "plain.", "doubtful.places", "doubtful.values"
-PACKAGES = ("qpa", "torch", "peft", "transformers")
+PACKAGES = ("torch", "peft", "transformers")
 SAME, ROUNDED = 1e-5, 2.0**-23  # float32 as training computes weights, against float64; how far off it is: see `qpa.core.expansion`
 
 
@@ -191,7 +192,7 @@ def save(generated: TakenOver, folder: Path) -> None:
             config=_config_hash(scratch) if adapted else None,
             numbers=_hash((scratch / NUMBERS).read_bytes()),
             weights=weights_hash(weights),
-            versions={name: importlib.metadata.version(name) for name in PACKAGES},
+            versions={"qpa": VERSION} | {name: importlib.metadata.version(name) for name in PACKAGES},
         )
         whole = description.model_copy(update={"whole": description.hashed()})
         (scratch / DESCRIPTION).write_text(whole.model_dump_json() + "\n")
@@ -246,7 +247,8 @@ def _check_exact(generated: TakenOver) -> None:
         return
     if len(module.active_adapters) != 1:
         raise UserError("several adapters are switched on, or none, and a compact adapter is one; model.set_adapter(NAME) first")
-    if base_weights.rewrites_base(module.active_peft_config.to_dict()):
+    config = module.active_peft_config.to_dict()
+    if base_weights.rewrites_base(config) or config.get("init_lora_weights") in ("loftq", "corda", "lora_ga"):
         raise UserError("this start has rewritten weights of the base model, which is no more the published one; save the adapter itself")
 
 
