@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -140,6 +141,7 @@ def test_importing_the_installed_package_loads_neither_torch_nor_hydra(installed
 
 def test_installed_commands_are_those_that_the_readme_names() -> None:
     assert set(re.findall(r"`(qpa-[a-z]+)`", (ROOT / "README.md").read_text())) == set(PROJECT["scripts"])
+    assert all(callable(pkgutil.resolve_name(place)) for place in PROJECT["scripts"].values())
 
 
 def test_installed_commands_find_conf_and_sweeps_from_any_folder(installed: Path, tmp_path: Path, text_file: Path) -> None:

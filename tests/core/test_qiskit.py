@@ -219,6 +219,6 @@ def test_training_on_a_noisy_fake_device_lowers_the_loss_and_counts_what_it_ran(
     assert sum(losses[-3:]) < sum(losses[:3])
     used = json.loads((run / "result.json").read_text())["qpa"]["usage"]
     per_step = 2 * (1 + 2 * 2 * 4)
-    assert used["circuits"] == 10 * per_step + 3 * 2  # two validations and the test run them alone
+    assert used["circuits"] == 11 * per_step + 2  # of the first weights, and after each step; then those of the best step alone
     assert used["shots"] == 1024 * used["circuits"]
     assert "circuits run" in done.stdout

@@ -6,8 +6,6 @@ the checkpoint; the merged model, in fp32 (bf16 would round small updates away),
 and with their probabilities, to `DIR/circuits`.
 """
 
-import sys
-
 from qpa.commands import cli
 from qpa.commands.composing import named_run
 from qpa.errors import UsageError
@@ -41,6 +39,7 @@ def _flag(options: dict[str, str], name: str) -> bool:
     return value == "true"
 
 
+script = cli.script(main)
+
 if __name__ == "__main__":
-    with cli.one_line_errors():
-        main(sys.argv[1:])
+    script()
