@@ -1,0 +1,89 @@
+"""DoRA (Liu et al. 2024, arXiv 2402.09353) without its dense product: the norms that it divides by, from the low-rank factors.
+
+peft multiplies `B A` out in every forward pass, as large as the weight `W` itself, to take the norm of each row of `W + s B A`. With
+`V = W A^T`, as thin as the adapter, the square of that norm is `|W|^2 + s B . (2 V + s B A A^T)`, row by row: `W` is read once, and nothing
+as large is made. On a Gemma-2-2B shape this was most of a step (docs/log.md).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora.dora import DoraLinearLayer
+from peft.utils.integrations import dequantize_module_weight
+from torch import Tensor, nn
+
+ROWS_BYTES = 1 << 21  # of the weight in fp32 at a time on the CPU: it stays in the cache
+
+
+class LowRankDora(DoraLinearLayer):
+    """peft's DoRA of a linear module, its numbers to rounding."""
+
+    def forward(
+        self, x: Tensor, *, lora_A: nn.Linear, lora_B: nn.Linear, scaling: float, base_layer: nn.Module, base_result: Tensor | None = None,
+        adapter_name: str = "default",
+    ) -> Tensor:  # fmt: skip
+        """What is added to the base module's output.
+
+        Args:
+            x: what the module reads, `[..., in]`.
+            lora_A: `[r, in]`.
+            lora_B: `[out, r]`.
+            scaling: of the product of both.
+            base_layer: the module.
+            base_result: its output, where `x` is what it has read; else, after dropout, None.
+            adapter_name: peft's.
+        """
+        norm = self.norm(base_layer, lora_A.weight, lora_B.weight, scaling)
+        scale = (self.weight / norm.to(self.weight.dtype)).view(1, -1)
+        if base_result is None:
+            base_result = F.linear(x, self._rows(base_layer).to(x.dtype))
+        elif base_layer.bias is not None:
+            base_result = base_result - base_layer.bias
+        return (scale - 1) * base_result + scale * lora_B(lora_A(x)) * scaling
+
+    @torch.no_grad()
+    def norm(self, base_layer: nn.Module, first: Tensor, second: Tensor, scaling: float) -> Tensor:
+        """Of each row of the adapted weight, `[out]`, fp32.
+
+        Args:
+            base_layer: whose weight it is.
+            first: the factor `A`, `[r, in]`.
+            second: the factor `B`, `[out, r]`.
+            scaling: of their product.
+        """
+        with torch.autocast(first.device.type, enabled=False):
+            first, second = first.float(), second.float()
+            squares, along = _read(self._rows(base_layer), first)
+            update = second * (2 * along + scaling * (second @ (first @ first.T)))
+            return (squares + scaling * update.sum(1)).clamp(min=0).sqrt()
+
+    def _rows(self, base_layer: nn.Module) -> Tensor:
+        """The weight, `[out, in]`."""
+        weight = dequantize_module_weight(base_layer)
+        return weight.T if self.fan_in_fan_out else weight
+
+
+def without_dense_products(model: nn.Module) -> None:
+    """Have every linear module of a model that peft has put DoRA on compute it so."""
+    for module in model.modules():
+        if type(module) is DoraLinearLayer:
+            module.__class__ = LowRankDora
+
+
+def exact_magnitudes(model: nn.Module) -> None:
+    """Set DoRA's magnitudes again: peft rounds them to the base's bf16 on the way, so that its step 0 is not the base model."""
+    for layer in model.modules():
+        for name, magnitude in getattr(layer, "lora_magnitude_vector", {}).items():
+            if isinstance(magnitude, LowRankDora):  # of an embedding peft does not round it
+                module: Any = layer
+                factors = module.lora_A[name].weight, module.lora_B[name].weight
+                magnitude.weight.data.copy_(magnitude.norm(module.get_base_layer(), *factors, module.scaling[name]))
+
+
+def _read(weight: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared norms of a weight's rows, `[out]`, and the rows times a factor's, `[out, r]`, in fp32."""
+    count = len(weight) if weight.device.type != "cpu" else max(1, ROWS_BYTES // (4 * weight.shape[1]))
+    found = [(rows.square().sum(1), rows @ first.T) for part in weight.split(count) for rows in [part.float()]]
+    squares, along = zip(*found, strict=True)
+    return torch.cat(squares), torch.cat(along)
