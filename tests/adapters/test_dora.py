@@ -68,6 +68,24 @@ def test_norms_are_those_of_the_dense_product_in_float64() -> None:
     torch.testing.assert_close(norm.double(), dense.norm(dim=1), rtol=1e-6, atol=0)
 
 
+def test_norm_follows_every_change_of_the_factors_and_the_weight() -> None:
+    _, ours = pair()
+    ours.eval()
+    layer = ours.base_model.model.first
+    first, second = layer.lora_A.default.weight, layer.lora_B.default.weight
+
+    def norm() -> torch.Tensor:
+        return layer.lora_magnitude_vector.default.norm(layer.base_layer, first, second, layer.scaling["default"])
+
+    before = norm()
+    assert norm() is before
+    for changed in (first, second, layer.base_layer.weight):
+        with torch.no_grad():
+            changed.mul_(1.5)
+        dense = layer.base_layer.weight + layer.scaling["default"] * second @ first
+        torch.testing.assert_close(norm(), dense.norm(dim=1))
+
+
 def test_row_that_the_update_cancels_has_norm_zero_and_not_nan() -> None:
     _, ours = pair()
     layer = ours.base_model.model.first

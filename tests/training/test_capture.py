@@ -234,7 +234,7 @@ def test_steps_that_are_not_logged_read_no_number(
 
 
 KINDS = ["smollm2", "gpt2", "gemma", "gemma2", "gemma3_270m"]
-METHODS = ["peft=lora", "peft=dora", "peft=adapter", "peft=prompt", "peft=vera", "peft=unilora", "peft.target_modules=[lm_head]"]
+METHODS = ["peft=lora", "peft=adapter", "peft=prompt", "peft=vera", "peft=unilora", "peft.target_modules=[lm_head]"]
 
 
 @pytest.mark.parametrize(("model", "method"), [*((kind, "peft=lora") for kind in KINDS), *(("smollm2", method) for method in METHODS[1:])])

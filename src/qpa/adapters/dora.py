@@ -5,7 +5,9 @@ peft multiplies `B A` out in every forward pass, as large as the weight `W` itse
 as large is made. On a Gemma-2-2B shape this was most of a step (docs/log.md).
 """
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +21,11 @@ ROWS_BYTES = 1 << 21  # of the weight in fp32 at a time on the CPU: it stays in 
 class LowRankDora(DoraLinearLayer):
     """peft's DoRA of a linear module, its numbers to rounding."""
 
+    _squares: tuple[Any, Tensor] | None = None  # of the frozen weight's rows
+    _norm: tuple[Any, Tensor] | None = None  # of the adapted weight's, while it is not trained
+
     def forward(
-        self, x: Tensor, *, lora_A: nn.Linear, lora_B: nn.Linear, scaling: float, base_layer: nn.Module, base_result: Tensor | None = None,
+        self, x: Tensor, *, lora_A: nn.Linear, lora_B: nn.Linear, scaling: float, base_layer: Any, base_result: Tensor | None = None,
         adapter_name: str = "default",
     ) -> Tensor:  # fmt: skip
         """What is added to the base module's output.
@@ -40,10 +45,11 @@ class LowRankDora(DoraLinearLayer):
             base_result = F.linear(x, self._rows(base_layer).to(x.dtype))
         elif base_layer.bias is not None:
             base_result = base_result - base_layer.bias
+        assert base_result is not None
         return (scale - 1) * base_result + scale * lora_B(lora_A(x)) * scaling
 
     @torch.no_grad()
-    def norm(self, base_layer: nn.Module, first: Tensor, second: Tensor, scaling: float) -> Tensor:
+    def norm(self, base_layer: Any, first: Tensor, second: Tensor, scaling: float) -> Tensor:
         """Of each row of the adapted weight, `[out]`, fp32.
 
         Args:
@@ -52,11 +58,19 @@ class LowRankDora(DoraLinearLayer):
             second: the factor `B`, `[out, r]`.
             scaling: of their product.
         """
+        known = (_content(base_layer.weight), _content(first), _content(second), scaling)
+        if self.training or self._norm is None or self._norm[0] != known:
+            self._norm = known, self._computed(base_layer, first.float(), second.float(), scaling)
+        return self._norm[1]
+
+    def _computed(self, base_layer: Any, first: Tensor, second: Tensor, scaling: float) -> Tensor:
         with torch.autocast(first.device.type, enabled=False):
-            first, second = first.float(), second.float()
-            squares, along = _read(self._rows(base_layer), first)
+            known, rows = _content(base_layer.weight), self._rows(base_layer)
+            if self._squares is None or self._squares[0] != known:
+                self._squares = known, torch.cat([part.square().sum(1) for part in _in_fp32(rows)])
+            along = torch.cat([part @ first.T for part in _in_fp32(rows)])
             update = second * (2 * along + scaling * (second @ (first @ first.T)))
-            return (squares + scaling * update.sum(1)).clamp(min=0).sqrt()
+            return (self._squares[1] + scaling * update.sum(1)).clamp(min=0).sqrt()
 
     def _rows(self, base_layer: nn.Module) -> Tensor:
         """The weight, `[out, in]`."""
@@ -68,7 +82,7 @@ def without_dense_products(model: nn.Module) -> None:
     """Have every linear module of a model that peft has put DoRA on compute it so."""
     for module in model.modules():
         if type(module) is DoraLinearLayer:
-            module.__class__ = LowRankDora
+            cast(Any, module).__class__ = LowRankDora
 
 
 def exact_magnitudes(model: nn.Module) -> None:
@@ -81,9 +95,25 @@ def exact_magnitudes(model: nn.Module) -> None:
                 magnitude.weight.data.copy_(magnitude.norm(module.get_base_layer(), *factors, module.scaling[name]))
 
 
-def _read(weight: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared norms of a weight's rows, `[out]`, and the rows times a factor's, `[out, r]`, in fp32."""
-    count = len(weight) if weight.device.type != "cpu" else max(1, ROWS_BYTES // (4 * weight.shape[1]))
-    found = [(rows.square().sum(1), rows @ first.T) for part in weight.split(count) for rows in [part.float()]]
-    squares, along = zip(*found, strict=True)
-    return torch.cat(squares), torch.cat(along)
+@contextmanager
+def as_stock_peft(model: nn.Module) -> Iterator[None]:
+    """Within the block, a model's DoRA is computed by peft."""
+    ours = [module for module in model.modules() if type(module) is LowRankDora]
+    for module in ours:
+        cast(Any, module).__class__ = DoraLinearLayer
+    try:
+        yield
+    finally:
+        for module in ours:
+            cast(Any, module).__class__ = LowRankDora
+
+
+def _in_fp32(weight: Tensor) -> Iterator[Tensor]:
+    """A few rows after the other on the CPU, all at once elsewhere."""
+    count = max(1, ROWS_BYTES // (4 * weight.shape[1])) if weight.device.type == "cpu" else len(weight)
+    return (part.float() for part in weight.split(count))
+
+
+def _content(tensor: Tensor) -> tuple[int, Any]:
+    """What changes when a tensor's numbers do; of one that does not count its changes, always."""
+    return tensor.data_ptr(), object() if tensor.is_inference() else tensor._version

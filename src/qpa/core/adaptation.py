@@ -74,6 +74,11 @@ class Leaves:
             torch._foreach_copy_([*self.parameters], [view(flat, slot) for slot in self.slots])
         self.written = [parameter._version for parameter in self.parameters]
 
+    def count_as_written(self) -> None:
+        """They have been, without torch's knowledge: who keeps what depends on them goes by their versions."""
+        torch.autograd.graph.increment_version(self.parameters)
+        self.written = [parameter._version for parameter in self.parameters]
+
     def check(self, flat: Tensor) -> None:
         """Refuse what the next `write` would not leave as it is.
 
@@ -147,7 +152,11 @@ class GeneratedAdaptation(nn.Module):
         """
         self.follow()
         with _normal_tensors():
-            self._recorded[0]() if self._recorded else self._put()
+            if self._recorded:
+                self._recorded[0]()
+                self.leaves.count_as_written()  # a replay does not
+            else:
+                self._put()
         self._collected, self._made_from = [], self._numbers()
 
     def _put(self) -> None:

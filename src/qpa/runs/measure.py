@@ -56,7 +56,7 @@ def measure(plan: Plan, trainer: Trainer, adapter: Path, *, trained: Tensor | No
     if trained is not None and not saved.same_outputs(outputs(adapted, task.probe()), trained, within=SAME):
         problem = "the saved adapter, read by peft on the published base model, does not say what the trained model says"
         raise ExportError(f"peft={plan.config.peft['_target_']}: {problem}; choose another method or other settings of it")
-    dora.without_dense_products(adapted.model)  # after stock peft has had its say
+    dora.without_dense_products(adapted.model)
     loaders = task.held_out()
     readers = [HeldOut(learner, list(loaders)) for learner in (base, adapted)]
     for reader in readers:

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from qpa.adapters import dora
 from qpa.tasks.task import Batch, Learner
 
 
@@ -55,8 +56,8 @@ class HeldOut(LightningModule):
 
 @torch.no_grad()
 def outputs(learner: Learner, batch: Batch) -> Tensor:
-    """What a model says of a batch, in fp32 on the CPU."""
+    """What a model says of a batch, in fp32 on the CPU, computed as stock peft does."""
     learner.model.eval()
     device = next(learner.model.parameters()).device
-    with as_stock_peft(device):
+    with as_stock_peft(device), dora.as_stock_peft(learner.model):
         return learner.outputs(learner.to_device(batch, device)).float().cpu()
