@@ -95,8 +95,10 @@ def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
     """All `K` circuits in one `QuantumDevice`, where the angles are."""
     tq = _torchquantum()
     circuits, per_qubit, qubits = angles.shape
-    with angles.device:  # where it makes its state, which it would else copy there
-        device = tq.QuantumDevice(n_wires=qubits, bsz=circuits, device=angles.device)
+    start = torch.zeros(circuits, 2**qubits, dtype=torch.complex64, device=angles.device)
+    start[:, 0] = 1
+    device = tq.QuantumDevice(n_wires=qubits)  # on the CPU: its own start would be copied from there, and waited for
+    device.set_states(start)
     for gate, wires, angle in ansatz.operations(per_qubit, qubits):
         if angle is None:
             tq.functional.gate_wrapper(gate.lower(), _matrix(gate, angles.device), "bmm", device, list(wires))
