@@ -9,14 +9,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.sides import batch, configured, module, reader, step
+from benchmarks.sides import SMOLLM2, batch, configured, module, reader, step
 from benchmarks.timing import cell, each, finish, synchronize
 from qpa.tasks.language.hidden_store import HiddenStore
 from qpa.training.module import FineTuning
 
 CONTEXT, PER_STEP = 512, 2
 CASES = {
-    "SmolLM2": ("experiment=lm_head",),
+    "SmolLM2": ("experiment=lm_head", *SMOLLM2),
     "Gemma-3-270M shape": ("experiment=lm_head", "model=gemma3_270m", "model.weights=random"),
 }
 

@@ -81,7 +81,8 @@ def _stand_ins() -> Iterator[None]:
 
 
 @cache
-def _torchquantum() -> ModuleType:
+def imported() -> ModuleType:
+    """The package."""
     with _stand_ins():
         return importlib.import_module("torchquantum")
 
@@ -93,7 +94,7 @@ def simulator(ansatz: Ansatz) -> Simulator:
 
 def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
     """All `K` circuits in one `QuantumDevice`, where the angles are."""
-    tq = _torchquantum()
+    tq = imported()
     circuits, per_qubit, qubits = angles.shape
     start = torch.zeros(circuits, 2**qubits, dtype=torch.complex64, device=angles.device)
     start[:, 0] = 1
@@ -111,4 +112,4 @@ def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
 def _matrix(gate: str, device: torch.device) -> Tensor:
     """Of a gate without an angle: torchquantum's own function would copy it to the device at every gate, and wait for it."""
     with torch.inference_mode(False):
-        return _torchquantum().functional.mat_dict[gate.lower()].to(device)
+        return imported().functional.mat_dict[gate.lower()].to(device)
