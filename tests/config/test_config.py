@@ -153,7 +153,7 @@ def test_unknown_key_is_refused(compose_config: Callable[..., DictConfig]) -> No
 
 # What changes no result: where a run's files are and what they are called, what is shown, and how a run is begun or ended.
 WITHOUT_EFFECT = re.compile(
-    r"(name|study|run_dir|cache_dir|ckpt|force|fail_fast|baseline)|logger\..*|trainer\.(log_every_n_steps|enable_progress_bar|checkpoint_every)"
+    r"(name|study|run_dir|cache_dir|ckpt|force|fail_fast|baseline)|logger\..*|trainer\.(capture|log_every_n_steps|enable_progress_bar|checkpoint_every)"
     r"|model\.install|data\.(cache_hidden|cache_hidden_gib)"
 )
 TOGETHER = {"trainer.strategy", "trainer.devices", "trainer.num_nodes"}  # see test_ddp

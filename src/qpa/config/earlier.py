@@ -23,6 +23,7 @@ ADDED: dict[str, Any] = {
     "circuit.shots": None,
     "study": None,
     "task.kind": LANGUAGE,
+    "trainer.capture": True,
     "trainer.checkpoint_every": 10,
     "trainer.num_nodes": 1,
     "trainer.strategy": "single",

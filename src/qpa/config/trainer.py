@@ -31,6 +31,7 @@ class TrainerConfig(OpenSection):
     log_every_n_steps: Annotated[int, Part.SHOWN] = Field(ge=1)
     precision: Annotated[Literal["auto", "32-true", "bf16-mixed"], Part.MEASURE]
     compile: bool
+    capture: Annotated[bool, Part.SHOWN]
     enable_progress_bar: Annotated[bool, Part.SHOWN]
 
     @model_validator(mode="after")

@@ -7,7 +7,7 @@ ordinary parameters.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from weakref import ref
@@ -18,6 +18,7 @@ from torch.autograd.graph import register_multi_grad_hook
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary
 
+from qpa.core import recorded
 from qpa.core.counts import Counts, count, direct
 from qpa.core.generator import SETTINGS, Generator, view
 from qpa.core.layout import Layout
@@ -54,10 +55,14 @@ class Leaves:
         """All of them as one flat vector, `[size]`, fp32."""
         return self._gathered([parameter.detach() for parameter in self.parameters])
 
-    def gradient(self) -> Tensor | None:
-        """Their gradients likewise, zero where backward has left none; None where it has left none at all."""
-        gradients = [parameter.grad for parameter in self.parameters]
-        return None if all(gradient is None for gradient in gradients) else self._gathered(gradients)
+    def gradient(self) -> Tensor:
+        """Their gradients likewise, zero where backward has left none."""
+        return self._gathered([parameter.grad for parameter in self.parameters])
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether backward has left any."""
+        return any(parameter.grad is not None for parameter in self.parameters)
 
     def gradients(self) -> list[State]:
         """The gradients themselves, and how often each has been changed in its place."""
@@ -123,6 +128,7 @@ class GeneratedAdaptation(nn.Module):
         self._collected: list[State] = []  # what the generator's gradient was made from
         self._output: Tensor | None = None  # what was written last, with its graph
         self._made_from: list[tuple[int, bool]] = []
+        self._recorded: list[Callable[[], Any]] = []  # `_put` and `_pull` as CUDA graphs
         self.register_load_state_dict_pre_hook(_check_loaded)
         self.register_load_state_dict_post_hook(_write_loaded)
         for parameter in (*leaves.parameters, *generator.parameters()):
@@ -141,9 +147,26 @@ class GeneratedAdaptation(nn.Module):
         """
         self.follow()
         with _normal_tensors():
-            self._output = self._generate()
-            self.leaves.write(self._output.detach())
+            self._recorded[0]() if self._recorded else self._put()
         self._collected, self._made_from = [], self._numbers()
+
+    def _put(self) -> None:
+        self._output = self._generate()
+        self.leaves.write(self._output.detach())
+
+    def record(self) -> None:
+        """From now on `write` and `collect` are replayed as CUDA graphs, where the generator can be; for a module that stays on its GPU.
+
+        The module's gradients have to stay where they are: they are zeroed or overwritten in their place, and not dropped.
+
+        Raises:
+            RuntimeError: torch or CUDA cannot record it, in their words.
+        """
+        if not self.generator.recordable:
+            return
+        with _normal_tensors(), torch.enable_grad():
+            self._recorded = recorded.record(self._put, self._pull)
+        self.write()  # a recording computes nothing
 
     @property
     def collected(self) -> bool:
@@ -162,20 +185,32 @@ class GeneratedAdaptation(nn.Module):
         self.follow()
         for parameter in self.generator.parameters():
             parameter.grad = None
-        gradient = self.leaves.gradient()
-        if gradient is not None and any(parameter.requires_grad for parameter in self.generator.parameters()):
-            output = self._written_output(gradient.device)
-            self.leaves.check(output.detach())
-            output.backward(gradient)
-        self._output, self._collected = None, self.leaves.gradients()
+        if self.leaves.has_gradient and any(parameter.requires_grad for parameter in self.generator.parameters()):
+            self._output = self._written_output()
+            self.leaves.check(self._output.detach())
+            for parameter, gradient in self._recorded[1]() if self._recorded else self._pull():
+                parameter.grad = gradient
+        if not self._recorded:
+            self._output = None
+        self._collected = self.leaves.gradients()
 
-    def _written_output(self, device: torch.device) -> Tensor:
+    def _pull(self) -> list[tuple[nn.Parameter, Tensor | None]]:
+        """The generator's parameters, each with its gradient."""
+        assert self._output is not None
+        for parameter in self.generator.parameters():
+            parameter.grad = None
+        self._output.backward(self.leaves.gradient())
+        return [(parameter, parameter.grad) for parameter in self.generator.parameters()]
+
+    def _written_output(self) -> Tensor:
         """What was written last, with a graph of all that is trained now."""
         then, now = self._made_from, self._numbers()
         if then and [version for version, _ in then] != [version for version, _ in now]:
             problem = "the generator's numbers have been changed, and the module's weights are not what it makes now"
             raise UserError(f"{problem}; call generated.write() after whatever has changed them")
-        if self._output is not None and self._output.requires_grad and then == now and self._output.device == device:
+        if self._recorded and then != now:
+            raise UserError("what of the generator is trained has been changed after it was recorded; choose it before")
+        if self._output is not None and self._output.requires_grad and then == now and self._output.device == self.leaves.device:
             return self._output
         with torch.enable_grad():
             return self._generate()
@@ -187,6 +222,9 @@ class GeneratedAdaptation(nn.Module):
     @contextmanager
     def collecting(self) -> Iterator[None]:
         """Within the block each backward collects at its end: who clips an optimizer's gradients in its closure (Lightning) finds them."""
+        if self._recorded:  # there is no backward to wait for; who has it recorded collects
+            yield
+            return
 
         def at_the_end(_: Tensor) -> None:
             torch.autograd.Variable._execution_engine.queue_callback(self.collect)  # pyright: ignore[reportAttributeAccessIssue]
@@ -221,7 +259,7 @@ class GeneratedAdaptation(nn.Module):
         if self.generator.device == self.leaves.device:
             return False
         self.generator.to(self.leaves.device)
-        self._output = None
+        self._output, self._recorded = None, []
         return True
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -263,7 +301,7 @@ class GeneratedAdaptation(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: they generate anew."""
-        return {**self.__dict__, "_output": None, "_collected": [], "_made_from": []}
+        return {**self.__dict__, "_output": None, "_collected": [], "_made_from": [], "_recorded": []}
 
     def _generate(self) -> Tensor:
         with torch.autocast(self.generator.device.type, enabled=False):  # generated weights are fp32 under any trainer precision
@@ -293,6 +331,9 @@ class DirectAdaptation(nn.Module):
 
     def collect(self) -> None:
         """Nothing: backward has left the gradients on the weights themselves."""
+
+    def record(self) -> None:
+        """Nothing: there is nothing to write or to collect."""
 
     def check_state(self, state: Mapping[str, Tensor]) -> None:
         """Refuse a state of other weights.

@@ -27,10 +27,21 @@ class Generator(nn.Module):
         start: the PEFT method's own initial weights as one flat vector, drawn from the seed, not trained, not saved. None as
             in the paper's released code: no start, and the mean of all generated weights taken away.
         settings: what latents and mapper were made with, in words; told apart from others when a state is loaded.
+        recordable: whether latents and mapper do the same at each call, on tensors alone (`qpa.core.recorded`).
     """
 
-    def __init__(self, layout: Layout, *, latents: nn.Module, mapper: nn.Module, start: Tensor | None, settings: str = "") -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        latents: nn.Module,
+        mapper: nn.Module,
+        start: Tensor | None,
+        settings: str = "",
+        recordable: bool = False,
+    ) -> None:
         super().__init__()
+        self.recordable = recordable
         self.latents = latents
         self.mapper = mapper
         self.start = None if start is None else Start(layout, start.float())

@@ -58,7 +58,15 @@ def make_generator(settings: Settings, layout: Layout, start: Tensor) -> Generat
     latents = make_latents(settings, layout)
     with drawn(settings.seed, "mapper"):
         mapper = make_mapper(settings.mapper, layout, from_zero=started)
-    return Generator(layout, latents=latents, mapper=mapper, start=start if started else None, settings=in_words(settings))
+    first, words = start if started else None, in_words(settings)
+    return Generator(layout, latents=latents, mapper=mapper, start=first, settings=words, recordable=_recordable(settings))
+
+
+def _recordable(settings: Settings) -> bool:
+    """Of other packages' parts, samples, and other simulators nobody knows what they do beside their tensors."""
+    run = execution(settings.circuit)
+    own = (run.backend, run.rule) == ("statevector", "exact") if settings.runs_circuits else settings.latents.kind in CONTROLS
+    return own and settings.mapper.kind in MAPPERS
 
 
 def in_words(settings: Settings) -> str:

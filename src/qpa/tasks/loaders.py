@@ -19,12 +19,14 @@ class Share:
         accumulate: micro-batches of an optimizer step.
         rank: which process, from 0.
         processes: how many there are.
+        pinned: whether batches lie in memory that a GPU copies from while it computes.
     """
 
     batch_size: int
     accumulate: int
     rank: int
     processes: int
+    pinned: bool = False
 
     @property
     def of_a_step(self) -> int:
@@ -38,7 +40,7 @@ def train_loader(examples: Dataset, share: Share, *, seed: int, from_step: int, 
     Of several processes each reads as many, and together what one would with as many times the batch size.
     """
     whole = Shuffled(_count(examples), seed=seed, start=from_step * share.of_a_step, stop=steps * share.of_a_step)
-    return DataLoader(examples, batch_size=share.batch_size, sampler=OwnPart(whole, share))
+    return DataLoader(examples, batch_size=share.batch_size, sampler=OwnPart(whole, share), pin_memory=share.pinned)
 
 
 def held_out_loader(examples: Dataset, share: Share, *, split: str) -> DataLoader:
@@ -52,7 +54,7 @@ def held_out_loader(examples: Dataset, share: Share, *, split: str) -> DataLoade
         problem = f"the held-out split {split} has only {count} examples, and every process reads one; at most so many"
         raise ConfigError("trainer.devices", share.processes, problem)
     order = range(share.rank, count, share.processes) if share.processes > 1 else None
-    return DataLoader(examples, batch_size=share.batch_size, sampler=order)
+    return DataLoader(examples, batch_size=share.batch_size, sampler=order, pin_memory=share.pinned)
 
 
 def _count(examples: Any) -> int:

@@ -1,11 +1,18 @@
 """What this machine computes well in, which `auto` in a config stands for."""
 
+import os
+
 import torch
 
 
 def on_gpu(accelerator: str) -> bool:
     """Whether `trainer.accelerator` means a GPU on this machine."""
     return accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+
+
+def home(accelerator: str) -> torch.device:
+    """Where this process computes: models are made and read there at once. Of several processes each has the GPU of its number."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu(accelerator) else torch.device("cpu")
 
 
 def fast_in_bf16(accelerator: str) -> bool:

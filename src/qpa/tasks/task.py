@@ -90,6 +90,10 @@ class Learner(ABC):
         """Bring a batch to where the model is."""
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
+    def changes_from_step_to_step(self) -> str | None:
+        """Why the loss of batches of one size cannot be recorded once and replayed on a GPU (`qpa.core.recorded`); None where it can."""
+        return "this task does not say whether they can be"
+
     def compile(self) -> None:
         """`torch.compile` what the model is made of.
 
@@ -152,9 +156,11 @@ class Task(ABC):
     def share(self) -> "Share":
         """What this process reads, for `qpa.tasks.loaders`."""
         from qpa.tasks.loaders import Share
+        from qpa.tasks.numerics import on_gpu
 
-        trainer = self.config.trainer
-        return Share(self.config.data.batch_size, trainer.accumulate_grad_batches, self.context.rank, trainer.processes)
+        trainer, batch_size = self.config.trainer, self.config.data.batch_size
+        pinned = on_gpu(trainer.accelerator)
+        return Share(batch_size, trainer.accumulate_grad_batches, self.context.rank, trainer.processes, pinned)
 
     def content(self) -> dict[str, Any]:
         """Digests, by name, of what the config's paths lead to: files of other content make another run. `texts` are of the data."""
@@ -221,7 +227,7 @@ class Task(ABC):
 
     @abstractmethod
     def base(self, *, own: bool = False) -> "nn.Module":
-        """The frozen base model as it is published, on the CPU.
+        """The frozen base model as it is published, where this process computes (`qpa.tasks.numerics.home`).
 
         Args:
             own: in memory of its own, for what writes into its weights.

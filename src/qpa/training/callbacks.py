@@ -12,6 +12,7 @@ from qpa.core.circuits.statevector import amplitudes
 from qpa.core.latents.circuits import Circuits
 from qpa.tasks.task import Metric
 
+LOSS = "train/loss"
 MOST_WATCHED = 1 << 18  # amplitudes of all circuits
 
 
@@ -88,7 +89,7 @@ class PlainProgress(Callback):
         every = max(1, trainer.max_steps // 10)
         step_done = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if step_done and (trainer.global_step % every == 0 or trainer.global_step == trainer.max_steps):
-            loss = trainer.callback_metrics["train/loss"]
+            loss = trainer.callback_metrics[LOSS]
             print(f"step {trainer.global_step}/{trainer.max_steps}  loss {loss:.3f}")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -97,6 +98,21 @@ class PlainProgress(Callback):
         print(f"step {trainer.global_step}/{trainer.max_steps}  validation {name} {trainer.callback_metrics[f'val/{name}']:.3f}")
 
 
+class LiveProgress(RichProgressBar):
+    """A bar whose numbers are read where they are logged: at each other step a GPU would be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: dict[str, Any] = {}
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Those of the last step that was logged."""
+        if trainer.global_step % trainer.log_every_n_steps == 0:  # pyright: ignore
+            loss = {LOSS: float(value)} if (value := trainer.callback_metrics.get(LOSS)) is not None else {}
+            self.shown = {**super().get_metrics(trainer, pl_module), **loss}
+        return self.shown
+
+
 def progress(metric: Metric, *, live: bool) -> Callback:
     """A live bar in a terminal, plain lines elsewhere."""
-    return RichProgressBar() if live else PlainProgress(metric)
+    return LiveProgress() if live else PlainProgress(metric)

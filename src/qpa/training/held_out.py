@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -36,6 +36,10 @@ class HeldOut(LightningModule):
         split = self.splits[dataloader_idx]
         with as_stock_peft(self.device):
             self.learner.score(batch, split, self._of(split))
+
+    def cpu(self) -> Self:
+        """Stay: at its end Lightning would carry the frozen model into main memory."""
+        return self
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """As the task has it."""

@@ -1,8 +1,9 @@
 """One training step, and the validation between steps: the LightningModule around a task's learner and its adaptation."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pytorch_lightning import LightningModule
@@ -10,10 +11,12 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from qpa.config import OptimizerConfig, TrainerConfig
+from qpa.core import recorded
 from qpa.core.adaptation import Adaptation
 from qpa.core.optimizer import GENERATOR
-from qpa.errors import NonFiniteLossError
+from qpa.errors import ConfigError, NonFiniteLossError, line
 from qpa.tasks.task import Batch, Learner
+from qpa.training.capture import Captured, Read
 from qpa.training.exchange import Exchange
 from qpa.training.held_out import as_stock_peft
 from qpa.training.optimizer import make_optimizer
@@ -58,17 +61,64 @@ class FineTuning(LightningModule):
         self.model, self.adaptation, self.scores = learner.model, adaptation, learner.scores()
         self.optimizer, self.schedule = make_optimizer(course.optimizer, adaptation, steps=course.trainer.max_steps)
         self.exchange = Exchange()
+        self.captured: Captured | None = None
+        self.capturing = False
         self.last_checked = 0
         self.loss_read, self.count_read = torch.zeros(()), torch.zeros((), dtype=torch.int64)  # of the step so far
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         """Loss of one micro-batch, per what a full one is summed over."""
-        course = self.course
+        course, captured = self.course, self.captured
         place = (course.seed * 1_000_003 + index) * self.exchange.processes + course.rank
         torch.manual_seed(place)  # dropout depends on seed and place alone: a resumed run has the same
-        loss, count = self.learner.loss(batch)
+        if captured and index % course.trainer.accumulate_grad_batches == 0:
+            captured.begin_step()
+        replayed = captured is not None and captured.fits(batch)
+        loss, count = captured(batch) if captured and replayed else self.learner.loss(batch)
         self.loss_read, self.count_read = self.loss_read + loss.detach(), self.count_read + count
-        return loss / course.full
+        scaled = loss / course.full
+        return scaled.requires_grad_() if replayed else scaled  # there has been a backward: that of this leads nowhere
+
+    def on_train_start(self) -> None:
+        """Whether steps are going to be captured; a word where they might have been."""
+        if not (self.course.trainer.capture and recorded.possible(self.device)):
+            return
+        why_not = self.learner.changes_from_step_to_step()
+        self.capturing = why_not is None
+        if why_not and self.course.rank == 0:
+            print(f"qpa: steps are not captured as CUDA graphs: {why_not}", file=sys.stderr)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Before the first micro-batch: record it and the generator, where that is wanted."""
+        if self.capturing and self.captured is None:
+            self._capture(batch)
+
+    def on_train_end(self) -> None:
+        """What a graph holds in memory is of no more use."""
+        self.captured, self.capturing = None, False
+        self.adaptation.zero_grad()
+
+    def _capture(self, batch: Batch) -> None:
+        course, trained = self.course, [p for p in self.model.parameters() if p.requires_grad]
+        scale = course.full * course.trainer.accumulate_grad_batches
+
+        def read(batch: Batch) -> Read:
+            with self.trainer.precision_plugin.forward_context():
+                loss, count = self.learner.loss(batch)
+            (loss / scale).backward()
+            return loss.detach(), count
+
+        try:
+            with torch.enable_grad():
+                self.captured = Captured(read, trained, batch, alone=course.trainer.accumulate_grad_batches == 1)
+                self.adaptation.record()
+        except RuntimeError as error:
+            raise ConfigError("trainer.capture", True, f"a step cannot be recorded ({line(error)}); set it to false") from error
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Not of what a captured micro-batch has left: by now it has run."""
+        if self.captured is None:
+            optimizer.zero_grad()
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """After the last backward of a step: one vector-Jacobian product, and its mean over all micro-batches and processes.
@@ -82,7 +132,7 @@ class FineTuning(LightningModule):
         self.exchange.gradients(self.adaptation.parameters())
         scale = self.course.full * self.course.trainer.accumulate_grad_batches  # Lightning has divided by the latter
         torch._foreach_mul_(gradients, scale / count)
-        self.log("train/loss", loss / count, prog_bar=True)
+        self.log("train/loss", loss / count)
         self.loss_read, self.count_read = torch.zeros_like(loss), torch.zeros_like(count)
         self._refuse_infinite(nn.utils.get_total_norm(gradients))
 
@@ -119,6 +169,10 @@ class FineTuning(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The config's optimizer over the adaptation's parameters, its rate changed every step."""
         return {"optimizer": self.optimizer, "lr_scheduler": {"scheduler": self.schedule, "interval": "step"}}
+
+    def cpu(self) -> Self:
+        """Stay: at its end Lightning would carry the frozen model into main memory."""
+        return self
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """As the task has it."""

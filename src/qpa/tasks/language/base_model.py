@@ -16,23 +16,27 @@ from qpa.tasks.language import quantization
 from qpa.tasks.language.modules import depth_key
 from qpa.tasks.language.source import architecture
 
+CPU, META = torch.device("cpu"), torch.device("meta")
 
-def load(model: LanguageModelConfig, folder: Path | None, *, dtype: torch.dtype, seed: int = 0, meta: bool = False) -> PreTrainedModel:
-    """Load the base model on the CPU.
+
+def load(
+    model: LanguageModelConfig, folder: Path | None, *, dtype: torch.dtype, seed: int = 0, device: torch.device = CPU
+) -> PreTrainedModel:
+    """Load the base model.
 
     Args:
         model: config group `model`.
         folder: where its files are (see `qpa.tasks.language.source`), None for random weights.
         dtype: of its weights.
-        seed: what random weights are drawn from.
-        meta: build it on the meta device instead: shapes without weights.
+        seed: what random weights are drawn from, by the device's own generator.
+        device: where to, without a whole copy elsewhere; on the meta device it has shapes without weights.
 
     Raises:
         ConfigError: transformers cannot build it, its own words are in the text; or its widths cannot be quantised.
     """
-    with _errors_named(folder), torch.random.fork_rng(devices=[]):
+    with _errors_named(folder), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        return _load(model, folder, dtype, meta)
+        return _load(model, folder, dtype, device)
 
 
 def check_tokens(model: LanguageModelConfig, folder: Path | None, largest: int) -> None:
@@ -66,15 +70,15 @@ def _errors_named(folder: Path | None) -> Iterator[None]:
         raise ConfigError("model", folder or "random", f"transformers cannot build it: {reason}") from error
 
 
-def _load(model: LanguageModelConfig, folder: Path | None, dtype: torch.dtype, meta: bool) -> PreTrainedModel:
+def _load(model: LanguageModelConfig, folder: Path | None, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     settings = _architecture(model, folder)
     kwargs: dict[str, Any] = {"dtype": dtype} | ({"attn_implementation": model.attention} if model.attention else {})
-    with torch.device("meta" if meta else "cpu"):
-        if folder is None or meta:
+    if folder is None or device == META:
+        with device:
             return AutoModelForCausalLM.from_config(settings, **kwargs).requires_grad_(False)
     if model.quantization:
         kwargs |= quantization.settings(dtype)
-    loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, **kwargs)
+    loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, device_map={"": device}, **kwargs)
     if model.quantization:
         quantization.make_safe(loaded)
     return loaded.requires_grad_(False)

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, masking_utils
 
 from qpa.adapters.methods import AdaptedModel, adapted_modules, prompt_arguments, replicates_layers
 from qpa.adapters.saved import same_outputs
@@ -77,7 +77,8 @@ class LanguageModel:
     def body(self, ids: Tensor) -> Tensor:
         """Token ids `[B, T]` -> what the head reads of each, `[B, T, hidden]`; of soft prompts before them, nothing."""
         run: Any = self.base if self.whole else self.base.get_decoder()
-        output = run(**prompt_arguments(self.model, ids)) if self.adapted else run(input_ids=ids)
+        with _one_sequence_a_window():
+            output = run(**prompt_arguments(self.model, ids)) if self.adapted else run(input_ids=ids)
         hidden = output.logits if self.whole else output.last_hidden_state
         return hidden[:, -ids.shape[1] :]
 
@@ -119,6 +120,19 @@ class LanguageModel:
         return not torch.equal(first, second)
 
     @torch.no_grad()
+    def draws(self) -> bool:
+        """Whether a forward pass draws random numbers as it is trained, as for dropout."""
+        ids = torch.arange(PROBE, device=self.base.device)[None]
+        training = self.base.training
+        self.base.train()
+        with torch.random.fork_rng():
+            before = _random_state(self.base.device)
+            self.head(self.body(ids))
+            after = _random_state(self.base.device)
+        self.base.train(training)
+        return not torch.equal(before, after)
+
+    @torch.no_grad()
     def _parts_are_the_model(self) -> bool:
         """Some models scale their logits, or have a body that is none of its own: they are taken whole."""
         if self.base.get_output_embeddings() is None or self.base.get_decoder() is self.base:
@@ -131,3 +145,18 @@ class LanguageModel:
         self.head(self.body(ids))  # an adapter that does not run is found here, and not at the first step
         self.base.train(training)
         return same_outputs(found, expected, within=CLOSE)
+
+
+@contextmanager
+def _one_sequence_a_window() -> Iterator[None]:
+    """transformers looks at the positions for several sequences in one window, for which a GPU is waited for; there is only one."""
+    looks = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = looks
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()

@@ -14,8 +14,11 @@ from torch import Tensor
 from qpa.tasks.language.windows import IGNORED
 
 # Logits of one piece in fp32, bytes. On the CPU what stays under 32 MiB is kept by the allocator and nearly in the cache; twice
-# that is fetched from the system anew each time, at half the speed (docs/log.md).
-PIECE_BYTES = {"cpu": 1 << 25, "cuda": 1 << 28}
+# that is fetched from the system anew each time, at half the speed (docs/log.md). On a GPU a matrix product is fast that has many
+# rows, and no tile of them half empty; logits, their softmax and gradient are then four or five such pieces.
+CPU_BYTES = 1 << 25
+GPU_SHARE = 128  # of its memory
+TILE = 128  # rows
 
 
 def next_token_nll(
@@ -36,12 +39,20 @@ def next_token_nll(
     following = labels[:, 1:].flatten()
     reads = hidden[:, :-1].flatten(0, 1)
     tokens = (following != IGNORED).sum()
-    piece = max(1, PIECE_BYTES.get(hidden.device.type, 1 << 28) // (4 * vocabulary))
+    piece = rows_of_a_piece(hidden.device, vocabulary)
     trained = [p for p in parameters or [] if p.requires_grad]
     if torch.is_grad_enabled() and (reads.requires_grad or trained):
         return _PiecewiseNLL.apply(reads, following, head, piece, *trained), tokens  # pyright: ignore[reportReturnType]
     pieces = zip(reads.split(piece), following.split(piece), strict=True)
     return torch.stack([_nll(head, h, y) for h, y in pieces]).sum(), tokens
+
+
+def rows_of_a_piece(device: torch.device, vocabulary: int) -> int:
+    """How many tokens' logits are held at once."""
+    if device.type != "cuda":
+        return max(1, CPU_BYTES // (4 * vocabulary))
+    rows = torch.cuda.get_device_properties(device).total_memory // GPU_SHARE // (4 * vocabulary)
+    return max(TILE, rows // TILE * TILE)
 
 
 def _nll(head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor) -> Tensor:

@@ -12,9 +12,9 @@ BLOCK = 64  # weights that share a scale
 
 
 def settings(dtype: torch.dtype) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that quantise all linear layers but the head, computed with in `dtype`; on the CPU."""
+    """Arguments of `from_pretrained` that quantise all linear layers but the head, computed with in `dtype`."""
     nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
-    return {"quantization_config": nf4, "device_map": {"": "cpu"}}
+    return {"quantization_config": nf4}
 
 
 def make_safe(model: PreTrainedModel) -> None:

@@ -74,6 +74,14 @@ class Reader(Learner):
         """All but the windows' numbers, which only the store on disk reads."""
         return {name: t if name == "index" else t.to(device, non_blocking=True) for name, t in batch.items()}
 
+    def changes_from_step_to_step(self) -> str | None:
+        """Reading from disk, and dropout where it has to be drawn twice alike."""
+        if "train" in self.stores:
+            return "hidden states are read from disk"
+        if self.language.base.is_gradient_checkpointing and self.language.draws():
+            return "with gradient checkpointing, dropout would have to be drawn again as it was; set it to 0"
+        return None
+
     def compile(self) -> None:
         """The decoder's layers."""
         torch.compiler.reset()  # what an earlier job of a sweep has compiled counts against the limit

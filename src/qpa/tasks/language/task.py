@@ -179,18 +179,19 @@ class Language(Task):
         """Of `model.path`, the config, or the hub's config.json."""
         from qpa.tasks.language import base_model
 
-        return base_model.load(self.model, source.config_folder(self.model), dtype=self.dtype, meta=True)
+        return base_model.load(self.model, source.config_folder(self.model), dtype=self.dtype, device=base_model.META)
 
     def base(self, *, own: bool = False) -> "PreTrainedModel":
         """On weights that stay loaded, for the next run of a sweep too, or in memory of its own."""
         from qpa.tasks.language import base_model
+        from qpa.tasks.numerics import home
 
-        kept, model = self.context.kept, self.model
+        kept, model, device = self.context.kept, self.model, home(self.config.trainer.accelerator)
         seed = self.config.seed if self.folder is None else None
-        key = ("base", model.model_dump_json(), *source.weights(model), self.folder, seed)
+        key = ("base", model.model_dump_json(), *source.weights(model), self.folder, seed, device)
         if key not in kept:
             kept.clear()  # first: two would not always fit
-            kept[key] = base_model.load(model, self.folder, dtype=self.dtype, seed=self.config.seed)
+            kept[key] = base_model.load(model, self.folder, dtype=self.dtype, seed=self.config.seed, device=device)
         shared = base_model.sharing_weights(kept[key])
         return copy.deepcopy(shared) if own else shared
 
@@ -205,18 +206,19 @@ class Language(Task):
     def learner(self, model: "nn.Module", *, trained: bool = False) -> "Reader":
         """Body and head read windows; a trained model's hidden states are kept where that is right."""
         from qpa.tasks.language import hidden_states
-        from qpa.tasks.language.language_model import LanguageModel, base_of
+        from qpa.tasks.language.language_model import LanguageModel
         from qpa.tasks.language.reader import Reader
         from qpa.tasks.numerics import on_gpu
 
         config = self.config
-        if trained and self.model.gradient_checkpointing:
-            base_of(cast(Any, model)).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         try:
             language = LanguageModel(cast(Any, model))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError("peft", config.peft["_target_"], f"the adapted model does not run: {reason}") from error
+        if trained and self.model.gradient_checkpointing:
+            again = {"use_reentrant": False, "preserve_rng_state": language.draws()}  # the state cannot be read while a step is recorded
+            language.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=again)
         if trained:
             device = on_gpu(config.trainer.accelerator)
             body = f"{source.identity(self.model, self.folder, seed=config.seed)}|{device}"
