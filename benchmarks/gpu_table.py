@@ -37,8 +37,18 @@ def _lines(name: str, show: Any, quick: bool) -> Iterator[Line]:
     record = json.loads(path.read_text())
     yield Line(f"{name} on {record['machine']['device']}, torch {record['machine']['torch']}", "")
     yield from show(record)
-    for key, reason in record.get("why_not", {}).items():
-        yield Line(f"  {key}: {reason[:90]}", "-")
+    yield from _reasons(record, "")
+
+
+def _reasons(found: Record, within: str) -> Iterator[Line]:
+    """Why there is no number: of the whole, and of each row that does not say so itself."""
+    for key, reason in found.get("why_not", {}).items():
+        yield Line(f"  {within}{key}: {reason[:90]}", "-")
+    rows = found.get("rows", {})
+    named = rows.items() if isinstance(rows, dict) else ((f"K={row['K']}", row) for row in rows)
+    for name, row in named:
+        if row and "qpa_of_trainer" not in row:
+            yield from _reasons(row, f"{name}, ")
 
 
 def loops(record: Record) -> Iterator[Line]:

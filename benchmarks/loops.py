@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -28,7 +28,7 @@ from torch import nn
 
 from benchmarks.sides import DEVICE, RANDOM
 from benchmarks.timing import NotTimedError, Rates, cell, each, finish, ratio, synchronize, write
-from qpa.config import TrainerConfig, parse
+from qpa.config import parse
 from qpa.config.composing import composed
 from qpa.config.context import Context
 from qpa.runs import parts, session
@@ -36,6 +36,7 @@ from qpa.runs import plan as plans
 from qpa.runs.plan import Plan
 from qpa.runs.record import forget_peak_memory, peak_memory
 from qpa.training.callbacks import PlainProgress
+from qpa.training.module import FineTuning
 from qpa.training.quiet import quiet
 
 TRAINER, PLAIN, CAPTURED, QPA = "transformers' Trainer", "plain LoRA", "plain LoRA, captured", "QPA, captured"
@@ -85,6 +86,7 @@ class Clock(Callback):
     def __init__(self, size: Size) -> None:
         self.first, self.last = size.warm, size.warm + size.steps - 1
         self.started = self.seconds = 0.0
+        self.captured = False
 
     def begins(self, step: int) -> None:
         """A step, counted from 0."""
@@ -101,14 +103,11 @@ class Clock(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Of ours."""
         self.begins(batch_idx)
+        self.captured = cast(FineTuning, pl_module).captured is not None
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Of ours."""
         self.ends(batch_idx)
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Lightning takes its module off the card at the end, where the next side needs the base."""
-        pl_module.model = nn.Identity()
 
 
 class Bench:
@@ -125,7 +124,7 @@ class Bench:
         self.kept: dict[Any, Any] = {}
 
     def plan(self, tokens: int, folder: str, *more: str) -> Plan:
-        """A run's, its frozen weights on the device."""
+        """A run's."""
         size = self.size
         course = [
             f"trainer.max_steps={size.warm + size.steps + 1}",
@@ -137,32 +136,27 @@ class Bench:
         config = parse(composed("train", [RANDOM, *self.overrides, *course, *rarely, *places, *more]))
         plan = plans.make(config, Context(kept=self.kept), read=True)
         plan.task.fetch()
-        plan.task.base()
-        for model in self._models():
-            model.to(DEVICE)
         return plan
-
-    def _models(self) -> list[nn.Module]:
-        return [model for model in self.kept.values() if isinstance(model, nn.Module)]
 
     def weights(self) -> int:
         """Of the linear layers, the head's too: what every token is multiplied by."""
-        linear: list[Any] = [m for model in self._models() for m in model.modules() if type(m).__name__ in ("Linear", "Conv1D")]
+        models = [model for model in self.kept.values() if isinstance(model, nn.Module)]
+        linear: list[Any] = [m for model in models for m in model.modules() if type(m).__name__ in ("Linear", "Conv1D")]
         return sum(module.weight.numel() for module in linear)
 
     def ours(self, tokens: int, generator: str, captured: bool) -> dict[str, float]:
         """Seconds of a step of our own loop, and its peak memory."""
-        if captured and "capture" not in TrainerConfig.model_fields:
-            raise NotTimedError("steps cannot be captured here")
-        capture = [f"trainer.capture={str(captured).lower()}"] if "capture" in TrainerConfig.model_fields else []
+        capture = f"trainer.capture={str(captured).lower()}"
         with tempfile.TemporaryDirectory() as folder:
-            prepared = session.prepare(self.plan(tokens, folder, generator, *capture), Path(folder), [])
+            prepared = session.prepare(self.plan(tokens, folder, generator, capture), Path(folder), [])
             clock, trainer = Clock(self.size), prepared.trainer
             callbacks: list[Any] = trainer.callbacks  # pyright: ignore[reportAttributeAccessIssue]
             callbacks[:] = [*(c for c in callbacks if not isinstance(c, PlainProgress)), clock]
             prepared.module.adaptation.write()
             forget_peak_memory()
             trainer.fit(prepared.module, prepared.parts.plan.task.train_loader(from_step=0))
+        if DEVICE.type == "cuda" and captured != clock.captured:
+            raise NotTimedError(f"captured: {clock.captured}, where it should be {captured}")
         return {"seconds": clock.seconds, "peak_bytes": peak_memory()}
 
     def theirs(self, tokens: int) -> dict[str, float]:

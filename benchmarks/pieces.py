@@ -64,13 +64,13 @@ def measure(vocabulary: int, width: int, rates: Rates, *, quick: bool) -> dict:
 
 def in_pieces(head: nn.Linear, hidden: Tensor, labels: Tensor, size: int) -> None:
     """As a step has it, with pieces of `size` bytes."""
-    usual, loss.PIECE_BYTES = loss.PIECE_BYTES, {DEVICE.type: size}
+    usual, loss.rows_of_a_piece = loss.rows_of_a_piece, lambda device, vocabulary: max(1, size // (4 * vocabulary))
     hidden.grad = None
     try:
         nll, tokens = loss.next_token_nll(head, hidden, labels, vocabulary=head.out_features)
         (nll / tokens).backward()
     finally:
-        loss.PIECE_BYTES = usual
+        loss.rows_of_a_piece = usual
 
 
 def fused(head: nn.Linear, hidden: Tensor, labels: Tensor) -> None:

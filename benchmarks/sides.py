@@ -30,7 +30,9 @@ def module(config: Config) -> FineTuning:
     """Model, adapter and generator of a config, ready to train; no hidden states are kept."""
     quiet()
     built = parts.build(plans.make(config, Context()))
-    return make_module(built, built.plan.task.learner(built.model)).to(DEVICE).train()
+    made = make_module(built, built.plan.task.learner(built.model)).to(DEVICE).train()
+    made.adaptation.write()
+    return made
 
 
 def reader(trained: FineTuning) -> Reader:

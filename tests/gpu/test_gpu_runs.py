@@ -139,7 +139,6 @@ def peak_of_two_steps(*overrides: str) -> int:
     before = torch.cuda.memory_allocated()
     config = sides.configured("model.weights=random", "data.context=512", *overrides)
     trained = sides.module(config)
-    trained.adaptation.write()
     once = sides.step(config, trained, sides.batch(config, sides.reader(trained).language.vocabulary, 2))
     torch.cuda.reset_peak_memory_stats()
     for _ in range(2):
