@@ -6,12 +6,16 @@
 cd "$(dirname "$0")/.." || exit 1
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 export PYTHONPATH=$PWD/src:$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1 WANDB_MODE=offline TOKENIZERS_PARALLELISM=false
-OUT=${OUT:-outputs/benchmarks}
+OUT=outputs/benchmarks
 quick=${QUICK:+--quick}
 times=${QUICK:+8}  # a rehearsal may be on a slow machine
 times=${times:-1}
+[ -n "$QUICK" ] && export OMP_NUM_THREADS=1
 mkdir -p "$OUT"
 : >"$OUT/gpu.log"
+for name in start circuits-card step-card pieces generation head; do  # of an earlier time
+  rm -f "$OUT/$name${QUICK:+-quick}.json"
+done
 
 # budget NAME SECONDS COMMAND...: its output into gpu.log, and one line of how it went
 budget() {
