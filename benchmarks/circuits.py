@@ -1,6 +1,7 @@
 """`python -m benchmarks.circuits [--quick]`: circuits forward and backward, ours against every simulator a user would pick.
 
-The floor is one matrix product with as many floating-point operations as our forward and backward.
+With a card (or `--card`, here too): ours as in the program and as one CUDA graph, against torchquantum as a user writes it and as our
+backend. The floor is one matrix product with as many floating-point operations as our forward and backward.
 """
 
 import math
@@ -16,14 +17,20 @@ from rich.table import Table
 from torch import Tensor
 
 from benchmarks.peers import PEERS, Peer
-from benchmarks.timing import NotTimedError, each, finish, medians, ratio
-from qpa.core.circuits import statevector
+from benchmarks.sides import DEVICE
+from benchmarks.timing import NotTimedError, captured, each, finish, medians, ratio, write
+from qpa.core.circuits import statevector, torchquantum
 from qpa.core.circuits.ansatz import RY_CNOT
 
 OURS = "qpa"
 HEADLINE = (8, 8, 1)  # Q, L, K
 CASES = [(qubits, layers, circuits) for circuits in (1, 64) for layers in (8, 64) for qubits in (4, 8, 11, 14)]
 QUICK = [HEADLINE, (8, 8, 64)]
+ON_CARD = [1, 64, 210, 1024]  # circuits of 8 qubits and 8 layers
+CARD_SIDES: dict[str, Callable[[], Peer]] = {
+    "torchquantum": PEERS["torchquantum"],
+    "circuit.backend=torchquantum": lambda: torchquantum.simulator(RY_CNOT),
+}
 MOST_SECONDS = 0.5  # of one call of a peer: what takes longer is not timed twenty times
 MOST_BYTES = 1 << 33  # that a simulator may keep for its backward: a complex state for every gate, thrice
 TOLERANCE = 1e-4  # relative, of fp32: probabilities and gradient
@@ -56,6 +63,35 @@ def main(quick: bool) -> None:
     )
 
 
+def on_card(quick: bool) -> None:
+    """Check equality, time the cases of a card on whatever device there is, print."""
+    sides, why_not = each(CARD_SIDES)
+    rows: list[dict] = []
+    for circuits in ON_CARD[:2] if quick else ON_CARD:
+        rows.append(card_times(sides, circuits, quick=quick))
+        write("circuits-card", quick, {"rows": rows, "why_not": why_not})
+    show(rows)
+    finish("circuits-card", quick, {"rows": rows, "why_not": why_not})
+
+
+def card_times(peers: Mapping[str, Peer | None], circuits: int, *, quick: bool) -> dict:
+    """As `case_times`, of 8 qubits and 8 layers, the device waited for."""
+    torch.manual_seed(0)
+    angles, weights = torch.rand(circuits, 8, 8) * 6.28, torch.randn(circuits, 256)
+    expected = found(statevector.simulator(RY_CNOT), angles.double(), weights.double())
+    here = angles.to(DEVICE), weights.to(DEVICE)
+    ours = step(statevector.simulator(RY_CNOT), *here)
+    graph, why_not = each({f"{OURS}, captured": partial(captured, ours)})
+    checked = {OURS: statevector.simulator(RY_CNOT), **{name: peer for name, peer in peers.items() if peer}}
+    calls, failed = each({name: partial(equal, simulate, *here, expected) for name, simulate in checked.items()})
+    sides = {name: call for name, call in (calls | graph).items() if call}
+    sides["floor: one matrix product"] = matrix_product(8, 8, circuits)
+    seconds = medians(sides, repeats=10, seconds=8.0 if quick else 20.0)
+    found_out = {"seconds": seconds | dict.fromkeys(why_not | failed), "why_not": why_not | failed}
+    slower = {name: ratio(seconds.get("torchquantum"), seconds.get(name)) for name in (OURS, f"{OURS}, captured")}
+    return {"Q": 8, "L": 8, "K": circuits, **found_out, "times_faster_than_torchquantum": slower}
+
+
 def case_times(peers: Mapping[str, Peer | None], missing: dict[str, str], qubits: int, layers: int, circuits: int, *, quick: bool) -> dict:
     """Median seconds of one forward and backward of all `circuits`, by side; None of a peer that has none, for what `why_not` says."""
     torch.manual_seed(0)
@@ -77,7 +113,7 @@ def found(simulate: Peer, angles: Tensor, weights: Tensor) -> list[Tensor]:
     probabilities = simulate(trained)
     (probabilities * weights).sum().backward()
     assert trained.grad is not None
-    return [probabilities.detach().double(), trained.grad.double()]
+    return [probabilities.detach().cpu().double(), trained.grad.cpu().double()]
 
 
 def timeable(peer: Peer, angles: Tensor, expected: list[Tensor], weights: Tensor) -> Callable[[], object]:
@@ -89,17 +125,26 @@ def timeable(peer: Peer, angles: Tensor, expected: list[Tensor], weights: Tensor
     kept = 24 * angles.numel() * 2 * weights.shape[1]
     if kept > MOST_BYTES:
         raise NotTimedError(f"not tried: a simulator that keeps every gate takes {kept / 2**30:.0f} GiB")
-    pairs = zip(found(peer, angles, weights), expected, strict=True)
-    differences = [((ours - theirs).abs().max() / ours.abs().max()).item() for theirs, ours in pairs]
-    if not max(differences) <= TOLERANCE:  # NaN too
-        raise NotTimedError(f"differs by {max(differences):.1g}")
-    call = step(peer, angles, weights)
+    call = equal(peer, angles, weights, expected)
     took = _seconds(call)
     if took < 10 * MOST_SECONDS:
         took = min(took, _seconds(call))  # the first call may have built something
     if took > MOST_SECONDS:
         raise NotTimedError(f"{took:.1f} s, from one call")
     return call
+
+
+def equal(simulate: Peer, angles: Tensor, weights: Tensor, expected: list[Tensor]) -> Callable[[], object]:
+    """A simulator's step, after its probabilities and gradient were found to be equal.
+
+    Raises:
+        NotTimedError: they are not.
+    """
+    pairs = zip(found(simulate, angles, weights), expected, strict=True)
+    differences = [((ours - theirs).abs().max() / ours.abs().max()).item() for theirs, ours in pairs]
+    if not max(differences) <= TOLERANCE:  # NaN too
+        raise NotTimedError(f"differs by {max(differences):.1g}")
+    return step(simulate, angles, weights)
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -124,7 +169,7 @@ def matrix_product(qubits: int, layers: int, circuits: int) -> Callable[[], obje
     left, right = 2 ** ((qubits + 1) // 2), 2 ** (qubits // 2)
     operations = 8 * 2**qubits * (left + right) * layers * circuits
     side = max(8, round((operations / 2) ** (1 / 3)))
-    first, second = torch.randn(side, side), torch.randn(side, side)
+    first, second = torch.randn(side, side, device=DEVICE), torch.randn(side, side, device=DEVICE)
     return lambda: first @ second
 
 
@@ -157,4 +202,5 @@ def _cell(row: dict, name: str) -> str:
 
 
 if __name__ == "__main__":
-    main("--quick" in sys.argv[1:])
+    chosen = on_card if DEVICE.type == "cuda" or "--card" in sys.argv else main
+    chosen("--quick" in sys.argv)

@@ -9,22 +9,23 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.sides import batch, configured, module, reader, step
+from benchmarks.sides import RANDOM, SMOLLM2, batch, configured, module, reader, step
 from benchmarks.timing import cell, each, finish, synchronize
 from qpa.tasks.language.hidden_store import HiddenStore
 from qpa.training.module import FineTuning
 
 CONTEXT, PER_STEP = 512, 2
 CASES = {
-    "SmolLM2": ("experiment=lm_head",),
+    "SmolLM2": ("experiment=lm_head", *SMOLLM2),
     "Gemma-3-270M shape": ("experiment=lm_head", "model=gemma3_270m", "model.weights=random"),
 }
+QUICK = {"SmolLM2's width, 2 layers": ("experiment=lm_head", RANDOM, "model.num_layers=2")}
 
 
 def main(quick: bool) -> None:
     """Three epochs of each case, with and without; print."""
     steps = 4 if quick else 20
-    cases = dict(list(CASES.items())[:1]) if quick else CASES
+    cases = QUICK if quick else CASES
     rows, why_not = each({name: partial(measure, overrides, steps) for name, overrides in cases.items()})
     table = Table("seconds of an epoch", "without", "first, filling", "second, from the store", "speed-up of the second")
     for name, row in rows.items():

@@ -17,10 +17,21 @@ Peer = Callable[[Tensor], Tensor]
 
 def torchquantum() -> Peer:
     """torchquantum 0.1.8, all circuits in one device."""
-    from qpa.core.circuits import torchquantum
-    from qpa.core.circuits.ansatz import RY_CNOT
+    from qpa.core.circuits.torchquantum import imported
 
-    return torchquantum.simulator(RY_CNOT)
+    tq = imported()
+
+    def simulate(angles: Tensor) -> Tensor:
+        circuits, _, qubits = angles.shape
+        device = tq.QuantumDevice(n_wires=qubits, bsz=circuits, device=angles.device)
+        for layer in angles.unbind(1):
+            for qubit in range(qubits):
+                tq.functional.ry(device, wires=[qubit], params=layer[:, qubit, None])
+            for qubit in range(qubits - 1):
+                tq.functional.cnot(device, wires=[qubit, qubit + 1])
+        return device.get_states_1d().abs().square()
+
+    return simulate
 
 
 def _pennylane(device: str, diff_method: str) -> Peer:

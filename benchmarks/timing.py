@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -110,6 +111,53 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def captured(once: Callable[[], object]) -> Callable[[], object]:
+    """A call as one CUDA graph, replayed; its tensors must stay where they are.
+
+    Raises:
+        NotTimedError: there is no card.
+    """
+    if not torch.cuda.is_available():
+        raise NotTimedError("there is no card")
+    beside = torch.cuda.Stream()
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):
+        for _ in range(3):
+            once()
+    torch.cuda.current_stream().wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        once()
+    return graph.replay
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device has been measured to do: the floors of what is computed on it.
+
+    Attributes:
+        operations: floating-point ones of a large square matrix product, per second; in bf16 on a card, else in fp32.
+        bytes: read and written by a large copy, per second.
+    """
+
+    operations: float
+    bytes: float
+
+    @staticmethod
+    def measured(device: torch.device) -> "Rates":
+        """Of this device, now."""
+        card = device.type == "cuda"
+        side, size, dtype = (8192, 1 << 30, torch.bfloat16) if card else (512, 1 << 24, torch.float32)
+        matrix = torch.randn(side, side, device=device, dtype=dtype)
+        source, target = (torch.zeros(size, dtype=torch.uint8, device=device) for _ in range(2))
+        found = medians({"product": lambda: matrix @ matrix, "copy": lambda: target.copy_(source)}, repeats=10)
+        return Rates(2 * side**3 / found["product"], 2 * size / found["copy"])
+
+    def floor(self, *, operations: float, moved: float) -> float:
+        """Seconds that nothing is faster than."""
+        return max(operations / self.operations, moved / self.bytes)
+
+
 def machine(gpu: bool) -> dict[str, Any]:
     """What the numbers were measured on."""
     name = torch.cuda.get_device_name() if gpu and torch.cuda.is_available() else _processor()
@@ -128,9 +176,14 @@ def finish(name: str, quick: bool, result: dict[str, Any], *, gpu: bool = True) 
     `gpu`: whether one is used where there is one.
     """
     gc.collect()
+    print(json.dumps(read_json(write(name, quick, result, gpu=gpu))))
+
+
+def write(name: str, quick: bool, result: dict[str, Any], *, gpu: bool = True) -> Path:
+    """The file alone: what is there already, should the rest be cut off."""
     record = {"benchmark": name, "machine": machine(gpu), **result}
     folder = Path("outputs/benchmarks")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}{'-quick' if quick else ''}.json"
     write_json(path, record)
-    print(json.dumps(read_json(path)))
+    return path

@@ -33,6 +33,16 @@ FITTING = {"peft=fourierft": ["peft.n_frequency=50"], "peft=vblora": ["peft.vect
 FITTING |= {f"experiment=all_linear/{name}_5": FITTING[f"peft={name}"] for name in ("fourierft", "vblora")}
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test marked `gpu` needs a card, or as many as the mark says; where they are not, it is skipped."""
+    for mark in item.iter_markers("gpu"):
+        import torch
+
+        needed = mark.args[0] if mark.args else 1
+        if torch.cuda.device_count() < needed:
+            pytest.skip(f"needs {needed} CUDA device{'s' if needed > 1 else ''}")
+
+
 def command_line(text_file: Path, folder: Path) -> list[str]:
     """Overrides for a process of its own: a tiny random model, a short text, a cache in `folder`, runs that are named `tiny`."""
     shape = ["model.weights=random", "model.num_layers=1", *(f"model.architecture.{key}={value}" for key, value in LLAMA.items())]

@@ -2,13 +2,14 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import ansaetze, circuits, compact, head, processes, scaling, step
+from benchmarks import ansaetze, circuits, compact, generation, gpu_table, head, loops, pieces, processes, scaling, start, step
 from benchmarks.timing import NotTimedError, each, finish
 
 
@@ -39,6 +40,7 @@ def written(name: str, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(loops.Rates, "measured", lambda _: loops.Rates(1e12, 1e9))
 
 
 def test_what_fails_once_is_tried_once_more_and_what_fails_twice_has_its_reason() -> None:
@@ -90,7 +92,7 @@ def test_an_ansatz_that_another_backend_does_not_have_is_null(monkeypatch: pytes
         assert row["why_not"] == {"torchquantum": "ValueError: no luck"}
 
 
-@pytest.mark.parametrize("benchmark", [head, step, scaling, compact])
+@pytest.mark.parametrize("benchmark", [head, step, scaling, compact, generation, pieces])
 def test_a_case_that_fails_is_null(benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(benchmark, "measure", Failing(math.inf))
     benchmark.main(quick=True)
@@ -143,3 +145,83 @@ def test_too_slow_or_too_large_a_simulator_is_not_timed(monkeypatch: pytest.Monk
     monkeypatch.setattr(circuits, "MOST_BYTES", 0)
     with pytest.raises(NotTimedError, match="not tried"):
         circuits.timeable(ours, angles, expected, weights)
+
+
+@pytest.mark.parametrize("benchmark", [generation, pieces])
+def test_every_side_of_a_small_benchmark_has_a_number_or_a_reason(
+    benchmark: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "medians", lambda sides, **_: {name: (side(), 1.0)[1] for name, side in sides.items()})
+    benchmark.main(quick=True)
+    for row in written(benchmark.__name__.split(".")[-1], capsys)["rows"].values():
+        assert row["floor_seconds"] > 0
+        assert {name for name, seconds in row["seconds"].items() if seconds is None} == row["why_not"].keys()
+        assert sum(seconds is not None for seconds in row["seconds"].values()) >= 2
+
+
+def test_circuits_on_a_card_are_compared_with_torchquantums(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(circuits, "ON_CARD", [2])
+    monkeypatch.setattr(circuits, "medians", lambda sides, **_: {name: (side(), 2.0)[1] for name, side in sides.items()})
+    circuits.on_card(quick=True)
+    (row,) = written("circuits-card", capsys)["rows"]
+    timed = {name for name, seconds in row["seconds"].items() if seconds}
+    assert timed >= {"qpa", "torchquantum", "circuit.backend=torchquantum"}
+    assert row["times_faster_than_torchquantum"]["qpa"] == 1
+
+
+@pytest.mark.slow
+def test_whole_loops_take_turns_and_are_held_against_the_floor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    turns: list[str] = []
+    side = loops.Bench.side
+    monkeypatch.setattr(loops.Bench, "side", lambda self, name, tokens: turns.append(name) or side(self, name, tokens))
+    loops.main(quick=True)
+    (row,) = written("step-card", capsys)["rows"].values()
+    there = [name for name in loops.SIDES if name not in row["why_not"]]
+    assert {loops.TRAINER, loops.PLAIN} <= {*there}
+    assert turns[-len(there) :] == there[::-1]
+    assert row["weights"] == 300 * 32 + 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 80
+    assert row["floor_seconds"] == 4 * row["weights"] / 1e9
+    for name in there:
+        assert row["seconds"][name] > 0
+        assert row["tokens_per_second"][name] == 64 / row["seconds"][name]
+        assert row["gap"][name] == row["seconds"][name] / row["floor_seconds"]
+
+
+def test_no_case_is_begun_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    loops.main(quick=True, seconds=-1)
+    assert written("step-card", capsys)["why_not"] == {"tiny, 64 tokens": "no time was left"}
+
+
+@pytest.mark.slow
+def test_first_step_of_a_process_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    start.main(quick=True)
+    assert written("start", capsys)["seconds"]["tiny"] > 1
+
+
+def test_process_that_makes_no_step_says_why() -> None:
+    with pytest.raises(RuntimeError, match=r"no step was made; last said: .*no"):
+        start.until_first_step(("no=key",))
+
+
+def test_table_has_a_line_for_all_that_was_written_and_says_which_goals_are_met(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = dict.fromkeys(loops.SIDES, 1.0)
+    row = {
+        **{"floor_seconds": 0.5, "seconds": sides | {loops.PLAIN: None}, "share_of_rate": sides, "tokens_per_second": sides},
+        **{"peak_bytes": sides, "qpa_of_trainer": 0.3, "qpa_of_plain_captured": 1.0, "why_not": {loops.PLAIN: "no luck"}},
+    }
+    result = {"operations_per_second": 1e15, "bytes_per_second": 1e12, "why_not": {"Llama-3-8B shape": "no time was left"}}
+    finish("step-card", False, result | {"rows": {"SmolLM2, 512 tokens": row, "Gemma-2-2B, 8,192 tokens": row, "GPT-2": None}})
+    finish("start", False, {"seconds": {"Gemma-2-2B": 20.0}})
+    capsys.readouterr()
+    gpu_table.main(quick=False)
+    said = capsys.readouterr().out
+    for line in (
+        r"QPA, captured / transformers' Trainer +0.300  <= 0.2  MISSED",
+        r"QPA, captured / plain LoRA, captured +1.000  <= 1.02  met",
+    ):
+        assert re.search(line, said), said
+    assert re.search(r"1.000 of rate  >= 0.45  met", said)
+    assert re.search(r"Gemma-2-2B: first step after +20.0 s  <= 15  MISSED", said)
+    assert "plain LoRA: no luck" in said
+    assert "Llama-3-8B shape: no time was left" in said
+    assert re.search(r"circuits-card: not run +-", said)

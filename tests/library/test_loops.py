@@ -210,7 +210,6 @@ def test_model_moved_to_bf16_holds_the_generators_weights_rounded_and_trains_on(
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_model_moved_to_another_device_takes_generator_and_state_along() -> None:
     here, there = pair()
     losses = train(here, here.optimizer(AdamW, lr=1e-2))

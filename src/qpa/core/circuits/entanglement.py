@@ -1,5 +1,7 @@
 """How entangled pure states are. States are `[K, 2**Q]`, real or complex, normalised."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ def bond_entropies(states: Tensor) -> Tensor:
     entropies = []
     for qubits in range(1, _qubits(states)):
         weights = torch.linalg.svdvals(_split(states, 0, qubits)).square()
-        entropies.append(torch.special.entr(weights / weights.sum(1, keepdim=True)).sum(1) / torch.log(torch.tensor(2.0)))
+        entropies.append(torch.special.entr(weights / weights.sum(1, keepdim=True)).sum(1) / math.log(2))
     return torch.stack(entropies, 1) if entropies else states.real.new_zeros(len(states), 0)
 
 

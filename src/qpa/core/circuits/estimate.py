@@ -2,7 +2,8 @@
 
 A device is a function from angles `[N, A, Q]` to estimated probabilities `[N, 2**Q]`, without a gradient: all `N` circuits are
 one job. Which samples a simulator draws follows from its seed and the job's angles alone, so that the same circuits always give the
-same weights, in whatever loop, and a resumed run the same as an uninterrupted one. Both rules here run a step's circuits and those
+same weights, in whatever loop, and a resumed run the same as an uninterrupted one. They are drawn where the angles are: a GPU draws others
+than a processor. Both rules here run a step's circuits and those
 that their gradient needs as one such job. Symbols: `K` circuits, `A Q` angles each.
 """
 
@@ -58,8 +59,8 @@ class Sampled:
 
     def __call__(self, angles: Tensor) -> Tensor:
         """Relative frequencies, `[N, 2**Q]`."""
-        exact = self.exact(angles.detach()).double().cpu()
-        random = torch.Generator().manual_seed(job_seed(self.seed, angles))
+        exact = self.exact(angles.detach()).double()
+        random = torch.Generator(angles.device).manual_seed(job_seed(self.seed, angles))
         self.usage.add(len(angles), self.shots, 0.0)
         return (multinomial(exact, self.shots, random) / self.shots).to(angles)
 
@@ -121,7 +122,7 @@ class _Perturbed(torch.autograd.Function):
     def forward(ctx: Any, device: Device, seed: int, angles: Tensor) -> Tensor:
         """Probabilities `[K, 2**Q]`."""
         random = torch.Generator().manual_seed(job_seed(seed, angles))
-        signs = torch.randint(0, 2, angles.shape, generator=random).to(angles) * 2 - 1
+        signs = torch.randint(0, 2, angles.shape, generator=random, device="cpu").to(angles) * 2 - 1  # the same on every device
         found = device(torch.cat([angles, angles + SPSA_REACH * signs, angles - SPSA_REACH * signs]))
         here, above, below = found.chunk(3)
         ctx.save_for_backward((above - below) / (2 * math.sin(SPSA_REACH)), signs)

@@ -20,12 +20,13 @@ BATCHED = "default.qubit"  # takes all circuits at once; others one after the ot
 
 
 def simulator(ansatz: Ansatz, device: str) -> Simulator:
-    """From angles `[K, A, Q]` to probabilities `[K, 2**Q]` in their dtype, differentiable the way the device does best."""
+    """From angles `[K, A, Q]` to probabilities `[K, 2**Q]` in their dtype, differentiable the way the device does best; on the CPU."""
 
     def probabilities(angles: Tensor) -> Tensor:
         """The simulator."""
         circuit = _node(ansatz, device, angles.shape[1], angles.shape[2])
-        found = circuit(angles) if device == BATCHED and len(angles) > 1 else torch.stack([circuit(one) for one in angles])
+        here = angles.cpu()
+        found = circuit(here) if device == BATCHED and len(here) > 1 else torch.stack([circuit(one) for one in here])
         return found.to(angles)
 
     return probabilities

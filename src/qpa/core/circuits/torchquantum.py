@@ -15,6 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from qpa.core.circuits.ansatz import Ansatz
@@ -80,7 +81,8 @@ def _stand_ins() -> Iterator[None]:
 
 
 @cache
-def _torchquantum() -> ModuleType:
+def imported() -> ModuleType:
+    """The package."""
     with _stand_ins():
         return importlib.import_module("torchquantum")
 
@@ -91,11 +93,23 @@ def simulator(ansatz: Ansatz) -> Simulator:
 
 
 def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
-    """All `K` circuits in one `QuantumDevice`."""
-    tq = _torchquantum()
+    """All `K` circuits in one `QuantumDevice`, where the angles are."""
+    tq = imported()
     circuits, per_qubit, qubits = angles.shape
-    device = tq.QuantumDevice(n_wires=qubits, bsz=circuits, device=angles.device)
+    start = torch.zeros(circuits, 2**qubits, dtype=torch.complex64, device=angles.device)
+    start[:, 0] = 1
+    device = tq.QuantumDevice(n_wires=qubits)  # on the CPU: its own start would be copied from there, and waited for
+    device.set_states(start)
     for gate, wires, angle in ansatz.operations(per_qubit, qubits):
-        turned = {} if angle is None else {"params": angles[:, angle, wires[0], None]}
-        getattr(tq.functional, gate.lower())(device, wires=list(wires), **turned)
+        if angle is None:
+            tq.functional.gate_wrapper(gate.lower(), _matrix(gate, angles.device), "bmm", device, list(wires))
+        else:
+            getattr(tq.functional, gate.lower())(device, wires=list(wires), params=angles[:, angle, wires[0], None])
     return device.get_states_1d().abs().square().to(angles.dtype)
+
+
+@cache
+def _matrix(gate: str, device: torch.device) -> Tensor:
+    """Of a gate without an angle: torchquantum's own function would copy it to the device at every gate, and wait for it."""
+    with torch.inference_mode(False):
+        return imported().functional.mat_dict[gate.lower()].to(device)
