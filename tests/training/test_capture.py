@@ -106,6 +106,16 @@ def test_captured_steps_come_to_the_numbers_of_plain_ones(case: str, make_config
     assert captured[2] == pytest.approx(plain[2], rel=1e-6)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", CASES)
+def test_real_graphs_come_to_the_numbers_of_plain_steps(case: str, make_config: MakeConfig, tmp_path: Path) -> None:
+    overrides = [*CASES[case], "optimizer.lr=0.02", "trainer.max_steps=5", "trainer.val_every=2", "trainer.accelerator=gpu"]
+    plain = trained(make_config(*overrides, "trainer.capture=false", f"run_dir={tmp_path}/plain"))
+    captured = trained(make_config(*overrides, f"run_dir={tmp_path}/captured"))
+    assert captured[0] == pytest.approx(plain[0], rel=1e-5)
+    assert captured[2] == pytest.approx(plain[2], rel=1e-4)
+
+
 def test_captured_run_stopped_and_resumed_equals_the_uninterrupted_plain_one(
     make_config: MakeConfig, graphs: list[Rerun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
