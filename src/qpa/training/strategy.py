@@ -19,3 +19,14 @@ class GradientsOnly(DDPStrategy):
         super().connect(model)
         everything = (*model.named_parameters(), *model.named_buffers())
         vars(model)["_ddp_params_and_buffers_to_ignore"] = [name for name, _ in everything]  # torch's own way to say so
+
+
+class Shares(GradientsOnly):
+    """The same, where each process has only a part of the frozen model (`sharding`)."""
+
+    def teardown(self) -> None:
+        """Lightning would move the module to the CPU, and the parts away from where the processes put them together."""
+        assert self.accelerator is not None
+        self.precision_plugin.teardown()
+        self.accelerator.teardown()
+        self.checkpoint_io.teardown()

@@ -15,7 +15,9 @@ from qpa.errors import ConfigError
 from qpa.tasks.task import Metric
 from qpa.training.callbacks import progress
 from qpa.training.checkpoints import WholeFiles
-from qpa.training.strategy import GradientsOnly
+from qpa.training.strategy import GradientsOnly, Shares
+
+STRATEGIES = {"ddp": GradientsOnly, "fsdp": Shares}
 
 
 def make_trainer(settings: TrainerConfig, folder: Path, *, context: Context, metric: Metric, callbacks: list[Callback]) -> Trainer:
@@ -42,7 +44,6 @@ def _theirs(settings: TrainerConfig, *, live: bool) -> dict[str, Any]:
 
 
 def _ours(settings: TrainerConfig, folder: Path) -> dict[str, Any]:
-    together = settings.strategy == "ddp"
     return {
         "max_epochs": -1,
         "val_check_interval": settings.val_every * settings.accumulate_grad_batches,
@@ -52,7 +53,7 @@ def _ours(settings: TrainerConfig, folder: Path) -> dict[str, Any]:
         "use_distributed_sampler": False,  # the order of examples is ours
         "enable_model_summary": False,
         "default_root_dir": folder,
-        "plugins": [WholeFiles(), *([TorchElasticEnvironment()] if together else [])],
-        "strategy": GradientsOnly() if together else "auto",
+        "plugins": [WholeFiles(), *([TorchElasticEnvironment()] if settings.together else [])],
+        "strategy": STRATEGIES.get(settings.strategy, lambda: "auto")(),
         "logger": [],
     }

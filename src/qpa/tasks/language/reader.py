@@ -74,6 +74,10 @@ class Reader(Learner):
         """All but the windows' numbers, which only the store on disk reads."""
         return {name: t if name == "index" else t.to(device, non_blocking=True) for name, t in batch.items()}
 
+    def blocks(self) -> list[nn.Module]:
+        """The decoder's layers."""
+        return self.language.layers()
+
     def compile(self) -> None:
         """The decoder's layers."""
         torch.compiler.reset()  # what an earlier job of a sweep has compiled counts against the limit
