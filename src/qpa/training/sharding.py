@@ -9,7 +9,7 @@ The adapter is whole everywhere. Nothing frozen has a gradient, so nothing but t
 """
 
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -38,12 +38,16 @@ class Around(nn.Module):
         """Read."""
         return read()
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "Around":
+        """Once the model is shared out, every part stays where it is: Lightning moves a module whenever it takes one up."""
+        return self if isinstance(self, FSDPModule) else super()._apply(fn, recurse)
+
 
 class Sharded(Learner):
     """Reads as another learner does, with a model that the processes have shared out among them.
 
-    All processes have to read equally often: each reading asks every process for its part. `level` sees to it where their batches
-    are not as many.
+    Each reading asks every process for its part, so all have to read equally often. In training they do. Of held-out batches some may
+    have fewer than others, who say before each of theirs that there is one more, until `level` is told by all that there is none.
 
     Args:
         learner: of the task, its model whole and in main memory.
@@ -57,7 +61,6 @@ class Sharded(Learner):
         self.learner, self.model = learner, Around(learner.model)
         self.whole = {*whole, *(p for p in self.model.parameters() if p.ndim == 0)}  # numbers have no parts
         self._last: tuple[Batch, str] | None = None  # the held-out batch that was read last
-        self._count = 0  # of those since `level`
         if not learner.blocks():
             kind = type(learner.model).__name__
             raise ConfigError("trainer.strategy", "fsdp", f"{kind} does not name its layers, to be shared out; use trainer=ddp")
@@ -69,6 +72,8 @@ class Sharded(Learner):
         mesh = dist.device_mesh.init_device_mesh(device.type, (dist.get_world_size(),))
         for module in (*self.learner.blocks(), self.model):
             fully_shard(module, mesh=mesh, ignored_params=self.whole)
+        for parameter in self.whole:
+            parameter.data = parameter.to(device)
 
     def drop(self) -> None:
         """Free this process's part; nothing is read any more."""
@@ -81,13 +86,10 @@ class Sharded(Learner):
                 parameter.to_local().untyped_storage().resize_(0)
 
     def level(self, device: torch.device) -> None:
-        """Read the last batch again, and count it nowhere, until this process has read as many as any other."""
-        most = torch.tensor(self._count, device=device)
-        dist.all_reduce(most, op=dist.ReduceOp.MAX)
-        for _ in range(int(most) - self._count):
+        """Read the last batch again, and count it nowhere, as long as another process has one to read."""
+        while _reading(0, device):
             assert self._last is not None  # every process reads one at least
-            self.score(*self._last, self.scores().to(device))
-        self._count = 0
+            self._score(*self._last, self.scores().to(device))
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """As the learner's."""
@@ -99,7 +101,11 @@ class Sharded(Learner):
 
     def score(self, batch: Batch, split: str, scores: nn.ModuleDict) -> None:
         """As the learner's."""
-        self._last, self._count = (batch, split), self._count + 1
+        _reading(1, next(self.model.parameters()).device)
+        self._last = batch, split
+        self._score(batch, split, scores)
+
+    def _score(self, batch: Batch, split: str, scores: nn.ModuleDict) -> None:
         self.model(lambda: self.learner.score(batch, split, scores))
 
     def outputs(self, batch: Batch) -> Tensor:
@@ -113,3 +119,10 @@ class Sharded(Learner):
     def blocks(self) -> list[nn.Module]:
         """As the learner's."""
         return self.learner.blocks()
+
+
+def _reading(here: int, device: torch.device) -> Tensor:
+    """How many processes have a held-out batch to read; 8 bytes, and nobody waits for the number who does not look at it."""
+    there = torch.full((), here, device=device)
+    dist.all_reduce(there)
+    return there
