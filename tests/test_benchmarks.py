@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import ansaetze, circuits, compact, generation, gpu_table, head, loops, pieces, processes, scaling, start, step
+from benchmarks import ansaetze, circuits, compact, generation, gpu_table, head, loops, pieces, processes, scaling, shared, start, step
 from benchmarks.timing import NotTimedError, each, finish
 
 
@@ -126,6 +126,16 @@ def test_processes_that_fail_are_null(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert (record["measured"], record["speedup"]) == ({"1": None, "2": None}, None)
     assert all("train.py" in reason for reason in record["why_not"].values())
     assert Path("scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_shared_base_that_fails_is_null_and_the_models_word_stands(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shared.sys, "executable", "false")
+    shared.main(quick=True)
+    record = written("shared", capsys)
+    assert (record["measured"], record["less"]) == ({"ddp": None, "fsdp": None}, None)
+    assert record["llama_70b"]["gathered"] == pytest.approx(243.26e9, rel=1e-4)
 
 
 def test_a_process_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

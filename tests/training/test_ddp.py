@@ -48,9 +48,26 @@ def losses(folder: Path) -> list[float]:
     return [float(row["train/loss"]) for row in csv.DictReader((folder / "metrics.csv").open()) if row["train/loss"]]
 
 
-def together(text_file: Path, folder: Path, *overrides: str) -> list[str]:
+def together(text_file: Path, folder: Path, *overrides: str, trainer: str = "ddp") -> list[str]:
     """The command line of two processes."""
-    return ["train.py", *command_line(text_file, folder.parent), *EXACT, f"run_dir={folder}", "trainer=ddp", *overrides]
+    return ["train.py", *command_line(text_file, folder.parent), *EXACT, f"run_dir={folder}", f"trainer={trainer}", *overrides]
+
+
+def torchrun(script: Path, *arguments: object) -> None:
+    """Two processes, started by torchrun, that end well."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", script, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=200, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def profiled(command: list[str], folder: Path) -> Counter[str]:
+    """Run a command in two processes, and count the collectives that both have taken part in."""
+    (folder / "profiled.py").write_text(PROFILED)
+    torchrun(folder / "profiled.py", folder / "sent", *command)
+    sent = Counter(json.loads((folder / "sent0").read_text()))
+    assert sent == Counter(json.loads((folder / "sent1").read_text()))
+    return sent
 
 
 @pytest.mark.slow
@@ -61,14 +78,8 @@ def test_two_processes_equal_one_with_double_batch_and_send_only_the_gradient(
     accumulate = 2
     shared = [f"trainer.accumulate_grad_batches={accumulate}", "trainer.val_every=4", "peft.lora_dropout=0", "data.max_held_out_windows=6"]
     alone(text_file, tmp_path / "one", "data.batch_size=4", *shared)
-    (tmp_path / "profiled.py").write_text(PROFILED)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", tmp_path / "profiled.py", tmp_path / "sent"]
     two = tmp_path / "two"
-    done = subprocess.run(
-        [*torchrun, *together(text_file, two, *shared)], cwd=ROOT, capture_output=True, text=True, timeout=200,
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    sent = profiled(together(text_file, two, *shared), tmp_path)
     assert losses(two) == pytest.approx(losses(tmp_path / "one"), rel=1e-5)
     ours, whole = record.read(two)["qpa"], record.read(tmp_path / "one")["qpa"]
     for split in ("test", "val"):
@@ -83,8 +94,6 @@ def test_two_processes_equal_one_with_double_batch_and_send_only_the_gradient(
     assert torch.equal(*starts)  # the seed's, bit by bit
 
     trainable = ours["params"]["trainable"]
-    sent = Counter(json.loads((tmp_path / "sent0").read_text()))
-    assert sent == Counter(json.loads((tmp_path / "sent1").read_text()))
     assert sent[f"gloo:all_reduce [[{trainable}]]"] == STEPS  # fp32
     assert sent["gloo:all_reduce [[2]]"] == STEPS  # loss and tokens of all micro-batches, float64
     assert sent["gloo:broadcast [[1]]"] >= STEPS * accumulate  # Lightning's
@@ -133,10 +142,10 @@ def test_killed_parent_leaves_no_process_behind_and_a_good_checkpoint(text_file:
     assert checkpoints.read(folder / "checkpoints" / "last.ckpt")["global_step"] > 5
 
 
-def begin(text_file: Path, folder: Path, *overrides: str) -> subprocess.Popen:
+def begin(text_file: Path, folder: Path, *overrides: str, trainer: str = "ddp") -> subprocess.Popen:
     """Two processes that have trained for some steps."""
     (folder / "metrics.csv").unlink(missing_ok=True)
-    command = [sys.executable, *together(text_file, folder, *overrides)]
+    command = [sys.executable, *together(text_file, folder, *overrides, trainer=trainer)]
     running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     ends = time.monotonic() + 120
     while running.poll() is None and time.monotonic() < ends and not ((folder / "metrics.csv").exists() and len(losses(folder)) > 5):
@@ -161,7 +170,7 @@ def child(parent: int, *, rank: int) -> int:
     [
         (["-m", "seed=1,2", "trainer=ddp"], "trainer.strategy=ddp: .*multirun.*trainer=default"),
         (["trainer=ddp", "trainer.num_nodes=2"], "trainer.num_nodes=2: .*torchrun"),
-        (["trainer=fsdp"], "trainer=fsdp: .*use trainer=ddp"),
+        (["-m", "seed=1,2", "trainer=fsdp"], "trainer.strategy=fsdp: .*multirun.*trainer=default"),
     ],
 )
 def test_what_several_processes_cannot_do_is_one_line_with_the_way_out(overrides: list[str], words: str, tmp_path: Path) -> None:

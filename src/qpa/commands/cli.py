@@ -23,10 +23,6 @@ from qpa.errors import MENDABLE, OURS, TRACEBACKS, LostProcessError, UsageError,
 from qpa.training.processes import LOST
 
 LAUNCHERS = {"joblib": "launchers", "submitit_slurm": "launchers", "submitit_local": "launchers", "ray": "ray"}  # and their extras
-ABSENT = {  # choices that are asked for by name elsewhere, and what to take instead
-    ("trainer", "fsdp"): "is not there, as the frozen model is not split over GPUs; use trainer=ddp where it fits one, "
-    "with model.gradient_checkpointing=true or fewer windows a time (data.batch_size, trainer.accumulate_grad_batches)"
-}
 
 
 @contextmanager
@@ -67,8 +63,6 @@ def describe(error: Exception) -> str:
         group, _, value = (error.missing_cfg_file or "").rpartition("/")
         if value in LAUNCHERS:
             return f"{group}={value}: is not installed; run make setup EXTRAS={LAUNCHERS[value]}"
-        if (group, value) in ABSENT:
-            return f"{group}={value}: {ABSENT[group, value]}"
         choices = sorted(option for option in error.options if not option.startswith("_"))  # the others are parts of choices
         return f"{group}={value}: there is no such choice; there are {', '.join(choices)}"
     if isinstance(error, OverrideParseException):

@@ -19,7 +19,7 @@ class TrainerConfig(OpenSection):
 
     part = Part.COURSE
 
-    strategy: Annotated[Literal["single", "ddp"], Part.SHOWN]
+    strategy: Annotated[Literal["single", "ddp", "fsdp"], Part.SHOWN]
     devices: Annotated[int, Part.READ] = Field(ge=1)
     num_nodes: Annotated[int, Part.SHOWN] = Field(ge=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda"]
@@ -41,7 +41,21 @@ class TrainerConfig(OpenSection):
         if self.strategy == "single" and self.processes != 1:
             problem = f"devices={self.devices}: a run trains on one device; on several: trainer=ddp trainer.devices={self.devices}"
             raise ValueError(f"{problem}; several runs at once: -m hydra/launcher=processes")
+        if self.shards and self.processes == 1:
+            raise ValueError("devices=1: one process has nobody to share the model out with; give two at least, or trainer=default")
+        if self.shards and self.compile:
+            raise ValueError("compile=true: layers that are put together while they are read with are not compiled; set it to false")
         return self
+
+    @property
+    def together(self) -> bool:
+        """Whether several processes train one run."""
+        return self.strategy != "single"
+
+    @property
+    def shards(self) -> bool:
+        """Whether they share the frozen model out among them."""
+        return self.strategy == "fsdp"
 
     @property
     def processes(self) -> int:

@@ -6,14 +6,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pytorch_lightning import Trainer
-from torch import Tensor
+from torch import Tensor, nn
 
 from qpa.adapters import base_weights, dora, saved
 from qpa.errors import ExportError
 from qpa.runs.parts import Parts
 from qpa.runs.plan import Plan
-from qpa.tasks.task import Measured
+from qpa.tasks.task import Learner, Measured
 from qpa.training.held_out import HeldOut, outputs
+from qpa.training.sharding import Sharded
 
 SAME = 1e-3  # of the outputs' spread: the same numbers, computed the same way
 
@@ -51,19 +52,37 @@ def measure(plan: Plan, trainer: Trainer, adapter: Path, *, trained: Tensor | No
         ExportError: the saved adapter does not say what the trained model says.
     """
     task = plan.task
-    own = base_weights.changes_base(plan.config.peft)
-    base, adapted = task.learner(task.base()), task.learner(saved.load_adapter(task.base(own=own), adapter))
+    adapted = _adapted(plan, adapter)
+    adapted.spread(trainer.strategy.root_device)
     if trained is not None and not saved.same_outputs(outputs(adapted, task.probe()), trained, within=SAME):
         problem = "the saved adapter, read by peft on the published base model, does not say what the trained model says"
         raise ExportError(f"peft={plan.config.peft['_target_']}: {problem}; choose another method or other settings of it")
     dora.without_dense_products(adapted.model)
-    loaders = task.held_out()
-    readers = [HeldOut(learner, list(loaders)) for learner in (base, adapted)]
-    for reader in readers:
-        trainer.test(reader, list(loaders.values()), verbose=False)
-    before, after = (reader.found() for reader in readers)
-    found = {split: _beside(before[split], after[split], counted=task.counted) for split in loaders}
+    after, before = _read(plan, trainer, adapted), _read(plan, trainer, _shared_out(plan, task.base(), whole=[]))
+    found = {split: _beside(before[split], after[split], counted=task.counted) for split in before}
     return found | _groups(before["test"], after["test"])
+
+
+def _adapted(plan: Plan, adapter: Path) -> Learner:
+    """The published base with a saved adapter on it."""
+    base = plan.task.base(own=base_weights.changes_base(plan.config.peft))
+    its = {id(parameter) for parameter in base.parameters()}
+    model = saved.load_adapter(base, adapter)
+    return _shared_out(plan, model, whole=[p for p in model.parameters() if id(p) not in its])
+
+
+def _shared_out(plan: Plan, model: nn.Module, *, whole: list[nn.Parameter]) -> Learner:
+    learner = plan.task.learner(model)
+    return Sharded(learner, whole) if plan.config.trainer.shards else learner
+
+
+def _read(plan: Plan, trainer: Trainer, learner: Learner) -> dict[str, dict[str, float]]:
+    """All held-out data, with a model that is not used afterwards."""
+    loaders = plan.task.held_out()
+    reader = HeldOut(learner, list(loaders))
+    trainer.test(reader, list(loaders.values()), verbose=False)
+    learner.drop()
+    return reader.found()
 
 
 def _beside(before: dict[str, float], after: dict[str, float], *, counted: str) -> dict[str, float]:

@@ -134,8 +134,11 @@ def check(config: Config) -> None:
     if config.trainer.compile and not shutil.which(os.environ.get("CXX", "g++")):
         raise ConfigError("trainer.compile", True, "needs a C++ compiler, and none is on the PATH; install g++, or set it to false")
     if config.trainer.processes > 1 and samples(config):
-        problem = "every process would sample circuits of its own, and train another adapter; leave trainer=ddp, or shots, out"
+        problem = "every process would sample circuits of its own, and train another adapter; use trainer=default, or leave shots out"
         raise ConfigError("trainer.strategy", config.trainer.strategy, problem)
+    if config.trainer.shards and config.peft.get("layer_replication"):
+        problem = "layers that share weights cannot be parts of their own (trainer=fsdp); leave it out, or use trainer=ddp"
+        raise ConfigError("peft.layer_replication", config.peft["layer_replication"], problem)
     if config.generator.kind == "qpa" and config.circuit.qubits:
         check_memory(config.circuit, circuits=1, qubits=config.circuit.qubits)
 

@@ -31,7 +31,7 @@ def train(plan: Plan) -> None:
         UserError: something in the config or the data cannot work, or the loss was not finite.
     """
     config, place = plan.config, plan.folder
-    if config.trainer.strategy == "ddp" and not processes.started():
+    if config.trainer.together and not processes.started():
         _start_processes(plan)
         return
     processes.end_with_parent()
@@ -65,7 +65,7 @@ def _start_processes(plan: Plan) -> None:
         problem = (
             "several processes for each job of a multirun are not started; run each job by itself, or one device per job: trainer=default"
         )
-        raise ConfigError("trainer.strategy", "ddp", f"{problem} hydra/launcher=processes")
+        raise ConfigError("trainer.strategy", plan.config.trainer.strategy, f"{problem} hydra/launcher=processes")
     if plan.config.trainer.num_nodes > 1:
         problem = "start it on every machine with torchrun (docs/scaling.md)"
         raise ConfigError("trainer.num_nodes", plan.config.trainer.num_nodes, problem)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 
-from qpa.adapters.methods import total_parameters
+from qpa.adapters import methods
 from qpa.config import earlier
 from qpa.errors import ConfigError, UserError, line
 from qpa.runs import baseline, parts, record
@@ -27,6 +27,7 @@ from qpa.training.loggers import Logged
 from qpa.training.module import Course, FineTuning
 from qpa.training.names import CHECKPOINTS
 from qpa.training.quiet import quiet
+from qpa.training.sharding import Sharded
 from qpa.training.signals import Signals
 from qpa.training.trainer import make_trainer
 
@@ -71,6 +72,8 @@ def prepare(plan: Plan, folder: Path, candidates: Sequence[Path]) -> Session:
     for note in plan.notes() if plan.context.first else ():
         print(f"qpa: {note}", file=sys.stderr)
     learner = task.learner(built.model, trained=True)
+    if settings.shards:
+        learner = Sharded(learner, methods.adapter_parameters(built.model).values())
     if settings.compile:
         learner.compile()
     resume_from, content = _newest_good(plan, candidates) if candidates else (None, None)
@@ -138,8 +141,9 @@ def run(session: Session, folder: Path, result: Record) -> None:
             export(built, adapter)
         finally:  # what was run on a device is paid for, whatever came of it
             result["qpa"]["usage"] = asdict(built.usage) if built.usage else None
-        measured = measure(plan, session.trainer, adapter, trained=outputs(module.learner, plan.task.probe()))
-        sent, total = module.exchange.sent, total_parameters(built.model)
+        sent, total, says = module.exchange.sent, methods.total_parameters(built.model), outputs(module.learner, plan.task.probe())
+        module.learner.drop()
+        measured = measure(plan, session.trainer, adapter, trained=says)
         record.fill(result, plan, measured=measured, adapter=adapter, seconds=session.clock.seconds, sent=sent, total=total)
         baseline.compare(plan, result)
         loggers.summarise(opened, record.summary(result, measured))

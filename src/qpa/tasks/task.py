@@ -94,6 +94,19 @@ class Learner(ABC):
         """Why the loss of batches of one size cannot be recorded once and replayed on a GPU (`qpa.core.recorded`); None where it can."""
         return "this task does not say whether they can be"
 
+    def blocks(self) -> "list[nn.Module]":
+        """What the model is made of, one after the other: none holds another, nor a weight of another. Where they are not known, none."""
+        return []
+
+    def spread(self, device: "torch.device") -> None:  # noqa: B027 - this and the next two: a model that is whole has nothing to do
+        """Before the first reading, in every process: leave only this process's part of the model there (`qpa.training.sharding`)."""
+
+    def level(self, device: "torch.device") -> None:  # noqa: B027
+        """After the last of some held-out batches, in every process: let all have read equally many."""
+
+    def drop(self) -> None:  # noqa: B027
+        """After the last reading: free this process's part."""
+
     def compile(self) -> None:
         """`torch.compile` what the model is made of.
 

@@ -32,6 +32,10 @@ class HeldOut(LightningModule):
         self.learner, self.model, self.splits = learner, learner.model, tuple(splits)
         self.scores = nn.ModuleDict({split: learner.scores() for split in splits})
 
+    def configure_model(self) -> None:
+        """The processes are there now: share the model out, where that is asked for."""
+        self.learner.spread(self.trainer.strategy.root_device)
+
     def test_step(self, batch: Batch, _: int, dataloader_idx: int = 0) -> None:
         """Count one batch."""
         split = self.splits[dataloader_idx]
@@ -41,6 +45,10 @@ class HeldOut(LightningModule):
     def cpu(self) -> Self:
         """Stay: at its end Lightning would carry the frozen model into main memory."""
         return self
+
+    def on_test_epoch_end(self) -> None:
+        """All splits have been read."""
+        self.learner.level(self.device)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """As the task has it."""

@@ -154,6 +154,10 @@ class FineTuning(LightningModule):
             step % every == 0 for every in (settings.log_every_n_steps, settings.val_every, settings.checkpoint_every)
         )
 
+    def configure_model(self) -> None:
+        """The processes are there now: share the model out, where that is asked for."""
+        self.learner.spread(self.trainer.strategy.root_device)
+
     def validation_step(self, batch: Batch, _: int) -> None:
         """Count one held-out batch."""
         with as_stock_peft(self.device):
@@ -161,6 +165,7 @@ class FineTuning(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics over all of them."""
+        self.learner.level(self.device)
         for name, score in self.scores.items():
             if name != self.course.counted:
                 self.log(name if "/" in name else f"val/{name}", score.compute().float(), prog_bar=True)  # pyright: ignore[reportCallIssue]

@@ -42,7 +42,6 @@ def _theirs(settings: TrainerConfig, *, live: bool) -> dict[str, Any]:
 
 
 def _ours(settings: TrainerConfig, folder: Path) -> dict[str, Any]:
-    together = settings.strategy == "ddp"
     return {
         "max_epochs": -1,
         "val_check_interval": settings.val_every * settings.accumulate_grad_batches,
@@ -52,7 +51,7 @@ def _ours(settings: TrainerConfig, folder: Path) -> dict[str, Any]:
         "use_distributed_sampler": False,  # the order of examples is ours
         "enable_model_summary": False,
         "default_root_dir": folder,
-        "plugins": [WholeFiles(), *([TorchElasticEnvironment()] if together else [])],
-        "strategy": GradientsOnly() if together else "auto",
+        "plugins": [WholeFiles(), *([TorchElasticEnvironment()] if settings.together else [])],
+        "strategy": GradientsOnly() if settings.together else "auto",
         "logger": [],
     }

@@ -32,6 +32,20 @@ def check(model: LanguageModelConfig, data: TextDataConfig, peft: Mapping[str, A
         _check_context(architecture, context=data.context, prompt=peft.get("num_virtual_tokens", 0))
 
 
+def check_sharded(model: LanguageModelConfig, data: TextDataConfig) -> None:
+    """Refuse what does not go with a base model that processes share out among them.
+
+    Raises:
+        ConfigError: what, and the way out.
+    """
+    if model.quantization:
+        problem = "is not shared out over processes; leave it out, or use trainer=ddp"
+        raise ConfigError("model.quantization", model.quantization, f"a quantised base {problem}")
+    if data.cache_hidden:
+        problem = "with trainer=fsdp all processes read with the model together, and hidden states are not kept; set it to null"
+        raise ConfigError("data.cache_hidden", True, problem)
+
+
 def dense_head(peft: Mapping[str, Any]) -> bool:
     """Whether DoRA multiplies out the whole output head at every step."""
     return bool(peft.get("use_dora")) and HEAD in str(peft.get("target_modules"))

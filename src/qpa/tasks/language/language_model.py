@@ -68,11 +68,14 @@ class LanguageModel:
         Raises:
             ConfigError: the model does not say what its layers are.
         """
-        layers = [m for m in self.base.modules() if type(m).__name__ in (self.base._no_split_modules or ())]
-        if not layers:
+        if not self.layers():
             raise ConfigError("trainer.compile", True, f"{type(self.base).__name__} does not name its layers; set it to false")
-        for layer in layers:
+        for layer in self.layers():
             layer.compile()
+
+    def layers(self) -> list[nn.Module]:
+        """The decoder's, as far as the model says what they are."""
+        return [m for m in self.base.modules() if type(m).__name__ in (self.base._no_split_modules or ())]
 
     def body(self, ids: Tensor) -> Tensor:
         """Token ids `[B, T]` -> what the head reads of each, `[B, T, hidden]`; of soft prompts before them, nothing."""

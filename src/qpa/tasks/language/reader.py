@@ -82,6 +82,10 @@ class Reader(Learner):
             return "with gradient checkpointing, dropout would have to be drawn again as it was; set it to 0"
         return None
 
+    def blocks(self) -> list[nn.Module]:
+        """The decoder's layers."""
+        return self.language.layers()
+
     def compile(self) -> None:
         """The decoder's layers."""
         torch.compiler.reset()  # what an earlier job of a sweep has compiled counts against the limit

@@ -43,6 +43,8 @@ class Language(Task):
     def check(self) -> None:
         """Model, method and data by their settings alone."""
         checks.check(self.model, self.data, self.config.peft)
+        if self.config.trainer.shards:
+            checks.check_sharded(self.model, self.data)
         cache_folder(self.config.cache_dir)
         if isinstance(self.data, HubDataConfig):
             hub_data.check(self.data)
@@ -182,11 +184,13 @@ class Language(Task):
         return base_model.load(self.model, source.config_folder(self.model), dtype=self.dtype, device=base_model.META)
 
     def base(self, *, own: bool = False) -> "PreTrainedModel":
-        """On weights that stay loaded, for the next run of a sweep too, or in memory of its own."""
+        """On weights that stay loaded, for the next run of a sweep too, or in memory of its own: always where processes share it out."""
         from qpa.tasks.language import base_model
         from qpa.tasks.numerics import home
 
         kept, model, device = self.context.kept, self.model, home(self.config.trainer.accelerator)
+        if self.config.trainer.shards:
+            return base_model.load(model, self.folder, dtype=self.dtype, seed=self.config.seed)
         seed = self.config.seed if self.folder is None else None
         key = ("base", model.model_dump_json(), *source.weights(model), self.folder, seed, device)
         if key not in kept:
@@ -219,7 +223,7 @@ class Language(Task):
         if trained and self.model.gradient_checkpointing:
             again = {"use_reentrant": False, "preserve_rng_state": language.draws()}  # the state cannot be read while a step is recorded
             language.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=again)
-        if trained:
+        if trained and not config.trainer.shards:  # what one process finds in a store, another would wait for it to compute
             device = on_gpu(config.trainer.accelerator)
             body = f"{source.identity(self.model, self.folder, seed=config.seed)}|{device}"
             self.stores = hidden_states.opened(self.data, language, self.windows, self.cache, body=body, train_as=config.trainer.precision)
