@@ -1,8 +1,9 @@
 """The exported adapter, and what is measured of it: what another user will have, not the model that was trained."""
 
+import math
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pytorch_lightning import Trainer
@@ -10,12 +11,14 @@ from torch import Tensor, nn
 
 from qpa.adapters import base_weights, dora, saved
 from qpa.errors import ExportError
+from qpa.files import read_json, write_json
 from qpa.runs.parts import Parts
 from qpa.runs.plan import Plan
 from qpa.tasks.task import Learner, Measured
 from qpa.training.held_out import HeldOut, outputs
 from qpa.training.sharding import Sharded
 
+Scores = dict[str, dict[str, float]]  # by split, each metric
 SAME = 1e-3  # of the outputs' spread: the same numbers, computed the same way
 
 
@@ -34,7 +37,9 @@ def export(parts: Parts, adapter: Path) -> None:
     saved.save_adapter(parts.model, adapter, base_name=parts.plan.task.base_name(), initial=parts.initial)
 
 
-def measure(plan: Plan, trainer: Trainer, adapter: Path, *, trained: Tensor | None = None) -> Measured:
+def measure(
+    plan: Plan, trainer: Trainer, adapter: Path, *, trained: Tensor | None = None, known: Mapping[str, dict[str, float]] | None = None
+) -> Measured:
     """Every metric on held-out data: of the base model as it is published, and with a saved adapter on it, as stock peft reads it.
 
     Whatever a method has done to the base's weights in training, these are what another user will have.
@@ -44,6 +49,7 @@ def measure(plan: Plan, trainer: Trainer, adapter: Path, *, trained: Tensor | No
         trainer: what runs the loaders.
         adapter: the saved adapter's folder.
         trained: what the model that was trained says of the task's probe.
+        known: by split, what it reaches, where that was measured when it was trained: it need not be read again.
 
     Returns:
         By split, `NAME` of the adapted and `base_NAME` of the base model, and over how much.
@@ -58,9 +64,22 @@ def measure(plan: Plan, trainer: Trainer, adapter: Path, *, trained: Tensor | No
         problem = "the saved adapter, read by peft on the published base model, does not say what the trained model says"
         raise ExportError(f"peft={plan.config.peft['_target_']}: {problem}; choose another method or other settings of it")
     dora.without_dense_products(adapted.model)
-    after, before = _read(plan, trainer, adapted), _read(plan, trainer, _shared_out(plan, task.base(), whole=[]))
+    after, before = _read(plan, trainer, adapted, known or {}), _base(plan, trainer)
     found = {split: _beside(before[split], after[split], counted=task.counted) for split in before}
     return found | _groups(before["test"], after["test"])
+
+
+def _base(plan: Plan, trainer: Trainer) -> Scores:
+    """What the published base model reaches, which is the same in every run: by one process it is read once."""
+    kept = plan.task.base_file() if plan.config.trainer.processes == 1 else None
+    if kept and kept.exists():
+        with suppress(ValueError):
+            return read_json(kept)
+    found = _read(plan, trainer, _shared_out(plan, plan.task.base(), whole=[]), {})
+    if kept and all(math.isfinite(value) for scores in found.values() for value in scores.values()):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, found)
+    return found
 
 
 def _adapted(plan: Plan, adapter: Path) -> Learner:
@@ -76,13 +95,13 @@ def _shared_out(plan: Plan, model: nn.Module, *, whole: list[nn.Parameter]) -> L
     return Sharded(learner, whole) if plan.config.trainer.shards else learner
 
 
-def _read(plan: Plan, trainer: Trainer, learner: Learner) -> dict[str, dict[str, float]]:
-    """All held-out data, with a model that is not used afterwards."""
-    loaders = plan.task.held_out()
+def _read(plan: Plan, trainer: Trainer, learner: Learner, known: Mapping[str, dict[str, float]]) -> Scores:
+    """All held-out data that is not known, with a model that is not used afterwards."""
+    loaders = {split: loader for split, loader in plan.task.held_out().items() if split not in known}
     reader = HeldOut(learner, list(loaders))
     trainer.test(reader, list(loaders.values()), verbose=False)
     learner.drop()
-    return reader.found()
+    return {**known, **reader.found()}
 
 
 def _beside(before: dict[str, float], after: dict[str, float], *, counted: str) -> dict[str, float]:

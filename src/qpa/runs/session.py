@@ -143,7 +143,9 @@ def run(session: Session, folder: Path, result: Record) -> None:
             result["qpa"]["usage"] = asdict(built.usage) if built.usage else None
         sent, total, says = module.exchange.sent, methods.total_parameters(built.model), outputs(module.learner, plan.task.probe())
         module.learner.drop()
-        measured = measure(plan, session.trainer, adapter, trained=says)
+        scores = session.keeper.scores if built.usage is None else {}  # what is sampled is sampled anew for the export
+        known = {"val": scores} if scores else {}
+        measured = measure(plan, session.trainer, adapter, trained=says, known=known)
         record.fill(result, plan, measured=measured, adapter=adapter, seconds=session.clock.seconds, sent=sent, total=total)
         baseline.compare(plan, result)
         loggers.summarise(opened, record.summary(result, measured))

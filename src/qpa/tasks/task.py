@@ -258,6 +258,10 @@ class Task(ABC):
             ConfigError: the adapted model does not run, or a setting does not suit it.
         """
 
+    def base_file(self) -> Path | None:
+        """Where it is kept what the base model reaches, named after all that this depends on; None: it is measured in every run."""
+        return None
+
     def save_merged(self, adapted: "Callable[[nn.Module], AdaptedModel]", folder: Path) -> None:
         """Fold an adapter into the base model and save the whole as others read it.
 

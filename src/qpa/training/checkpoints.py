@@ -68,6 +68,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, *, every: int, val_every: int, metric: Metric) -> None:
         self.folder, self.every, self.val_every, self.metric = folder, every, val_every, metric
         self.score: float | None = None
+        self.scores: dict[str, float] = {}  # all of that validation
 
     @property
     def best(self) -> Path:
@@ -80,8 +81,8 @@ class Checkpoints(Checkpoint):
         return next((path for name in (LAST, PREVIOUS) if (path := self.folder / name).exists()), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far."""
-        return {"score": self.score}
+        """The best score so far, and what else was found then."""
+        return {"score": self.score, "scores": self.scores}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it over, as long as the checkpoint it belongs to can be read."""
@@ -89,7 +90,7 @@ class Checkpoints(Checkpoint):
             return
         try:
             read(self.best)
-            self.score = state_dict["score"]
+            self.score, self.scores = state_dict["score"], state_dict.get("scores", {})
         except DamagedError:
             print(f"qpa: {self.best} is missing or damaged; the best step is chosen among those to come", file=sys.stderr)
 
@@ -107,7 +108,7 @@ class Checkpoints(Checkpoint):
     def judge(self, trainer: Trainer, value: float) -> None:
         """Write `best` if this is better than any before, then `last`."""
         if self.metric.improves(value, on=self.score):
-            self.score = value
+            self.score, self.scores = value, dict(getattr(trainer.lightning_module, "validated", {}))
             trainer.save_checkpoint(self.best)
         self.save(trainer)
 

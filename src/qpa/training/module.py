@@ -63,6 +63,7 @@ class FineTuning(LightningModule):
         self.exchange = Exchange()
         self.captured: Captured | None = None
         self.capturing = False
+        self.validated: dict[str, float] = {}  # all scores of the last validation
         self.last_checked = 0
         self.loss_read, self.count_read = torch.zeros(()), torch.zeros((), dtype=torch.int64)  # of the step so far
 
@@ -167,8 +168,10 @@ class FineTuning(LightningModule):
         """Log the metrics over all of them."""
         self.learner.level(self.device)
         for name, score in self.scores.items():
+            value = score.compute()  # pyright: ignore[reportCallIssue]
+            self.validated[name] = value.item()
             if name != self.course.counted:
-                self.log(name if "/" in name else f"val/{name}", score.compute().float(), prog_bar=True)  # pyright: ignore[reportCallIssue]
+                self.log(name if "/" in name else f"val/{name}", value.float(), prog_bar=True)
             score.reset()  # pyright: ignore[reportCallIssue]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -81,6 +81,7 @@ def test_loss_in_pieces_and_its_gradients_equal_plain_ones(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, model: str, targets: str, tokens: int
 ) -> None:
     monkeypatch.setattr(loss, "CPU_BYTES", tokens * 4 * 300)
+    monkeypatch.setattr(loss, "LEAST", 1)
     language = LanguageModel(fp32(make_config(targets, "generator=none", model=model), monkeypatch).model)
     parameters = [p for p in language.model.parameters() if p.requires_grad]
     expected = plain_nll(language.model(input_ids=IDS).logits, LABELS)
@@ -98,6 +99,7 @@ def test_gradients_of_every_method_on_the_head_equal_plain_ones(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, method: str, targets: str
 ) -> None:
     monkeypatch.setattr(loss, "CPU_BYTES", 7 * 4 * 300)
+    monkeypatch.setattr(loss, "LEAST", 1)
     config = make_config(f"peft={method}", f"peft.target_modules={targets}", "generator=none")
     language = LanguageModel(fp32(config, monkeypatch).model)
     assert language.only_head_is_adapted() == (targets == "[lm_head]")
@@ -110,6 +112,7 @@ def test_gradients_of_every_method_on_the_head_equal_plain_ones(
 
 def test_no_more_than_a_piece_of_the_logits_is_ever_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "CPU_BYTES", 4 * 300 * 5)
+    monkeypatch.setattr(loss, "LEAST", 1)
     sizes = []
     weight = torch.randn(300, 8, requires_grad=True)
 

@@ -14,9 +14,11 @@ from torch import Tensor
 from qpa.tasks.language.windows import IGNORED
 
 # Logits of one piece in fp32, bytes. On the CPU what stays under 32 MiB is kept by the allocator and nearly in the cache; twice
-# that is fetched from the system anew each time, at half the speed (docs/log.md). On a GPU a matrix product is fast that has many
+# that is fetched from the system anew each time, at half the speed (docs/log.md); but a product of fewer than LEAST rows is slower still.
+# On a GPU a matrix product is fast that has many
 # rows, and no tile of them half empty; logits, their softmax and gradient are then four or five such pieces.
 CPU_BYTES = 1 << 25
+LEAST = 128  # rows
 GPU_SHARE = 128  # of its memory
 TILE = 128  # rows
 
@@ -50,7 +52,7 @@ def next_token_nll(
 def rows_of_a_piece(device: torch.device, vocabulary: int) -> int:
     """How many tokens' logits are held at once."""
     if device.type != "cuda":
-        return max(1, CPU_BYTES // (4 * vocabulary))
+        return max(LEAST, CPU_BYTES // (4 * vocabulary))
     rows = torch.cuda.get_device_properties(device).total_memory // GPU_SHARE // (4 * vocabulary)
     return max(TILE, rows // TILE * TILE)
 

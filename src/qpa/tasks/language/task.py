@@ -1,6 +1,7 @@
 """The task `language` itself: text in windows, a causal language model, next-token loss, perplexity."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 from qpa.adapters import base_weights
 from qpa.config import Config, HubDataConfig, LanguageModelConfig, TextDataConfig, expected
 from qpa.config.context import Context
+from qpa.config.identity import COMPUTATION
 from qpa.core.layout import AdapterTensor
 from qpa.errors import ConfigError
 from qpa.files import cache_folder
@@ -198,6 +200,21 @@ class Language(Task):
             kept[key] = base_model.load(model, self.folder, dtype=self.dtype, seed=self.config.seed, device=device)
         shared = base_model.sharing_weights(kept[key])
         return copy.deepcopy(shared) if own else shared
+
+    def base_file(self) -> Path:
+        """In the cache: of this model, read in this way by this machine, on these windows."""
+        import torch
+        import transformers
+
+        from qpa.tasks.numerics import home
+
+        on_gpu = home(self.config.trainer.accelerator).type == "cuda"
+        machine = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
+        model = source.identity(self.model, self.folder, seed=self.config.seed)
+        read = (self.dtype, self.data.protocol, self.data.batch_size, machine, torch.__version__, transformers.__version__, COMPUTATION)
+        windows = [(split, held_out.key, len(held_out)) for split, held_out in self.windows.items() if split != "train"]
+        name = hashlib.sha256(repr((model, read, windows)).encode()).hexdigest()[:24]
+        return self.cache / "base" / f"{name}.json"
 
     def save_merged(self, adapted: Callable[["nn.Module"], "AdaptedModel"], folder: Path) -> None:
         """Of the base model as it was before it was quantised, and in fp32."""
