@@ -78,7 +78,8 @@ class Reader(Learner):
         """Reading from disk, and dropout where it has to be drawn twice alike."""
         if "train" in self.stores:
             return "hidden states are read from disk"
-        if self.language.base.is_gradient_checkpointing and self.language.draws():
+        recomputed = any(getattr(module, "gradient_checkpointing", False) for module in self.language.base.modules())
+        if recomputed and self.language.draws():
             return "with gradient checkpointing, dropout would have to be drawn again as it was; set it to 0"
         return None
 
