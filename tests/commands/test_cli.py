@@ -49,7 +49,7 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
         (["circuit.device=aer"], 1, ["device=aer", "backend=statevector has none"]),
         (["circuit.backend=qiskit", "circuit.device=fake_manila"], 1, ["device=fake_manila", "circuit.shots=1024"]),
         (["circuit.rotations=[RZ]"], 1, ["rotations=[RZ]", "add RY or RX"]),
-        (["circuit.shots=9", "trainer=ddp"], 1, ["trainer.strategy=ddp", "leave trainer=ddp, or shots, out"]),
+        (["circuit.shots=9", "trainer=ddp"], 1, ["trainer.strategy=ddp", "use trainer=default, or leave shots out"]),
         (["circuit.backend=abacus"], 1, ["circuit.backend=abacus", "'statevector', 'torchquantum', 'pennylane' or 'qiskit'"]),
         (["data=text", "data.train_files=[nowhere.txt]"], 1, ["data.train_files=nowhere.txt", "cannot be read"]),
         (["data=text", "data.train_files=[/dev/null]"], 1, ["data.train_files=/dev/null", "is empty"]),

@@ -2,7 +2,7 @@
 
 peft multiplies `B A` out in every forward pass, as large as the weight `W` itself, to take the norm of each row of `W + s B A`. With
 `V = W A^T`, as thin as the adapter, the square of that norm is `|W|^2 + s B . (2 V + s B A A^T)`, row by row: `W` is read once, and nothing
-as large is made. On a Gemma-2-2B shape this was most of a step (docs/log.md).
+as large is made.
 """
 
 from collections.abc import Iterator
@@ -21,8 +21,7 @@ ROWS_BYTES = 1 << 21  # of the weight in fp32 at a time on the CPU: it stays in 
 class LowRankDora(DoraLinearLayer):
     """peft's DoRA of a linear module, its numbers to rounding."""
 
-    _squares: tuple[Any, Tensor] | None = None  # of the frozen weight's rows
-    _norm: tuple[Any, Tensor] | None = None  # of the adapted weight's, while it is not trained
+    _frozen: tuple[Any, Tensor] | None = None  # norms of the frozen weight's rows
 
     def forward(
         self, x: Tensor, *, lora_A: nn.Linear, lora_B: nn.Linear, scaling: float, base_layer: Any, base_result: Tensor | None = None,
@@ -58,19 +57,16 @@ class LowRankDora(DoraLinearLayer):
             second: the factor `B`, `[out, r]`.
             scaling: of their product.
         """
-        known = (_content(base_layer.weight), _content(first), _content(second), scaling)
-        if self.training or self._norm is None or self._norm[0] != known:
-            self._norm = known, self._computed(base_layer, first.float(), second.float(), scaling)
-        return self._norm[1]
-
-    def _computed(self, base_layer: Any, first: Tensor, second: Tensor, scaling: float) -> Tensor:
         with torch.autocast(first.device.type, enabled=False):
+            first, second = first.float(), second.float()
             known, rows = _content(base_layer.weight), self._rows(base_layer)
-            if self._squares is None or self._squares[0] != known:
-                self._squares = known, torch.cat([part.square().sum(1) for part in _in_fp32(rows)])
+            if self._frozen is None or self._frozen[0] != known:
+                self._frozen = known, torch.cat([torch.linalg.norm(part, dim=1) for part in _in_fp32(rows)])
+            norm = self._frozen[1]
             along = torch.cat([part @ first.T for part in _in_fp32(rows)])
-            update = second * (2 * along + scaling * (second @ (first @ first.T)))
-            return (self._squares[1] + scaling * update.sum(1)).clamp(min=0).sqrt()
+            more = scaling * (second * (2 * along + scaling * (second @ (first @ first.T)))).sum(1)
+            grown = norm * (1 + more / norm.square()).clamp(min=0).sqrt()  # without an update the very number that peft has
+            return torch.where(norm > 0, grown, more.clamp(min=0).sqrt())
 
     def _rows(self, base_layer: nn.Module) -> Tensor:
         """The weight, `[out, in]`."""
@@ -83,16 +79,6 @@ def without_dense_products(model: nn.Module) -> None:
     for module in model.modules():
         if type(module) is DoraLinearLayer:
             cast(Any, module).__class__ = LowRankDora
-
-
-def exact_magnitudes(model: nn.Module) -> None:
-    """Set DoRA's magnitudes again: peft rounds them to the base's bf16 on the way, so that its step 0 is not the base model."""
-    for layer in model.modules():
-        for name, magnitude in getattr(layer, "lora_magnitude_vector", {}).items():
-            if isinstance(magnitude, LowRankDora):  # of an embedding peft does not round it
-                module: Any = layer
-                factors = module.lora_A[name].weight, module.lora_B[name].weight
-                magnitude.weight.data.copy_(magnitude.norm(module.get_base_layer(), *factors, module.scaling[name]))
 
 
 @contextmanager

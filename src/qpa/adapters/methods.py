@@ -11,13 +11,15 @@ from typing import Any, cast
 import peft
 import torch
 from peft import PeftConfig, PeftModel
+from peft.tuners.lora.dora import DoraLinearLayer
+from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils import AuxiliaryTrainingWrapper
+from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from qpa.adapters import dora
 from qpa.adapters.bottleneck import CONFIG, Bottleneck, BottleneckConfig, BottleneckModel, is_of_bottleneck, read_bottleneck_config
 from qpa.core.draws import SameEverywhere
 from qpa.core.layout import NUMBER, AdapterTensor
@@ -60,7 +62,7 @@ def wrap(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed: int) -
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), SameEverywhere():
         torch.manual_seed(seed)
         model = put_on(base, config)
-    dora.exact_magnitudes(model)
+    _exact_magnitudes(model)
     _check_precision(model)
     return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
 
@@ -125,7 +127,6 @@ def put_on(base: nn.Module, config: PeftConfig | BottleneckConfig, *, name: str 
     if _has_own_forward(model):
         problem = "does more in peft's forward pass or loss than its modules do, and would be trained without it"
         raise ConfigError("peft", type(config).__name__, f"{problem}; choose another method")
-    dora.without_dense_products(model)
     return model
 
 
@@ -160,6 +161,20 @@ def _has_own_forward(model: PeftModel) -> bool:
         return config.peft_type not in PROMPTS
     more = any(getattr(config, field, None) is not None for field in BEYOND_MODULES)
     return more or (isinstance(tuner, BaseTuner) and type(tuner).forward is not BaseTuner.forward)
+
+
+def _exact_magnitudes(model: nn.Module) -> None:
+    """Set DoRA's magnitudes again: peft rounds them to the base's bf16 on the way, so that its step 0 is not the base model."""
+    for layer in model.modules():
+        if not isinstance(layer, LoraLayer):
+            continue
+        for name, magnitude in layer.lora_magnitude_vector.items():
+            if name not in layer.lora_B:
+                continue  # an embedding: peft does not round its magnitude
+            weight = dequantize_module_weight(layer.get_base_layer()).float()
+            update = cast(Tensor, layer.lora_B[name].weight) @ cast(Tensor, layer.lora_A[name].weight)
+            norm = cast(DoraLinearLayer, magnitude).get_weight_norm(weight, update.detach(), layer.scaling[name])
+            cast(nn.Parameter, magnitude.weight).data.copy_(norm)
 
 
 def _check_precision(model: AdaptedModel) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from qpa.adapters import base_weights, methods, saved
+from qpa.adapters import base_weights, dora, methods, saved
 from qpa.adapters.methods import AdaptedModel
 from qpa.core.adaptation import Adaptation, DirectAdaptation, GeneratedAdaptation
 from qpa.core.circuits.cost import Usage
@@ -47,6 +47,7 @@ def build(plan: Plan) -> Parts:
     if rewrites:
         saved.untie(base, base.modules())
     model = methods.wrap(base, methods.make_config(config.peft), seed=config.seed)
+    dora.without_dense_products(model)
     initial = saved.initial_state(model) if rewrites else None
     if tuple(methods.adapter_tensors(model)) != plan.tensors:
         raise ConfigError("peft", config.peft["_target_"], "puts other tensors on the model than on its skeleton; choose another method")
