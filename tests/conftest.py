@@ -33,6 +33,22 @@ FITTING = {"peft=fourierft": ["peft.n_frequency=50"], "peft=vblora": ["peft.vect
 FITTING |= {f"experiment=all_linear/{name}_5": FITTING[f"peft={name}"] for name in ("fourierft", "vblora")}
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test marked `few(n)`, all but `n` of them, evenly spaced, are slow ones."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("few"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for several in cases.values():
+        mark = several[0].get_closest_marker("few")
+        assert mark is not None
+        kept = {round(i * len(several) / mark.args[0]) for i in range(mark.args[0])}
+        for number, item in enumerate(several):
+            if number not in kept:
+                item.add_marker(pytest.mark.slow)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """A test marked `gpu` needs a card, or as many as the mark says; where they are not, it is skipped."""
     for mark in item.iter_markers("gpu"):

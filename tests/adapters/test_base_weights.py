@@ -83,11 +83,13 @@ def check_numbers(config: Config) -> None:
     assert record.read(folder_of(config))["qpa"]["test"]["perplexity"] == pytest.approx(again["perplexity"], rel=1e-5)
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("method", METHODS)
 def test_base_is_measured_as_published_and_the_adapter_as_exported_by_every_method(published: Callable[..., Config], method: str) -> None:
     check_numbers(published(f"peft={method}", "model.dtype=float32"))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("start", "generator"), [*((start, "qpa") for start in STARTED), ("pissa_niter_4", "none"), ("olora", "none"), ("mica", "none")]
 )
@@ -97,6 +99,7 @@ def test_base_is_measured_as_published_and_the_adapter_as_exported_from_every_st
     check_numbers(published(f"+peft.init_lora_weights={start}", f"generator={generator}", "model.dtype=float32"))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     ("model", "overrides"),
     [
@@ -201,6 +204,7 @@ def merged_and_adapted(config: Config, ids: torch.Tensor) -> tuple[torch.Tensor,
         return whole, stock(config, folder_of(config) / "adapter")(input_ids=ids).logits
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -247,6 +251,7 @@ def test_what_peft_cannot_merge_is_one_line(published: Callable[..., Config]) ->
         export.main([f"run={folder_of(config)}", "merged=true"])
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("layers", ["[1]", "0", "[0,1]"])
 @pytest.mark.parametrize("method", ["lora", "vera"])
 def test_layers_to_transform_chooses_among_all_linear_modules(published: Callable[..., Config], method: str, layers: str) -> None:

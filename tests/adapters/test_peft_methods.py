@@ -82,6 +82,7 @@ def cases() -> Iterator[tuple[str, str, list[str]]]:
         yield "gemma3_270m", method, ["peft.target_modules=[lm_head,q_proj,down_proj]"]
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize(("model", "method", "overrides"), list(cases()))
 def test_stock_peft_reads_what_is_exported(
     make_config: MakeConfig, saved_base: Callable[..., Path], stock_logits: Callable, tmp_path: Path,
@@ -168,6 +169,7 @@ def test_architecture_that_transformers_refuses_is_a_mistake_of_the_config(make_
         planned(make_config("model.architecture.hidden_size=33")).task.skeleton()
 
 
+@pytest.mark.few(12)
 @pytest.mark.parametrize(("model", "method"), [(m, k) for m in MODELS for k in METHODS if (m, k) != ("gpt2", "lokr")])
 def test_tensors_are_counted_before_any_weight_is_there(make_config: MakeConfig, model: str, method: str) -> None:
     plan = planned(make_config(f"peft={method}", model=model))

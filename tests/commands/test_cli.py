@@ -36,6 +36,7 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
     )
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [

@@ -24,6 +24,7 @@ def test_committed_files_are_what_the_command_makes(tmp_path: Path) -> None:
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == committed
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda file: file.stem)
 def test_agents_job_is_the_same_run_as_hydras(question: Path) -> None:
     sweep = yaml.safe_load((wandb_sweeps.SWEEPS / "wandb" / question.name).read_text())

@@ -62,6 +62,7 @@ def test_every_choice_of_a_method_trains_what_it_counts(make_config: Callable[..
     assert any(not torch.equal(p, b) for p, b in zip(trained, before, strict=True))
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith("experiment=")])
 def test_every_experiment_is_counted_at_full_size_and_builds_at_a_tiny_one(
     make_config: Callable[..., Config], capsys: pytest.CaptureFixture, choice: str

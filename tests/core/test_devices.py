@@ -12,6 +12,7 @@ from qpa.core.circuits.ansatz import RY_CNOT
 from qpa.core.circuits.estimate import Sampled, job_seed, multinomial, spsa, unsampled
 
 
+@pytest.mark.slow
 def test_circuits_and_generators_are_made_on_the_device_of_their_numbers() -> None:
     """In a process that gives torch a device without hardware; there is no other way to see it on this machine."""
     script = Path(__file__).parent / "elsewhere.py"

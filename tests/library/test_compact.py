@@ -106,6 +106,7 @@ def stock(folder: Path, model: PreTrainedModel) -> nn.Module:
     return (BottleneckModel if ours else PeftModel).from_pretrained(model, str(folder))
 
 
+@pytest.mark.few(20)
 @pytest.mark.parametrize("precision", FLOATS)
 @pytest.mark.parametrize(("model", "method"), CASES)
 def test_every_methods_adapter_comes_out_of_its_file_as_it_was(tmp_path: Path, model: str, method: str, precision: str) -> None:
@@ -130,6 +131,7 @@ def test_every_methods_adapter_comes_out_of_its_file_as_it_was(tmp_path: Path, m
     assert equal(bits(in_fp32, expected), expected)
 
 
+@pytest.mark.few(5)
 @pytest.mark.parametrize("mapper", MAPPERS)
 @pytest.mark.parametrize("latents", LATENTS)
 def test_every_mapper_and_latents_come_out_of_their_file_as_they_were(tmp_path: Path, mapper: str, latents: str) -> None:
@@ -433,6 +435,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.few(8)
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damaged_or_edited_file_is_refused_in_one_line(tmp_path: Path, damage: str) -> None:
     trained().save(tmp_path)

@@ -89,6 +89,7 @@ def test_page_has_a_row_for_plain_peft_and_every_setting_beside_it(page: Page, r
     assert [row[1] for row in cells] == sorted((row[1] for row in cells), key=lambda n: -int(n.replace(",", "")))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(("task", "metric"), [(0, "test perplexity"), (1, "test accuracy, %")])
 def test_selectors_draw_what_they_say_with_the_front_of_it(page: Page, report: Path, task: int, metric: str) -> None:
     comparison = compare(find(report / "runs").finished)[task]

@@ -43,6 +43,7 @@ def test_second_run_has_the_base_numbers_of_the_first_without_reading_the_base(
         assert one[split]["perplexity"] != two[split]["perplexity"]
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize(
     "other",
     ["seed=2", "data.batch_size=2", "data.max_held_out_windows=4", "data.context=48", "model.num_layers=1", "model.dtype=bfloat16"],

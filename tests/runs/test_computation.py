@@ -1,7 +1,7 @@
 """Recorded runs of every mapper, latents and ansatz: whoever changes their numbers raises `qpa.config.identity.COMPUTATION`.
 
 A run that an older program has finished would else be shown in place of the new one's. This writes the record anew, beside the
-raised number: `RECORD=1 python -m pytest -n 0 tests/test_computation.py`.
+raised number: `RECORD=1 python -m pytest -n 0 -m '' tests/runs/test_computation.py`.
 """
 
 import json
@@ -38,6 +38,7 @@ def numbers(make_config: Callable[..., Config], case: str) -> dict[str, Any]:
     return {"trainable": found["params"]["trainable"], **{key: found["test"][key] for key in ("base_perplexity", "perplexity")}}
 
 
+@pytest.mark.few(6)
 @pytest.mark.parametrize("case", CASES)
 def test_numbers_of_a_recorded_run_change_only_with_the_computations_version(make_config: Callable[..., Config], case: str) -> None:
     known = json.loads(RECORD.read_text())

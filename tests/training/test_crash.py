@@ -164,6 +164,7 @@ def whole_and_half(make_config: MakeConfig, runs: Path, tmp_path: Path) -> tuple
     return runs / "whole", Path(shutil.copytree(runs / "half", tmp_path / "half"))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "text"])
 def test_damaged_checkpoint_is_skipped_for_the_one_before_it_and_said(
     make_config: MakeConfig, whole_and_half: tuple[Path, Path], capsys: pytest.CaptureFixture, damage: str

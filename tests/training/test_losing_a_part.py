@@ -105,6 +105,7 @@ def test_ctrl_c_while_the_hub_is_asked_ends_it(monkeypatch: pytest.MonkeyPatch, 
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_hub_that_breaks_off_is_asked_again_and_then_one_line(tmp_path: Path) -> None:
     server = HTTPServer(("127.0.0.1", 0), Broken)
     threading.Thread(target=server.serve_forever, daemon=True).start()

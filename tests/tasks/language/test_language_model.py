@@ -128,6 +128,7 @@ def test_no_more_than_a_piece_of_the_logits_is_ever_there(monkeypatch: pytest.Mo
 MORE = [pytest.param([more], marks=pytest.mark.slow) for more in ("peft=dora", "trainer.accumulate_grad_batches=2")]
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("overrides", [[], ["generator=none"], *MORE])
 @pytest.mark.parametrize("model", ["smollm2", "gemma2"])
 def test_run_from_kept_hidden_states_is_the_run_without(make_config: MakeConfig, tmp_path: Path, model: str, overrides: list[str]) -> None:
