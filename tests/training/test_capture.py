@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from qpa.adapters.methods import adapter_parameters
 from qpa.config import Config
 from qpa.core import recorded
+from qpa.core.adaptation import GeneratedAdaptation
 from qpa.errors import ConfigError, NonFiniteLossError
 from qpa.runs import record
 from qpa.runs.session import make_module
@@ -260,3 +261,30 @@ def test_step_never_waits_for_the_device(model: str, method: str, make_config: M
     flat = module.adaptation.generator()
     leaves.write(flat.detach())
     flat.backward(leaves.gradient())
+
+
+def test_no_gradient_of_the_generator_is_added_up_where_it_was_before_the_recording(
+    make_config: MakeConfig, graphs: list[Rerun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch adds gradients up on the stream that a parameter's node was made on, while any graph holds it: a recording breaks there."""
+    adaptation = build(make_config()).adaptation
+    assert isinstance(adaptation, GeneratedAdaptation)
+    trained = next(iter(adaptation.parameters()))
+    for leaf in adaptation.leaves.parameters:
+        leaf.grad = torch.ones_like(leaf)
+
+    def node() -> Any:
+        return trained.view_as(trained).grad_fn.next_functions[0][0]  # pyright: ignore[reportOptionalMemberAccess]
+
+    adaptation.write()
+    node().metadata["made"] = "before"
+    adaptation.record()
+    assert "made" not in node().metadata
+
+
+def test_modules_that_python_leaves_out_at_random_are_not_captured(
+    make_config: MakeConfig, graphs: list[Rerun], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_run(make_config("peft=lokr", "+peft.module_dropout=0.5", "trainer.max_steps=2"))
+    assert not graphs
+    assert "left out at random" in capsys.readouterr().err
