@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from qpa.adapters.methods import adapter_parameters
+from qpa.adapters.methods import adapter_parameters, prompt_arguments
 from qpa.config import Config
 from qpa.core import recorded
 from qpa.core.adaptation import GeneratedAdaptation
@@ -288,3 +288,12 @@ def test_modules_that_python_leaves_out_at_random_are_not_captured(
     train_run(make_config("peft=lokr", "+peft.module_dropout=0.5", "trainer.max_steps=2"))
     assert not graphs
     assert "left out at random" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
+def test_soft_prompts_are_read_where_the_model_is(method: str, make_config: MakeConfig) -> None:
+    """Copied there in each step they would be waited for, which cannot be recorded."""
+    model = build(make_config(f"peft={method}")).model.to("meta")
+    for _ in range(2):
+        prompt_arguments(model, torch.zeros(1, 4, dtype=torch.int64, device="meta"))
+    assert {tokens.device.type for tokens in model.prompt_tokens.values()} == {"meta"}  # pyright: ignore
