@@ -91,3 +91,26 @@ def test_validation_on_record_is_that_of_the_exported_adapter(make_config: MakeC
     assert found["val"] == pytest.approx(again["val"], rel=1e-6)
     assert found["test"] == pytest.approx(again["test"], rel=1e-6)
     assert found["val"]["tokens"] == again["val"]["tokens"]
+
+
+def test_validation_of_an_earlier_process_on_fewer_windows_is_not_taken_for_this_ones(make_config: MakeConfig, tmp_path: Path) -> None:
+    first = ["optimizer.lr=0.01", "trainer.val_every=1", f"run_dir={tmp_path}/run", "data.max_held_out_windows=1"]
+    train_run(make_config(*first, "trainer.max_steps=2"))
+    again = [*first[:-1], "data.max_held_out_windows=4", "ckpt=last", "force=true", "optimizer.lr=1000"]  # never better
+    config = make_config(*again, "trainer.max_steps=3")
+    train_run(config)
+    found, (_, read) = record.read(folder_of(config))["qpa"], evaluate(config, folder_of(config))
+    assert found["val"]["tokens"] == read["val"]["tokens"]
+    assert found["val"] == pytest.approx(read["val"], rel=1e-6)
+
+
+def test_base_numbers_that_cannot_be_kept_cost_no_run(make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full, or another run writes the same just now."""
+
+    def refused(path: Path, found: object) -> None:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(measure, "write_json", refused)
+    config = make_config("trainer.max_steps=1")
+    train_run(config)
+    assert record.read(folder_of(config))["qpa"]["test"]["base_perplexity"] > 0

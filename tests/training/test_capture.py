@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from qpa.adapters.methods import adapter_parameters
+from qpa.adapters.methods import adapter_parameters, prompt_arguments
 from qpa.config import Config
 from qpa.core import recorded
+from qpa.core.adaptation import GeneratedAdaptation
 from qpa.errors import ConfigError, NonFiniteLossError
 from qpa.runs import record
 from qpa.runs.session import make_module
@@ -261,3 +262,39 @@ def test_step_never_waits_for_the_device(model: str, method: str, make_config: M
     flat = module.adaptation.generator()
     leaves.write(flat.detach())
     flat.backward(leaves.gradient())
+
+
+def test_no_gradient_of_the_generator_is_added_up_where_it_was_before_the_recording(
+    make_config: MakeConfig, graphs: list[Rerun], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch adds gradients up on the stream that a parameter's node was made on, while any graph holds it: a recording breaks there."""
+    adaptation = build(make_config()).adaptation
+    assert isinstance(adaptation, GeneratedAdaptation)
+    trained = next(iter(adaptation.parameters()))
+    for leaf in adaptation.leaves.parameters:
+        leaf.grad = torch.ones_like(leaf)
+
+    def node() -> Any:
+        return trained.view_as(trained).grad_fn.next_functions[0][0]  # pyright: ignore[reportOptionalMemberAccess]
+
+    adaptation.write()
+    node().metadata["made"] = "before"
+    adaptation.record()
+    assert "made" not in node().metadata
+
+
+def test_modules_that_python_leaves_out_at_random_are_not_captured(
+    make_config: MakeConfig, graphs: list[Rerun], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_run(make_config("peft=lokr", "+peft.module_dropout=0.5", "trainer.max_steps=2"))
+    assert not graphs
+    assert "left out at random" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
+def test_soft_prompts_are_read_where_the_model_is(method: str, make_config: MakeConfig) -> None:
+    """Copied there in each step they would be waited for, which cannot be recorded."""
+    model = build(make_config(f"peft={method}")).model.to("meta")
+    for _ in range(2):
+        prompt_arguments(model, torch.zeros(1, 4, dtype=torch.int64, device="meta"))
+    assert {tokens.device.type for tokens in model.prompt_tokens.values()} == {"meta"}  # pyright: ignore

@@ -274,6 +274,8 @@ def prompt_arguments(model: AdaptedModel | PreTrainedModel, ids: Tensor) -> dict
     """
     if not isinstance(model, PeftModel) or not model.active_peft_config.is_prompt_learning:
         return {"input_ids": ids}
+    tokens = cast(Any, model).prompt_tokens  # peft leaves them on the CPU, copies them at each call, and a GPU is waited for
+    tokens[model.active_adapter] = tokens[model.active_adapter].to(ids.device)
     prompt = model.get_prompt(batch_size=len(ids))
     if model.active_peft_config.peft_type == peft.PeftType.PREFIX_TUNING:
         return {"input_ids": ids, "past_key_values": prompt}

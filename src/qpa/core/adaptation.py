@@ -160,6 +160,7 @@ class GeneratedAdaptation(nn.Module):
         self._collected, self._made_from = [], self._numbers()
 
     def _put(self) -> None:
+        self._output = None  # first: while its graph is there, torch adds gradients up on the stream that it was made on
         self._output = self._generate()
         self.leaves.write(self._output.detach())
 

@@ -4,6 +4,7 @@ A graph runs the same kernels on the same memory. So what is recorded reads and 
 the device, and does nothing on the CPU that a replay would have to do again.
 """
 
+import gc
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
@@ -53,5 +54,6 @@ def record(*functions: Callable[[], T]) -> list[Callable[[], T]]:
             for function in functions:
                 function()
     torch.cuda.current_stream().wait_stream(beside)
+    gc.collect()  # what a dead cycle holds of the warm-up's autograd graph would add gradients up on its stream
     pool = torch.cuda.graph_pool_handle()
     return [Recorded(function, pool) for function in functions]

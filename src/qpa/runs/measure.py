@@ -73,12 +73,13 @@ def _base(plan: Plan, trainer: Trainer) -> Scores:
     """What the published base model reaches, which is the same in every run: by one process it is read once."""
     kept = plan.task.base_file() if plan.config.trainer.processes == 1 else None
     if kept and kept.exists():
-        with suppress(ValueError):
+        with suppress(ValueError, OSError):
             return read_json(kept)
     found = _read(plan, trainer, _shared_out(plan, plan.task.base(), whole=[]), {})
     if kept and all(math.isfinite(value) for scores in found.values() for value in scores.values()):
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        write_json(kept, found)
+        with suppress(OSError):  # the disk is full, or another run writes the same just now: no reason to lose this one
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, found)
     return found
 
 

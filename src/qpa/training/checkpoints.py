@@ -68,7 +68,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, *, every: int, val_every: int, metric: Metric) -> None:
         self.folder, self.every, self.val_every, self.metric = folder, every, val_every, metric
         self.score: float | None = None
-        self.scores: dict[str, float] = {}  # all of that validation
+        self.scores: dict[str, float] = {}  # all of that validation, if it was in this process: an earlier one may have read other windows
 
     @property
     def best(self) -> Path:
@@ -81,8 +81,8 @@ class Checkpoints(Checkpoint):
         return next((path for name in (LAST, PREVIOUS) if (path := self.folder / name).exists()), None)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score so far, and what else was found then."""
-        return {"score": self.score, "scores": self.scores}
+        """The best score so far."""
+        return {"score": self.score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it over, as long as the checkpoint it belongs to can be read."""
@@ -90,7 +90,7 @@ class Checkpoints(Checkpoint):
             return
         try:
             read(self.best)
-            self.score, self.scores = state_dict["score"], state_dict.get("scores", {})
+            self.score = state_dict["score"]
         except DamagedError:
             print(f"qpa: {self.best} is missing or damaged; the best step is chosen among those to come", file=sys.stderr)
 

@@ -129,11 +129,18 @@ class LanguageModel:
         training = self.base.training
         self.base.train()
         with torch.random.fork_rng():
-            before = _random_state(self.base.device)
+            before = _random_states(self.base.device)
             self.head(self.body(ids))
-            after = _random_state(self.base.device)
+            after = _random_states(self.base.device)
         self.base.train(training)
         return not torch.equal(before, after)
+
+    def skips_at_random(self) -> bool:
+        """Whether Python leaves modules out by chance as it is trained, as LoHa's and LoKr's `module_dropout` and OPT's `layerdrop` do."""
+        modules = list(self.base.modules())
+        chances = [getattr(module, "layerdrop", None) for module in modules]
+        chances += [chance for module in modules for chance in (getattr(module, "module_dropout", None) or {}).values()]
+        return any(isinstance(chance, float) and chance > 0 for chance in chances)
 
     @torch.no_grad()
     def _parts_are_the_model(self) -> bool:
@@ -161,5 +168,7 @@ def _one_sequence_a_window() -> Iterator[None]:
         masking_utils.find_packed_sequence_indices = looks
 
 
-def _random_state(device: torch.device) -> Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+def _random_states(device: torch.device) -> Tensor:
+    """The processor's too: some methods draw there whatever they compute on."""
+    of_device = [torch.cuda.get_rng_state(device)] if device.type == "cuda" else []
+    return torch.cat([torch.get_rng_state(), *of_device])

@@ -75,9 +75,11 @@ class Reader(Learner):
         return {name: t if name == "index" else t.to(device, non_blocking=True) for name, t in batch.items()}
 
     def changes_from_step_to_step(self) -> str | None:
-        """Reading from disk, and dropout where it has to be drawn twice alike."""
+        """Reading from disk, what Python decides by chance, and dropout where it has to be drawn twice alike."""
         if "train" in self.stores:
             return "hidden states are read from disk"
+        if self.language.skips_at_random():
+            return "modules are left out at random (module_dropout or layerdrop), and a replay would always leave out the same"
         recomputed = any(getattr(module, "gradient_checkpointing", False) for module in self.language.base.modules())
         if recomputed and self.language.draws():
             return "with gradient checkpointing, dropout would have to be drawn again as it was; set it to 0"

@@ -213,7 +213,7 @@ class Language(Task):
         model = source.identity(self.model, self.folder, seed=self.config.seed)
         read = (self.dtype, self.data.protocol, self.data.batch_size, machine, torch.__version__, transformers.__version__, COMPUTATION)
         windows = [(split, held_out.key, len(held_out)) for split, held_out in self.windows.items() if split != "train"]
-        name = hashlib.sha256(repr((model, read, windows)).encode()).hexdigest()[:24]
+        name = hashlib.sha256(repr((model, source.weights(self.model), read, windows)).encode()).hexdigest()[:24]
         return self.cache / "base" / f"{name}.json"
 
     def save_merged(self, adapted: Callable[["nn.Module"], "AdaptedModel"], folder: Path) -> None:
