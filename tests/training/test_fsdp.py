@@ -64,7 +64,7 @@ def test_shared_base_gives_the_numbers_of_one_process_and_only_the_generators_gr
     A block is gathered for each forward and once more for the backward, what is in no block (tied embeddings, last norm) once for both.
     """
     layers, accumulate = 3, 2
-    readings = 2 * 2 + 2 + 2 * 2 * 2  # two validations; what the trained and the saved model say of the probe; two models' two splits
+    readings = 2 * 2 + 2 + 3 * 2  # two validations; the probe, trained and saved; the base's two splits, and the saved adapter's test
     set_up = [f"trainer.accumulate_grad_batches={accumulate}", "trainer.val_every=4", "data.max_held_out_windows=5"]
     set_up += [f"model.num_layers={layers}", "model.dtype=float32"]  # bf16 rounds otherwise in a batch of other windows
     alone(text_file, tmp_path / "one", "data.batch_size=4", *set_up)
