@@ -16,7 +16,11 @@ def home(accelerator: str) -> torch.device:
 
 
 def fast_in_bf16(accelerator: str) -> bool:
-    """Whether what `trainer.accelerator` means on this machine has instructions for bf16."""
+    """Whether what `trainer.accelerator` means on this machine multiplies matrices faster in bf16 than in fp32.
+
+    Of processors: Intel's with AMX, and AMD's with AVX512-BF16. Intel's own AVX512-BF16 is at 0.6 of its fp32 (docs/performance.md).
+    """
     if on_gpu(accelerator):
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("amx_bf16") or (has.get("avx512_bf16") and "Intel" not in str(has.get("cpu_name"))))

@@ -57,7 +57,7 @@ class Language(Task):
         return [slow] if checks.dense_head(self.config.peft) else []
 
     def resolved(self) -> Self:
-        """bf16 where the GPU or the processor that is used has instructions for it, else fp32.
+        """bf16 where the GPU or the processor that is used is faster in it, else fp32.
 
         fp32 also where the method trains or rewrites weights of the base itself. What is computed with autocast follows, so that
         adapters are as fast as the model.
