@@ -177,7 +177,7 @@ def saved_base(make_config, tmp_path: Path) -> Callable[..., Path]:
     """A tiny model saved in fp32 as a user would have it, with a byte tokenizer beside it."""
 
     def save(model: str) -> Path:
-        from qpa.tasks.language.tokenizer import BYTE_BOS, byte_encoder
+        from qpa.tasks.pretrained.tokenizer import BYTE_BOS, byte_encoder
 
         folder = tmp_path / f"base-{model}"
         planned(make_config(model=model)).task.base().float().save_pretrained(folder)

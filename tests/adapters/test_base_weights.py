@@ -139,7 +139,7 @@ def test_base_is_measured_as_published_whatever_is_trained_of_it(
 def test_start_that_cannot_be_exported_is_refused_before_anything_is_loaded(
     make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch, overrides: str, words: str
 ) -> None:
-    monkeypatch.setattr("qpa.tasks.language.base_model.load", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("qpa.tasks.pretrained.base_model.load", lambda *_, **__: pytest.fail("a model was loaded"))
     config = make_config(*overrides.split())
     with pytest.raises(ConfigError, match=words):
         train_run(config)

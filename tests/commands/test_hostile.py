@@ -29,8 +29,9 @@ from qpa.errors import ConfigError, UserError
 from qpa.report import runs
 from qpa.runs import baseline, record
 from qpa.runs import plan as plans
-from qpa.tasks.language import text, tokenizer
+from qpa.tasks.language import text
 from qpa.tasks.language.windows import cut
+from qpa.tasks.pretrained import tokenizer
 from qpa.tasks.task import Task, find
 from qpa.training import checkpoints
 

@@ -19,7 +19,7 @@ from qpa.config import Config, parse
 from qpa.config.composing import composed
 from qpa.runs import record
 from qpa.runs.evaluate import evaluate
-from qpa.tasks.language.tokenizer import byte_encoder
+from qpa.tasks.pretrained.tokenizer import byte_encoder
 from qpa.training.callbacks import StepClock
 
 pytestmark = pytest.mark.gpu

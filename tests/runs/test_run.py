@@ -26,7 +26,7 @@ from qpa.errors import ConfigError, NonFiniteLossError, UsageError, UserError
 from qpa.runs import record, session
 from qpa.runs.evaluate import evaluate as measured_again
 from qpa.tasks.language import harness as tasks
-from qpa.tasks.language.tokenizer import TextEncoder, byte_encoder
+from qpa.tasks.pretrained.tokenizer import TextEncoder, byte_encoder
 from qpa.training import history
 from qpa.training.names import WANDB_ID
 

@@ -16,7 +16,7 @@ from conftest import ROOT, command_line, folder_of, train_run
 
 from qpa.config import Config
 from qpa.runs import record
-from qpa.tasks.language import source
+from qpa.tasks.pretrained import source
 
 MakeConfig = Callable[..., Config]
 

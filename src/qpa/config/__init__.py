@@ -1,7 +1,7 @@
 """The config's types and ranges, a file a group. Defaults are in `conf/`; nothing heavy is imported here, so that errors answer fast."""
 
 from qpa.config.circuit import CircuitConfig
-from qpa.config.data import DataConfig, FilesDataConfig, HubDataConfig, PydocDataConfig, TextDataConfig
+from qpa.config.data import DataConfig, FilesDataConfig, HubDataConfig, PydocDataConfig, RowsDataConfig, TextDataConfig
 from qpa.config.generator import (
     GeneratorConfig,
     LatentsConfig,
@@ -47,6 +47,7 @@ __all__ = [
     "PlanConfig",
     "PydocDataConfig",
     "QPAGeneratorConfig",
+    "RowsDataConfig",
     "RowsMapperConfig",
     "Section",
     "Settings",

@@ -1,6 +1,6 @@
 """Group `data`: what is read, and how it is split."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -37,16 +37,37 @@ class PydocDataConfig(TextDataConfig):
     val_files: Annotated[list[str], Part.SHOWN]
 
 
-class FilesDataConfig(TextDataConfig):
-    """Source `files`: local text files."""
+class RowsDataConfig(TextDataConfig):
+    """Rows of files or data sets, whatever they hold: running text, prompts with answers, conversations, labelled texts."""
+
+    skip_bad: bool
+    text_column: str | None
+    prompt_column: str | None
+    completion_column: str | None
+    messages_column: str | None
+    tools_column: str | None
+    pair_column: str | None
+    label_column: str | None
+    template: Annotated[str | None, Part.SHOWN]  # what is in it counts
+    train_on: Literal["all", "completions", "last"]
+    too_long: Literal["cut", "drop", "split"]
+    packing: bool | None
+    generate: Annotated[int, Part.MEASURE] = Field(ge=0)
+    answer_tokens: Annotated[int, Part.MEASURE] = Field(ge=1)
+    answer_metrics: Annotated[dict[str, dict[str, Any]], Part.MEASURE]
+
+
+class FilesDataConfig(RowsDataConfig):
+    """Source `files`: local files of text or rows."""
 
     train_files: Annotated[list[str], Part.SHOWN]
     val_files: Annotated[list[str], Part.SHOWN]
+    encoding: str | None
 
 
-class HubDataConfig(TextDataConfig):
+class HubDataConfig(RowsDataConfig):
     """Source `hub`: a dataset of the Hugging Face hub, or a local folder in its place."""
 
     hub: str | None
     hub_config: str | None
-    text_column: str
+    splits: dict[str, str]

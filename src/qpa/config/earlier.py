@@ -30,9 +30,26 @@ ADDED: dict[str, Any] = {
 }
 MODEL = {"model.dtype": "auto", "model.quantization": None}
 TEXT = {"data.special_tokens": False}
+ROWS = TEXT | {
+    "data.answer_metrics": {},
+    "data.answer_tokens": 64,
+    "data.completion_column": None,
+    "data.generate": 0,
+    "data.label_column": None,
+    "data.messages_column": None,
+    "data.packing": None,
+    "data.pair_column": None,
+    "data.prompt_column": None,
+    "data.skip_bad": False,
+    "data.template": None,
+    "data.text_column": None,
+    "data.too_long": "cut",
+    "data.tools_column": None,
+    "data.train_on": "completions",
+}
 ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # one choice of a group, by the key and value that tell it
-    ("data.source", "files"): TEXT,
-    ("data.source", "hub"): TEXT | {"data.text_column": "text"},
+    ("data.source", "files"): ROWS | {"data.encoding": None},
+    ("data.source", "hub"): ROWS | {"data.splits": {}, "data.text_column": "text"},
     ("data.source", "pydoc"): TEXT,
     ("logger.kind", "wandb"): {"logger.entity": None},
     ("model.source", "hub"): MODEL,
@@ -41,7 +58,7 @@ ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # one choice of a group, by
 
 # Keys that all choices of a group had, whether they had a use for them or not; `optimizer.lr` was the same as `generator.lr`.
 DROPPED_FROM = {
-    ("data.source", "files"): ("data.hub", "data.hub_config", "data.text_column"),
+    ("data.source", "files"): ("data.hub", "data.hub_config"),
     ("data.source", "hub"): ("data.train_files", "data.val_files"),
     ("data.source", "pydoc"): ("data.hub", "data.hub_config", "data.text_column", "data.train_files"),
     ("generator.kind", "none"): ("generator.circuits", "generator.start", "generator.lr"),

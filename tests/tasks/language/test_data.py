@@ -11,11 +11,12 @@ from conftest import folder_of, train_run
 from qpa.commands import evaluate
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.tasks.language import text, tokenizer
+from qpa.tasks.language import text
 from qpa.tasks.language.text import Texts
-from qpa.tasks.language.tokenizer import TextEncoder, byte_encoder
 from qpa.tasks.language.windows import IGNORED, cut
 from qpa.tasks.loaders import Shuffled
+from qpa.tasks.pretrained import tokenizer
+from qpa.tasks.pretrained.tokenizer import TextEncoder, byte_encoder
 
 MakeConfig = Callable[..., Config]
 SPLITS = ("train", "val", "test")
@@ -56,7 +57,7 @@ def test_only_padding_is_ignored_and_only_the_last_window_has_any(packed: dict) 
 
 
 def test_second_time_comes_from_the_cache(packed: dict, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qpa.tasks.language.tokenizer.TextEncoder.encode", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr("qpa.tasks.pretrained.tokenizer.TextEncoder.encode", lambda *_: pytest.fail("tokenised again"))
     again = cut(make_config().data, Texts(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
     assert again["train"][0]["input_ids"].tolist() == packed["train"][0]["input_ids"].tolist()
 

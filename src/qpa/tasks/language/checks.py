@@ -8,8 +8,8 @@ from qpa.adapters import base_weights
 from qpa.config import LanguageModelConfig, TextDataConfig
 from qpa.core.layout import AdapterTensor
 from qpa.errors import ConfigError
-from qpa.tasks.language import source
-from qpa.tasks.language.modules import HEAD, depth_key, linear_modules, lora_tensors, position_key, select, unilora_tensors
+from qpa.tasks.pretrained import source
+from qpa.tasks.pretrained.modules import HEAD, depth_key, linear_modules, lora_tensors, position_key, select, unilora_tensors
 
 PLAIN_WEIGHTS_ONLY = {"peft.UniLoraConfig", "peft.TinyLoraConfig", "peft.LoKrConfig"}  # quantised ones they misread, or cannot shape
 MOST_LAYERS = 1_000  # the deepest transformer published (DeepNet, arXiv 2203.00555)

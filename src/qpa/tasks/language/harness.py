@@ -8,7 +8,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from qpa.adapters.bottleneck import BottleneckModel
 from qpa.adapters.methods import AdaptedModel
 from qpa.errors import ConfigError, UserError
-from qpa.tasks.language.tokenizer import TextEncoder
+from qpa.tasks.pretrained.tokenizer import TextEncoder
 
 Results = dict[str, dict[str, float]]
 

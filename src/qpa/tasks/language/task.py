@@ -14,8 +14,9 @@ from qpa.config.identity import COMPUTATION
 from qpa.core.layout import AdapterTensor
 from qpa.errors import ConfigError
 from qpa.files import cache_folder
-from qpa.tasks.language import checks, hub_data, source, text, tokenizer
-from qpa.tasks.language.tokenizer import TextEncoder
+from qpa.tasks.language import checks, hub_data, text
+from qpa.tasks.pretrained import source, tokenizer
+from qpa.tasks.pretrained.tokenizer import TextEncoder
 from qpa.tasks.task import Batch, Metric, Task
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ class Language(Task):
     def windows(self) -> "dict[str, Windows]":
         """By split; tokens that the model has no row for are refused."""
         texts, encoder = self.texts, self.encoder
-        from qpa.tasks.language import base_model, windows  # datasets, transformers: seconds
+        from qpa.tasks.language import windows  # datasets, transformers: seconds
+        from qpa.tasks.pretrained import base_model  # datasets, transformers: seconds
 
         cut = windows.cut(self.data, texts, encoder, self.cache)
         base_model.check_tokens(self.model, self.folder, max(split.largest for split in cut.values()))
@@ -181,14 +183,14 @@ class Language(Task):
 
     def skeleton(self) -> "nn.Module":
         """Of `model.path`, the config, or the hub's config.json."""
-        from qpa.tasks.language import base_model
+        from qpa.tasks.pretrained import base_model
 
         return base_model.load(self.model, source.config_folder(self.model), dtype=self.dtype, device=base_model.META)
 
     def base(self, *, own: bool = False) -> "PreTrainedModel":
         """On weights that stay loaded, for the next run of a sweep too, or in memory of its own: always where processes share it out."""
-        from qpa.tasks.language import base_model
         from qpa.tasks.numerics import home
+        from qpa.tasks.pretrained import base_model
 
         kept, model, device = self.context.kept, self.model, home(self.config.trainer.accelerator)
         if self.config.trainer.shards:
@@ -218,7 +220,8 @@ class Language(Task):
 
     def save_merged(self, adapted: Callable[["nn.Module"], "AdaptedModel"], folder: Path) -> None:
         """Of the base model as it was before it was quantised, and in fp32."""
-        from qpa.tasks.language import base_model, merged
+        from qpa.tasks.language import merged
+        from qpa.tasks.pretrained import base_model
 
         exact = self.model.model_copy(update={"quantization": None, "dtype": "float32"})
         base = base_model.load(exact, self.folder, dtype=torch_dtype("float32"), seed=self.config.seed)

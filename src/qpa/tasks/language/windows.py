@@ -21,7 +21,7 @@ from qpa.config import TextDataConfig
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
 from qpa.tasks.language.text import Texts, where
-from qpa.tasks.language.tokenizer import TextEncoder
+from qpa.tasks.pretrained.tokenizer import TextEncoder
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
 Row = dict[str, list[int]]

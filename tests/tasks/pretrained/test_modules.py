@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from qpa.adapters.methods import adapter_tensors
 from qpa.errors import ConfigError
-from qpa.tasks.language.modules import LLAMA_LIKE, linear_modules, lora_tensors, select
+from qpa.tasks.pretrained.modules import LLAMA_LIKE, linear_modules, lora_tensors, select
 
 CONF = ROOT / "conf" / "model"
 MODELS = ["smollm2", "gpt2", "gemma", "gemma2", "gemma3_270m"]

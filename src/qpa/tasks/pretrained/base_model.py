@@ -12,9 +12,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 
 from qpa.config import LanguageModelConfig
 from qpa.errors import ConfigError
-from qpa.tasks.language import quantization
-from qpa.tasks.language.modules import depth_key
-from qpa.tasks.language.source import architecture
+from qpa.tasks.pretrained import quantization
+from qpa.tasks.pretrained.modules import depth_key
+from qpa.tasks.pretrained.source import architecture
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
@@ -26,7 +26,7 @@ def load(
 
     Args:
         model: config group `model`.
-        folder: where its files are (see `qpa.tasks.language.source`), None for random weights.
+        folder: where its files are (see `qpa.tasks.pretrained.source`), None for random weights.
         dtype: of its weights.
         seed: what random weights are drawn from, by the device's own generator.
         device: where to, without a whole copy elsewhere; on the meta device it has shapes without weights.

@@ -12,9 +12,9 @@ from transformers import AutoTokenizer
 
 from qpa.config import parse
 from qpa.config.composing import composed
-from qpa.tasks.language import tokenizer
 from qpa.tasks.language import windows as data
-from qpa.tasks.language.tokenizer import TextEncoder, byte_encoder
+from qpa.tasks.pretrained import tokenizer
+from qpa.tasks.pretrained.tokenizer import TextEncoder, byte_encoder
 
 CHAT = "<|im_start|>system\nYou are helpful.<|im_end|>\n<|im_start|>user\nWhat is 2+2?<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n"
 MADE = [  # every flag, special and not; some with white space within

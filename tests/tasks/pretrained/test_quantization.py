@@ -16,8 +16,8 @@ from qpa.adapters import methods
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.runs import export, record
-from qpa.tasks.language import base_model
-from qpa.tasks.language.tokenizer import byte_encoder
+from qpa.tasks.pretrained import base_model
+from qpa.tasks.pretrained.tokenizer import byte_encoder
 
 MakeConfig = Callable[..., Config]
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml"))
