@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 from qpa.adapters import methods
 from qpa.config import earlier
 from qpa.errors import ConfigError, UserError, line
-from qpa.runs import baseline, parts, record
+from qpa.runs import answers, baseline, parts, record
 from qpa.runs.measure import adapter_folder, export, measure
 from qpa.runs.parts import Parts
 from qpa.runs.plan import Plan
@@ -146,6 +146,9 @@ def run(session: Session, folder: Path, result: Record) -> None:
         scores = session.keeper.scores if built.usage is None else {}  # what is sampled is sampled anew for the export
         known = {"val": scores} if scores else {}
         measured = measure(plan, session.trainer, adapter, trained=says, known=known)
+        marks, samples = answers.ask(plan, adapter)
+        answers.save(samples, folder)
+        measured |= marks
         record.fill(result, plan, measured=measured, adapter=adapter, seconds=session.clock.seconds, sent=sent, total=total)
         baseline.compare(plan, result)
         loggers.summarise(opened, record.summary(result, measured))

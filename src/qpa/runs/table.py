@@ -8,15 +8,38 @@ from rich.table import Table
 
 from qpa.config.earlier import judged
 from qpa.config.identity import NONE, standing
+from qpa.runs import answers
 from qpa.runs.record import Record
 from qpa.tasks.task import Metric, find
+
+ANSWERS = "answers"  # the group of a record that says how good they are
+SHOWN, WIDTH, LONGEST = 3, 80, 400  # answers of the closing table: how many, and characters of a line and of each
 
 
 def show(result: Record, folder: Path) -> None:
     """Print the table; the last line is the run's folder."""
     console = Console(soft_wrap=True)
     console.print(build(result))
+    if samples := answers.read(folder)[:SHOWN]:
+        console.print(_answered(samples))
     print(folder)
+
+
+def _answered(samples: list[answers.Sample]) -> Table:
+    """What was asked and answered."""
+    table = Table(show_header=False, pad_edge=False, show_lines=False)
+    table.add_column(style="dim")
+    table.add_column(max_width=WIDTH, overflow="fold")
+    for sample in samples:
+        for name in ("prompt", "reference", "base", "adapted"):
+            table.add_row(name, escape(_shortened(sample[name])), end_section=name == "adapted")
+    return table
+
+
+def _shortened(text: str) -> str:
+    """In a few lines: of a long prompt, its end."""
+    text = text.strip()
+    return text if len(text) <= LONGEST else f"... {text[-LONGEST:]}"
 
 
 def build(result: Record) -> Table:
@@ -46,6 +69,9 @@ def _measured(table: Table, ours: Record) -> None:
     table.add_row(f"test {name}{unit}, base model", f"{test[f'base_{name}']:.3f}")
     table.add_row(f"test {name}{unit}, adapted", f"[bold]{test[name]:.3f}[/bold]")
     table.add_row("validation, base -> adapted", _change(ours["val"], name))
+    for group, title in (("test", "test"), (ANSWERS, "answers")):
+        for other in _compared(ours.get(group, {}), but=name):
+            table.add_row(f"{title} {other.replace('_', ' ')}, base -> adapted", _change(ours[group], other))
     if "gain_kept" in test:
         kept = "-" if test["gain_kept"] is None else f"[bold]{test['gain_kept']:.1%}[/bold]"
         table.add_row(escape(f"gain kept of {ours['baseline']['name']}"), kept)
@@ -53,6 +79,11 @@ def _measured(table: Table, ours: Record) -> None:
         if found := ours.get(split):
             table.add_row(f"{title}, base -> adapted", _change(found, name))
     table.add_row(f"test {task.counted}", f"{int(test[task.counted]):,}", end_section=True)
+
+
+def _compared(found: Record, *, but: str) -> list[str]:
+    """What else was measured of both models."""
+    return [name for name in found if f"base_{name}" in found and name != but]
 
 
 def _change(found: Record, name: str) -> str:

@@ -8,7 +8,7 @@ Splits are named `train`, `val` (chooses steps and rates), `test`, and whatever 
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -56,6 +56,19 @@ class Metric:
         """How much better the adapted model is than the base; negative where it is worse."""
         more, less = (base, adapted) if self.better == "lower" else (adapted, base)
         return math.log(more / less) if self.scale == "log" else more - less
+
+
+@dataclass(frozen=True)
+class Question:
+    """A held-out prompt that a model answers in words.
+
+    Attributes:
+        prompt: its text.
+        reference: the data's answer.
+    """
+
+    prompt: str
+    reference: str
 
 
 class Learner(ABC):
@@ -237,6 +250,18 @@ class Task(ABC):
     @abstractmethod
     def probe(self) -> Batch:
         """A small held-out batch, always the same, of which a model says several numbers."""
+
+    def questions(self) -> Sequence[Question]:
+        """Held-out prompts that the base and the adapted model are to answer; none where there is nothing to answer."""
+        return ()
+
+    def answers(self, model: "nn.Module", questions: Sequence[Question]) -> list[str]:
+        """What a model answers."""
+        raise NotImplementedError
+
+    def marks(self, answers: Sequence[str], questions: Sequence[Question]) -> dict[str, float]:
+        """By name, how good answers are."""
+        return {}
 
     @abstractmethod
     def base(self, *, own: bool = False) -> "nn.Module":

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import folder_of, train_run
+from texts import cut, read, three
 
 from qpa.commands import evaluate
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.tasks.language import text
-from qpa.tasks.language.text import Texts
-from qpa.tasks.language.windows import IGNORED, cut
+from qpa.tasks.language.loss import IGNORED
 from qpa.tasks.loaders import Shuffled
 from qpa.tasks.pretrained import tokenizer
 from qpa.tasks.pretrained.tokenizer import TextEncoder, byte_encoder
@@ -33,7 +32,7 @@ def test_damaged_settings_of_a_tokenizer_are_one_line(tmp_path: Path, content: s
 
 @pytest.fixture
 def packed(make_config: MakeConfig, tmp_path: Path) -> dict:
-    return cut(make_config().data, Texts(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
+    return cut(make_config().data, three(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
 
 
 def test_windows_hold_every_token_once_behind_one_bos(packed: dict) -> None:
@@ -58,33 +57,33 @@ def test_only_padding_is_ignored_and_only_the_last_window_has_any(packed: dict) 
 
 def test_second_time_comes_from_the_cache(packed: dict, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qpa.tasks.pretrained.tokenizer.TextEncoder.encode", lambda *_: pytest.fail("tokenised again"))
-    again = cut(make_config().data, Texts(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
+    again = cut(make_config().data, three(PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
     assert again["train"][0]["input_ids"].tolist() == packed["train"][0]["input_ids"].tolist()
 
 
 def test_changed_text_is_tokenised_anew(packed: dict, make_config: MakeConfig, tmp_path: Path) -> None:
-    other = cut(make_config().data, Texts("x" + PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
+    other = cut(make_config().data, three("x" + PROSE, PROSE[:200], PROSE[200:400]), byte_encoder(), tmp_path)
     assert other["train"][0]["input_ids"].tolist() != packed["train"][0]["input_ids"].tolist()
 
 
 def test_splits_do_not_overlap_and_lose_nothing(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(PROSE)
-    texts = text.read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data)
+    texts = read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data, tmp_path)
     assert texts.train + texts.val + texts.test == PROSE
 
 
 def test_given_test_files_leave_the_validation_text_whole(make_config: MakeConfig, tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / name).write_text(name + PROSE)
-    texts = text.read(make_config(*(f"data.{s}_files=[{tmp_path}/{n}]" for s, n in zip(SPLITS, "abc", strict=True))).data)
-    assert texts == Texts("a" + PROSE, "b" + PROSE, "c" + PROSE)
+    texts = read(make_config(*(f"data.{s}_files=[{tmp_path}/{n}]" for s, n in zip(SPLITS, "abc", strict=True))).data, tmp_path)
+    assert vars(texts) == three("a" + PROSE, "b" + PROSE, "c" + PROSE)
 
 
 @pytest.mark.parametrize(("content", "message"), [("", "empty"), (" \n", "empty"), ("a few words", "shorter than one window")])
 def test_useless_text_is_refused(make_config: MakeConfig, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.txt").write_text(content)
     with pytest.raises(ConfigError, match=message):
-        text.read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data)
+        read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data, tmp_path)
 
 
 def test_resumed_order_is_the_rest_of_the_whole_order() -> None:
@@ -101,7 +100,7 @@ def test_special_tokens_written_in_a_text_are_tokens_unless_switched_off(make_co
     encoder = byte_encoder()
     for special_tokens in (True, False, True):
         config = make_config(f"data.special_tokens={special_tokens}", f"data.protocol={protocol}", "data.context=64")
-        rows = cut(config.data, Texts(content, content, content), encoder, tmp_path)["train"]
+        rows = cut(config.data, three(content, content, content), encoder, tmp_path)["train"]
         kept = [token for row in rows for token in row["labels"].tolist()[1:] if token != IGNORED]
         assert kept.count(encoder.bos) == (20 if special_tokens else 0)
         assert encoder.tokenizer.decode(kept, skip_special_tokens=False) == content
@@ -116,7 +115,7 @@ def test_window_that_begins_with_a_bos_of_the_text_gets_no_other(
 ) -> None:
     """And every token of the text is in one window, in order."""
     encoder = byte_encoder()
-    rows = list(cut(make_config(f"data.context={context}").data, Texts(content, PROSE, PROSE), encoder, tmp_path)["train"])
+    rows = list(cut(make_config(f"data.context={context}").data, three(content, PROSE, PROSE), encoder, tmp_path)["train"])
     (tokens,) = encoder.encode([content], special_tokens=True)
     at = 0
     for row in rows:
@@ -130,17 +129,17 @@ def test_window_that_begins_with_a_bos_of_the_text_gets_no_other(
 
 
 def test_line_that_begins_with_bos_gets_no_other_in_the_papers_protocol(make_config: MakeConfig, tmp_path: Path) -> None:
-    rows = cut(make_config("data.protocol=paper").data, Texts("<bos>one\ntwo\n", "a\n", "b\n"), byte_encoder(), tmp_path)["train"]
+    rows = cut(make_config("data.protocol=paper").data, three("<bos>one\ntwo\n", "a\n", "b\n"), byte_encoder(), tmp_path)["train"]
     assert [row["labels"].tolist().count(256) for row in rows] == [1, 1]
 
 
 def test_largest_token_is_that_of_the_windows_that_are_read(make_config: MakeConfig, tmp_path: Path) -> None:
     encoder = TextEncoder(byte_encoder().tokenizer, None, 0)
     held_out = "a" * 320 + "é" * 32
-    found = cut(make_config("data.max_held_out_windows=10").data, Texts(PROSE, held_out, held_out[::-1]), encoder, tmp_path)
+    found = cut(make_config("data.max_held_out_windows=10").data, three(PROSE, held_out, held_out[::-1]), encoder, tmp_path)
     assert found["val"].largest == encoder.encode(["a"], special_tokens=True)[0][0]
     assert found["test"].largest == max(encoder.encode(["é"], special_tokens=True)[0])
-    again = cut(make_config("data.max_held_out_windows=10").data, Texts(PROSE, held_out, held_out), encoder, tmp_path)  # from the cache
+    again = cut(make_config("data.max_held_out_windows=10").data, three(PROSE, held_out, held_out), encoder, tmp_path)  # from the cache
     assert again["val"].largest == found["val"].largest
 
 
@@ -162,13 +161,13 @@ def test_bos_is_the_tokenizers_or_else_the_models(tmp_path: Path, settings: dict
 
 def test_lone_last_token_of_a_model_without_bos_is_no_window(make_config: MakeConfig, tmp_path: Path) -> None:
     without = TextEncoder(byte_encoder().tokenizer, None, 0)
-    rows = cut(make_config().data, Texts("x" * 65, "y" * 64, "z" * 66), without, tmp_path)
+    rows = cut(make_config().data, three("x" * 65, "y" * 64, "z" * 66), without, tmp_path)
     assert [len(rows[split]) for split in SPLITS] == [2, 2, 3]
 
 
 def test_papers_protocol_makes_a_window_of_every_line_and_labels_no_padding(make_config: MakeConfig, tmp_path: Path) -> None:
     lines = ["short\n", "\n", " \n", "x" * 100 + "\n", "last"]
-    rows = list(cut(make_config("data.protocol=paper").data, Texts("".join(lines), "a\n", "b\n"), byte_encoder(), tmp_path)["train"])
+    rows = list(cut(make_config("data.protocol=paper").data, three("".join(lines), "a\n", "b\n"), byte_encoder(), tmp_path)["train"])
     encoder = byte_encoder()
     kept = [[t for t in row["labels"].tolist() if t != IGNORED] for row in rows]
     assert [encoder.tokenizer.decode(k[1:]) for k in kept] == ["short\n", "", "", "x" * 31, "last"]

@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ours(encoder: TextEncoder, text: str, *, special_tokens: bool) -> list[int]:
-    blocks = list(data._blocks(text, encoder.whole()))
+    blocks = list(data._blocks([text], encoder.whole()))
     assert "".join(blocks) == text
     return [token for ids in encoder.encode(blocks, special_tokens=special_tokens) for token in ids]
 
@@ -71,7 +71,7 @@ def test_made_tokenizer_reads_as_stock_transformers_however_the_text_is_cut(
     )
     @given(st.lists(st.sampled_from(PIECES), min_size=20, max_size=80).map("".join))
     def check(text: str) -> None:
-        seen["blocks"] += len(list(data._blocks(text, encoder.whole())))
+        seen["blocks"] += len(list(data._blocks([text], encoder.whole())))
         assert ours(encoder, text, special_tokens=special_tokens) == reference(text, add_special_tokens=False)["input_ids"]
 
     check()
@@ -91,10 +91,10 @@ def test_byte_tokenizer_reads_as_stock_transformers(tmp_path: Path, special_toke
 def test_blocks_are_no_larger_than_asked_and_cut_between_words(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "BLOCK", 64)
     whole = tokenizer.load(made).whole()
-    blocks = list(data._blocks("a line of words\n" * 50, whole))
+    blocks = list(data._blocks(["a line of words\n" * 50], whole))
     assert all(len(block) <= 64 and block.endswith(("line", "of", "words", "a")) for block in blocks[:-1])
-    assert [len(block) for block in data._blocks("x" * 200, whole)] == [64, 64, 64, 8]  # a word longer than a block
-    assert list(data._blocks("", whole)) == [""]
+    assert [len(block) for block in data._blocks(["x" * 200], whole)] == [64, 64, 64, 8]  # a word longer than a block
+    assert list(data._blocks([""], whole)) == [""]
 
 
 def test_setting_of_one_reader_is_not_that_of_the_next() -> None:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from qpa.adapters import base_weights
-from qpa.config import LanguageModelConfig, TextDataConfig
+from qpa.config import LanguageModelConfig, RowsDataConfig, TextDataConfig
 from qpa.core.layout import AdapterTensor
 from qpa.errors import ConfigError
 from qpa.tasks.pretrained import source
@@ -30,6 +30,17 @@ def check(model: LanguageModelConfig, data: TextDataConfig, peft: Mapping[str, A
     with _readable():
         _check_depth(model, architecture)
         _check_context(architecture, context=data.context, prompt=peft.get("num_virtual_tokens", 0))
+
+
+def check_packing(data: RowsDataConfig, peft: Mapping[str, Any]) -> None:
+    """Refuse several examples in one window where only the first would read the soft prompts before it.
+
+    Raises:
+        ConfigError: with the way out.
+    """
+    if data.packing and peft.get("num_virtual_tokens"):
+        problem = "soft prompts stand before a window, and only its first example would read them; set it to null or false"
+        raise ConfigError("data.packing", True, problem)
 
 
 def check_sharded(model: LanguageModelConfig, data: TextDataConfig) -> None:

@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any, cast
 
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from qpa.adapters.bottleneck import BottleneckModel
 from qpa.adapters.methods import AdaptedModel
 from qpa.errors import ConfigError, UserError
-from qpa.tasks.pretrained.tokenizer import TextEncoder
+from qpa.tasks.pretrained.tokenizer import TextEncoder, as_transformers
 
 Results = dict[str, dict[str, float]]
 
@@ -39,7 +39,7 @@ def evaluate(model: AdaptedModel | PreTrainedModel, encoder: TextEncoder, tasks:
     asked: Any = model.get_base_model() if isinstance(model, BottleneckModel) else model  # its adapters are hooks on the base
     asked.tie_weights = lambda *_, **__: None  # the harness would tie a head and an embedding again that the adapter tells apart
     asked.get_input_embeddings().register_forward_pre_hook(_check_tokens)
-    wrapped = cast(Any, HFLM)(pretrained=asked.eval(), tokenizer=_tokenizer(encoder), batch_size=batch_size)
+    wrapped = cast(Any, HFLM)(pretrained=asked.eval(), tokenizer=as_transformers(encoder), batch_size=batch_size)
     try:
         found = harness(model=wrapped, tasks=list(tasks), task_manager=manager, log_samples=False, bootstrap_iters=0)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -67,12 +67,3 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
     """As the harness names them: `exact_match,strict-match`; `acc` where nothing is filtered (its `acc,none`)."""
     kept = {name: value for name, value in metrics.items() if isinstance(value, float | int) and "stderr" not in name}
     return {name.removesuffix(",none"): value for name, value in kept.items() if name != "sample_len"}
-
-
-def _tokenizer(encoder: TextEncoder) -> PreTrainedTokenizerFast:
-    """As transformers has it."""
-    token = encoder.tokenizer.id_to_token
-    special = {"eos_token": token(encoder.eos), "pad_token": token(encoder.eos)}
-    if encoder.bos is not None:
-        special["bos_token"] = token(encoder.bos)
-    return PreTrainedTokenizerFast(tokenizer_object=encoder.tokenizer, **special)

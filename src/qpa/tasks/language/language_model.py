@@ -17,6 +17,7 @@ from qpa.errors import ConfigError
 
 PROBE = 5  # tokens of the check that both parts together are the model
 CLOSE = 1e-2  # of the logits' spread, in bf16
+EXACT = 1e-4  # likewise, in fp32
 
 
 def base_of(model: AdaptedModel | PreTrainedModel) -> PreTrainedModel:
@@ -77,11 +78,17 @@ class LanguageModel:
         """The decoder's, as far as the model says what they are."""
         return [m for m in self.base.modules() if type(m).__name__ in (self.base._no_split_modules or ())]
 
-    def body(self, ids: Tensor) -> Tensor:
-        """Token ids `[B, T]` -> what the head reads of each, `[B, T, hidden]`; of soft prompts before them, nothing."""
+    def body(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Token ids `[B, T]` -> what the head reads of each, `[B, T, hidden]`; of soft prompts before them, nothing.
+
+        Args:
+            ids: of one text in each row; of several where there are positions.
+            positions: `[B, T]`, of each token in its own text, from 0 on: no text sees another.
+        """
         run: Any = self.base if self.whole else self.base.get_decoder()
-        with _one_sequence_a_window():
-            output = run(**prompt_arguments(self.model, ids)) if self.adapted else run(input_ids=ids)
+        placed = {} if positions is None else {"position_ids": positions}
+        with _texts_of_a_window(positions):
+            output = run(**prompt_arguments(self.model, ids), **placed) if self.adapted else run(input_ids=ids, **placed)
         hidden = output.logits if self.whole else output.last_hidden_state
         return hidden[:, -ids.shape[1] :]
 
@@ -102,14 +109,29 @@ class LanguageModel:
         return not self.whole and len(adapted) > 0 and here
 
     @torch.no_grad()
-    def frozen_body(self, ids: Tensor) -> Tensor:
+    def frozen_body(self, ids: Tensor, positions: Tensor | None = None) -> Tensor:
         """The body without adapter and without dropout, `[B, T, hidden]`."""
         training = self.base.training
         self.base.eval()
         with self.unadapted(), torch.compiler.set_stance("force_eager"):
-            hidden = self.body(ids)
+            hidden = self.body(ids, positions)
         self.base.train(training)
         return hidden
+
+    @torch.no_grad()
+    def keeps_apart(self) -> bool:
+        """Whether texts in one window, told apart by their positions, are read as each alone; not every architecture sees to it."""
+        ids = torch.arange(2 * PROBE, device=self.base.device)[None]
+        positions = torch.arange(PROBE, device=self.base.device).repeat(2)[None]
+        training = self.base.training
+        self.base.eval()
+        try:
+            together, alone = self.head(self.body(ids, positions)[:, PROBE:]), self.head(self.body(ids[:, PROBE:]))
+        except TypeError:  # it has no positions
+            return False
+        finally:
+            self.base.train(training)
+        return same_outputs(together, alone, within=CLOSE if self.base.dtype == torch.bfloat16 else EXACT)
 
     @torch.no_grad()
     def body_drops_out(self) -> bool:
@@ -158,10 +180,10 @@ class LanguageModel:
 
 
 @contextmanager
-def _one_sequence_a_window() -> Iterator[None]:
-    """transformers looks at the positions for several sequences in one window, for which a GPU is waited for; there is only one."""
+def _texts_of_a_window(positions: Tensor | None) -> Iterator[None]:
+    """Tell transformers' attention masks which text each token is of. It looks at the positions itself, for which a GPU is waited for."""
     looks = masking_utils.find_packed_sequence_indices
-    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    masking_utils.find_packed_sequence_indices = lambda _: None if positions is None else (positions == 0).cumsum(-1)
     try:
         yield
     finally:

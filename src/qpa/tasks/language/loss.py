@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from qpa.tasks.language.windows import IGNORED
+IGNORED = -100  # the label that torch's cross entropy leaves out
 
 # Logits of one piece in fp32, bytes. On the CPU what stays under 32 MiB is kept by the allocator and nearly in the cache; twice
 # that is fetched from the system anew each time, at half the speed (docs/log.md); but a product of fewer than LEAST rows is slower still.
@@ -47,6 +47,26 @@ def next_token_nll(
         return _PiecewiseNLL.apply(reads, following, head, piece, *trained), tokens  # pyright: ignore[reportReturnType]
     pieces = zip(reads.split(piece), following.split(piece), strict=True)
     return torch.stack([_nll(head, h, y) for h, y in pieces]).sum(), tokens
+
+
+@torch.no_grad()
+def next_token_scores(
+    head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, *, vocabulary: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed NLL in nats, how many tokens are those that the model holds most likely, and how many there are.
+
+    Args:
+        head, hidden, labels, vocabulary: as for `next_token_nll`.
+    """
+    following, reads = labels[:, 1:].flatten(), hidden[:, :-1].flatten(0, 1)
+    piece = rows_of_a_piece(hidden.device, vocabulary)
+    found = []
+    for h, y in zip(reads.split(piece), following.split(piece), strict=True):
+        logits = head(h).float()
+        hits = (logits.argmax(-1) == y).sum()  # none where y is IGNORED
+        found.append((F.cross_entropy(logits, y, ignore_index=IGNORED, reduction="sum"), hits))
+    nll, hits = (torch.stack(parts).sum() for parts in zip(*found, strict=True))
+    return nll, hits, (following != IGNORED).sum()
 
 
 def rows_of_a_piece(device: torch.device, vocabulary: int) -> int:

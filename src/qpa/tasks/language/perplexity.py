@@ -1,4 +1,4 @@
-"""Perplexity: negative log-likelihood summed over real tokens, divided by their count, exponentiated once."""
+"""Perplexity: negative log-likelihood summed over real tokens, divided by their count, exponentiated once; and the share of right ones."""
 
 import torch
 from torch import Tensor
@@ -44,6 +44,28 @@ class Tokens(Metric):
     def compute(self) -> Tensor:
         """The count."""
         return self.tokens
+
+
+class Accuracy(Metric):
+    """The share of tokens that are those which the model holds most likely, over all batches and processes."""
+
+    full_state_update = False
+    hits: Tensor
+    tokens: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("hits", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("tokens", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, hits: Tensor, tokens: Tensor) -> None:
+        """Add one batch: how many tokens were right, of how many."""
+        self.hits += hits
+        self.tokens += tokens
+
+    def compute(self) -> Tensor:
+        """The share as a float64 scalar."""
+        return self.hits.double() / self.tokens
 
 
 class LegacyPerplexity(Metric):

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from qpa.tasks.language.hidden_store import HiddenStore
 from qpa.tasks.language.language_model import LanguageModel
-from qpa.tasks.language.loss import next_token_nll
-from qpa.tasks.language.perplexity import LegacyPerplexity, Perplexity, Tokens
+from qpa.tasks.language.loss import next_token_nll, next_token_scores
+from qpa.tasks.language.perplexity import Accuracy, LegacyPerplexity, Perplexity, Tokens
 from qpa.tasks.task import Learner
 
 LEGACY = "legacy/perplexity"
@@ -36,15 +36,16 @@ class Reader(Learner):
         return self.nll(self.hidden(batch, "train"), batch["input_ids" if self.paper_protocol else "labels"])
 
     def scores(self) -> nn.ModuleDict:
-        """Perplexity, the tokens it is taken over, and the paper's own number where its protocol is used."""
+        """Perplexity, accuracy, the tokens they are taken over, and the paper's own number where its protocol is used."""
         legacy = {LEGACY: LegacyPerplexity()} if self.paper_protocol else {}
-        return nn.ModuleDict({"perplexity": Perplexity(), "tokens": Tokens(), **legacy})
+        return nn.ModuleDict({"perplexity": Perplexity(), "accuracy": Accuracy(), "tokens": Tokens(), **legacy})
 
     def score(self, batch: Windows, split: str, scores: nn.ModuleDict) -> None:
         """Count one batch of windows."""
-        hidden = self.hidden(batch, split)
-        nll, tokens = self.nll(hidden, batch["labels"])
+        hidden, language = self.hidden(batch, split), self.language
+        nll, hits, tokens = next_token_scores(language.head, hidden, batch["labels"], vocabulary=language.vocabulary)
         cast(Perplexity, scores["perplexity"]).update(nll, tokens)
+        cast(Accuracy, scores["accuracy"]).update(hits, tokens)
         cast(Tokens, scores["tokens"]).update(tokens)
         if self.paper_protocol:
             cast(LegacyPerplexity, scores[LEGACY]).update(*self.nll(hidden, batch["input_ids"]))
@@ -61,12 +62,13 @@ class Reader(Learner):
     def hidden(self, batch: Windows, split: str) -> Tensor:
         """What the head reads of every token, `[B, T, hidden]`: from the store where there is one, else from the body."""
         store = self.stores.get(split)
+        ids, positions = batch["input_ids"], batch.get("positions")
         if store is None:
-            return self.language.body(batch["input_ids"])
+            return self.language.body(ids, positions)
         indices = batch["index"].tolist()
         kept = store.read(indices)
         if kept is None:
-            kept = self.language.frozen_body(batch["input_ids"]).to(store.dtype)  # as it is read later
+            kept = self.language.frozen_body(ids, positions).to(store.dtype)  # as it is read later
             store.write(indices, kept)
         return kept.to(self.language.base.device, non_blocking=True)
 

@@ -2,22 +2,24 @@
 
 import copy
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 from qpa.adapters import base_weights
-from qpa.config import Config, HubDataConfig, LanguageModelConfig, TextDataConfig, expected
+from qpa.config import Config, HubDataConfig, LanguageModelConfig, RowsDataConfig, TextDataConfig, expected
 from qpa.config.context import Context
 from qpa.config.identity import COMPUTATION
 from qpa.core.layout import AdapterTensor
 from qpa.errors import ConfigError
 from qpa.files import cache_folder
-from qpa.tasks.language import checks, hub_data, text
+from qpa.tasks.language import checks, splits
+from qpa.tasks.language.splits import Split
 from qpa.tasks.pretrained import source, tokenizer
 from qpa.tasks.pretrained.tokenizer import TextEncoder
-from qpa.tasks.task import Batch, Metric, Task
+from qpa.tasks.rows import hub
+from qpa.tasks.task import Batch, Metric, Question, Task
 
 if TYPE_CHECKING:
     import torch
@@ -26,9 +28,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from qpa.adapters.methods import AdaptedModel
+    from qpa.tasks.language.answers import Asked
     from qpa.tasks.language.hidden_store import HiddenStore
     from qpa.tasks.language.reader import Reader
+    from qpa.tasks.language.template import Template
     from qpa.tasks.language.windows import Windows
+
+
+ANSWERED = 16  # prompts answered together
 
 
 class Language(Task):
@@ -46,11 +53,13 @@ class Language(Task):
     def check(self) -> None:
         """Model, method and data by their settings alone."""
         checks.check(self.model, self.data, self.config.peft)
+        if isinstance(self.data, RowsDataConfig):
+            checks.check_packing(self.data, self.config.peft)
         if self.config.trainer.shards:
             checks.check_sharded(self.model, self.data)
         cache_folder(self.config.cache_dir)
         if isinstance(self.data, HubDataConfig):
-            hub_data.check(self.data)
+            hub.check(self.data)
 
     def notes(self) -> list[str]:
         """Of a method that is slow on this model."""
@@ -74,7 +83,13 @@ class Language(Task):
             precision = "bf16-mixed" if dtype == "bfloat16" else "32-true"
         model = self.model.model_copy(update={"dtype": dtype})
         trainer = config.trainer.model_copy(update={"precision": precision})
-        return self.of(config.model_copy(update={"model": model, "trainer": trainer}))
+        return self.of(config.model_copy(update={"model": model, "trainer": trainer, "data": self._packs()}))
+
+    def _packs(self) -> TextDataConfig:
+        """With packing wherever it can be: soft prompts stand before a window, and only its first text would read them."""
+        if not isinstance(self.data, RowsDataConfig) or self.data.packing is not None:
+            return self.data
+        return self.data.model_copy(update={"packing": not self.config.peft.get("num_virtual_tokens")})
 
     def of(self, config: Config) -> Self:
         """Its model and data with it."""
@@ -97,9 +112,9 @@ class Language(Task):
         return source.folder(self.model, self.cache)
 
     @cached_property
-    def texts(self) -> text.Texts:
+    def splits(self) -> dict[str, Split]:
         """What is learned and what is held out."""
-        return text.read(self.data, speaks=self.context.first)
+        return splits.read(self.data, self.cache, speaks=self.context.first)
 
     @cached_property
     def encoder(self) -> TextEncoder:
@@ -107,13 +122,25 @@ class Language(Task):
         return tokenizer.load(self.folder)
 
     @cached_property
+    def template(self) -> "Template | None":
+        """Of conversations; None where there are none, or neither tokenizer nor config has one."""
+        if not any(isinstance(split, splits.Examples) for split in self.splits.values()):
+            return None
+        from qpa.tasks.language import template
+
+        return template.load(expected("data", self.data, RowsDataConfig).template, self.folder, self.encoder)
+
+    @cached_property
     def windows(self) -> "dict[str, Windows]":
         """By split; tokens that the model has no row for are refused."""
-        texts, encoder = self.texts, self.encoder
+        parts, encoder = self.splits, self.encoder
         from qpa.tasks.language import windows  # datasets, transformers: seconds
-        from qpa.tasks.pretrained import base_model  # datasets, transformers: seconds
+        from qpa.tasks.pretrained import base_model
 
-        cut = windows.cut(self.data, texts, encoder, self.cache)
+        cutter = windows.Cutter(self.data, encoder, self.template, self.cache, speaks=self.context.first)
+        cut = {name: cutter.windows(name, split) for name, split in parts.items()}
+        if self.context.first:
+            windows.say(parts, cut)
         base_model.check_tokens(self.model, self.folder, max(split.largest for split in cut.values()))
         return cut
 
@@ -124,11 +151,11 @@ class Language(Task):
 
     def content(self) -> dict[str, Any]:
         """Of the texts by split, and of `model.path`."""
-        return {"texts": text.digests(self.data), "weights": source.weights(self.model)}
+        return {"texts": splits.digests(self.data, self.cache), "weights": source.weights(self.model)}
 
     def title(self) -> str:
         """As `SmolLM2-135M-Instruct on wikitext2/train.txt`."""
-        return f"{source.title(self.model)} on {text.title(self.data)}"
+        return f"{source.title(self.model)} on {splits.title(self.data)}"
 
     def protocol(self) -> dict[str, Any]:
         """How text is cut into windows."""
@@ -151,11 +178,11 @@ class Language(Task):
     def read(self) -> None:
         """Of the text, which may be missing or empty, all that need not be fetched."""
         if not isinstance(self.data, HubDataConfig):
-            _ = self.texts
+            _ = self.splits
 
     def fetch(self) -> None:
         """The text, and the model's files."""
-        _ = self.texts, self.encoder
+        _ = self.splits, self.encoder
 
     def prepare(self) -> None:
         """Tokenise and cut the text."""
@@ -180,6 +207,35 @@ class Language(Task):
         import torch
 
         return {"input_ids": self.windows["val"][0]["input_ids"][None], "index": torch.tensor([0])}
+
+    def questions(self) -> "list[Asked]":
+        """The test split's first prompts."""
+        split, data = self.splits["test"], self.data
+        if not isinstance(split, splits.Examples) or not isinstance(data, RowsDataConfig):
+            return []
+        from qpa.tasks.language import answers
+        from qpa.tasks.language.examples import Writer
+
+        writer = Writer(split.form, self.template, self.encoder, data)
+        return answers.questions(split.rows, writer, most=data.generate, longest=data.context)
+
+    def answers(self, model: "nn.Module", questions: Sequence[Question]) -> list[str]:
+        """Greedy ones."""
+        from qpa.tasks.language import answers, generation
+
+        data, encoder = expected("data", self.data, RowsDataConfig), self.encoder
+        prompts = [cast("Asked", question).ids for question in questions]
+        stop = answers.stops(self.folder, encoder, self.template)
+        how: Any = {"pad": encoder.eos, "stop": stop, "most": data.answer_tokens, "batch_size": ANSWERED}
+        found = generation.answers(cast(Any, model), prompts, **how)
+        return [encoder.tokenizer.decode(ids, skip_special_tokens=True) for ids in found]
+
+    def marks(self, answers: Sequence[str], questions: Sequence[Question]) -> dict[str, float]:
+        """By `data.answer_metrics`."""
+        from qpa.tasks.language import answers as marking
+
+        data = expected("data", self.data, RowsDataConfig)
+        return marking.marked(answers, questions, by=marking.marks(data.answer_metrics))
 
     def skeleton(self) -> "nn.Module":
         """Of `model.path`, the config, or the hub's config.json."""
@@ -218,6 +274,9 @@ class Language(Task):
         name = hashlib.sha256(repr((model, source.weights(self.model), read, windows)).encode()).hexdigest()[:24]
         return self.cache / "base" / f"{name}.json"
 
+    def _packed(self) -> bool:
+        return any("positions" in split.rows.column_names for split in self.windows.values())
+
     def save_merged(self, adapted: Callable[["nn.Module"], "AdaptedModel"], folder: Path) -> None:
         """Of the base model as it was before it was quantised, and in fp32."""
         from qpa.tasks.language import merged
@@ -240,6 +299,9 @@ class Language(Task):
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError("peft", config.peft["_target_"], f"the adapted model does not run: {reason}") from error
+        if self._packed() and not language.keeps_apart():
+            problem = "this model reads an example together with those before it in its window; set it to false"
+            raise ConfigError("data.packing", True, problem)
         if trained and self.model.gradient_checkpointing:
             again = {"use_reentrant": False, "preserve_rng_state": language.draws()}  # the state cannot be read while a step is recorded
             language.base.gradient_checkpointing_enable(gradient_checkpointing_kwargs=again)

@@ -1,45 +1,60 @@
-"""Text to windows: tokenise once, pack, load in batches.
+"""Text and examples to windows: tokenise once, into the cache, and load in batches.
 
-A window is `context` tokens: one BOS where the model has one, then consecutive tokens of the text, windows not overlapping. Where the
-text itself has a BOS at that place, that is the one.
-Only the last window of a split may be shorter; its padding is labelled -100 and counts nowhere.
+A window of running text is `context` tokens: one BOS where the model has one, then consecutive tokens of the text, windows not
+overlapping. Where the text itself has a BOS at that place, that is the one. Only the last window of a split may be shorter; its padding
+is labelled -100 and counts nowhere. A window of examples holds one or several of them (`packing`).
 
 The paper's protocol makes a window of every line, empty ones too, cut at `context` tokens and filled up with EOS.
 """
 
 import hashlib
 import re
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
-from datasets import Dataset, disable_progress_bars, load_from_disk
+import pyarrow as pa
+from datasets import Dataset, disable_progress_bars
+from rich.console import Console
+from rich.progress import track
 from torch.utils.data import Dataset as TorchDataset
 
-from qpa.config import TextDataConfig
+from qpa.config import RowsDataConfig, TextDataConfig, expected
 from qpa.errors import ConfigError
-from qpa.files import whole_folder
-from qpa.tasks.language.text import Texts, where
+from qpa.files import read_json, whole_folder, write_json
+from qpa.tasks.language import packing
+from qpa.tasks.language.examples import Fitted, Writer, named
+from qpa.tasks.language.loss import IGNORED
+from qpa.tasks.language.splits import Examples, Split, where
+from qpa.tasks.language.template import Template
+from qpa.tasks.language.text import Text
 from qpa.tasks.pretrained.tokenizer import TextEncoder
+from qpa.tasks.rows import Faults
 
-IGNORED = -100  # the label that torch's cross entropy leaves out
+T = TypeVar("T")
 Row = dict[str, list[int]]
 BLOCK = 1 << 20  # characters tokenised at once; text is cut between words, so memory stays flat on large files
 NEAR = 1 << 8  # characters before and after a cut that are looked at: more than a special token has
+WRITTEN = 256  # windows written at once
+TOKENS, COUNTS = "windows.arrow", "counts.json"
+FORMAT = 2  # of what is kept in the cache
 
 
 class Windows(TorchDataset):
-    """One split's windows: rows of `input_ids` and `labels`, each `[context]`, and the window's `index`.
+    """One split's windows: rows of `input_ids` and `labels`, each `[context]`, of packed ones `positions`, and the window's `index`.
 
     Args:
         rows: the windows.
         key: what identifies text and windows in a cache.
         most: how many of them to read, None for all.
+        counts: of the examples that they hold; empty of running text.
     """
 
-    def __init__(self, rows: Dataset, key: str, most: int | None) -> None:
-        self.rows, self.key = rows, key
+    def __init__(self, rows: Dataset, key: str, most: int | None, counts: dict[str, Any]) -> None:
+        self.rows, self.key, self.counts = rows, key, counts
         self.count = len(rows) if most is None else min(most, len(rows))
 
     def __len__(self) -> int:
@@ -62,45 +77,153 @@ class Windows(TorchDataset):
         return max(int(part.flatten().to_numpy().max()) for part in read.chunks if len(part))
 
 
-def cut(data: TextDataConfig, texts: Texts, encoder: TextEncoder, cache: Path) -> dict[str, Windows]:
-    """Tokenise and pack each split, or take it from the cache.
+@dataclass(frozen=True)
+class Cutter:
+    """Cuts splits into windows.
 
-    Raises:
-        ConfigError: a split is shorter than one window.
+    Attributes:
+        data: config group `data`.
+        encoder: the tokenizer.
+        template: of conversations.
+        cache: the folder that windows are kept in.
+        speaks: whether to show how far it is.
     """
-    most = data.max_held_out_windows
-    limits = {name: None if name == "train" else most for name in texts.given()}
-    return {name: _windows_of(data, name, text, encoder, cache, limits[name]) for name, text in texts.given().items()}
+
+    data: TextDataConfig
+    encoder: TextEncoder
+    template: Template | None
+    cache: Path
+    speaks: bool
+
+    def windows(self, name: str, split: Split) -> Windows:
+        """Of one split, or what the cache has of it.
+
+        Raises:
+            ConfigError: it is shorter than one window, or has a row that nothing can be learned from.
+        """
+        disable_progress_bars()
+        key = hashlib.sha256(f"{FORMAT}|{self._made_by(split)}|{split.key}".encode(errors="replace")).hexdigest()[:24]
+        folder = self.cache / "tokens" / key
+        if not (folder / COUNTS).is_file():
+            with whole_folder(folder, replace=False) as scratch:
+                counts = self._write(name, split, scratch / TOKENS)
+                write_json(scratch / COUNTS, counts)
+        rows = Dataset.from_file(str(folder / TOKENS)).with_format("torch")
+        return Windows(rows, key, None if name == "train" else self.data.max_held_out_windows, read_json(folder / COUNTS))
+
+    def _made_by(self, split: Split) -> str:
+        encoder, data = self.encoder, self.data
+        made_by = f"{encoder.key()}|{encoder.eos}|{data.special_tokens}|{data.protocol}|{data.context}"
+        if isinstance(split, Text):
+            return made_by
+        rows = expected("data", data, RowsDataConfig)
+        template = self.template.key if self.template else None
+        return f"{made_by}|{template}|{bool(rows.template)}|{rows.train_on}|{rows.too_long}|{rows.packing}|{rows.skip_bad}"
+
+    def _write(self, name: str, split: Split, file: Path) -> dict[str, Any]:
+        if isinstance(split, Examples):
+            return self._write_examples(name, split, file)
+        rows = _lines(self.data, split, self.encoder) if self.data.protocol == "paper" else self._packed(name, split)
+        write(rows, file)
+        return {}
+
+    def _write_examples(self, name: str, split: Examples, file: Path) -> dict[str, Any]:
+        data = expected("data", self.data, RowsDataConfig)
+        faults = Faults(split.where[0], skip=data.skip_bad)
+        shown = self._shown(split.rows, name, len(split.rows))
+        fitted = Fitted(data.context, data.too_long, self.encoder.bos)
+        examples = fitted.fit(Writer(split.form, self.template, self.encoder, data).examples(shown, faults))
+        into = packing.pack if data.packing else packing.pad
+        windows = write(into(examples, data.context, filler=self.encoder.eos), file)
+        counts = {**fitted.counts, "bad": faults.count, "first_bad": faults.first, "how": data.too_long}
+        if not windows:
+            problem = f"nothing of the {len(split.rows):,} rows of the {name} split can be learned from ({_why(counts)})"
+            raise ConfigError(*split.where, f"{problem}; look at data.train_on={data.train_on} and data.context={data.context}")
+        return counts
+
+    def _shown(self, parts: Iterable[T], name: str, total: int | None) -> Iterable[T]:
+        """With a bar that shows how far it is, where somebody looks."""
+        if not (self.speaks and Console().is_terminal):
+            return parts
+        return track(parts, f"Tokenising {name}", total, transient=True)
+
+    def _packed(self, name: str, text: Text) -> Iterator[Row]:
+        data, encoder = self.data, self.encoder
+        blocks = self._shown(_blocks(text, encoder.whole()), name, None)
+        tokens = (token for block in blocks for token in encoder.encode([block], special_tokens=data.special_tokens)[0])
+        first = _take(tokens, data.context)
+        if len(_opened(first, encoder)) < data.context:
+            problem = f"the {name} text ({len(first)} tokens) is shorter than one window; lower data.context={data.context}"
+            raise ConfigError(*where(data, name), problem)
+        yield from _pack(chain(first, tokens), encoder, data.context)
 
 
-def _windows_of(data: TextDataConfig, name: str, text: str, encoder: TextEncoder, cache: Path, most: int | None) -> Windows:
-    disable_progress_bars()
-    made_by = f"{encoder.key()}|{encoder.eos}|{data.special_tokens}|{data.protocol}|{data.context}"
-    key = hashlib.sha256(f"{made_by}|{text}".encode(errors="replace")).hexdigest()[:24]
-    folder = cache / "tokens" / key
-    if folder.is_dir():
-        return Windows(cast(Dataset, load_from_disk(str(folder))).with_format("torch"), key, most)
-    rows = _lines(data, text, encoder) if data.protocol == "paper" else _packed(data, name, text, encoder)
-    dataset = Dataset.from_list(rows)
-    with whole_folder(folder, replace=False) as scratch:
-        dataset.save_to_disk(str(scratch))
-    return Windows(dataset.with_format("torch"), key, most)
+def say(splits: Mapping[str, Split], windows: Mapping[str, Windows]) -> None:
+    """What was found, in a line, and what of it is not read."""
+    train = splits["train"]
+    if not isinstance(train, Examples):
+        return
+    each = [split.counts for split in windows.values() if split.counts]
+    counts = {name: sum(found.get(name, 0) for found in each) for name in ("examples", "tokens", "trained", "too_long", "masked", "bad")}
+    average = counts["tokens"] / max(1, counts["examples"])
+    size = sum(file["filename"] and Path(file["filename"]).stat().st_size for split in windows.values() for file in split.rows.cache_files)
+    print(f"{counts['examples']:,} {named(train.form)}, {average:,.0f} tokens on average; {size / 1e6:,.1f} MB of windows in the cache")
+    if counts["too_long"]:
+        done = {"cut": "cut", "drop": "left out", "split": "split"}[windows["train"].counts["how"]]
+        print(f"qpa: {counts['too_long']:,} are longer than a window and {done} (data.too_long)", file=sys.stderr)
+    if counts["masked"]:
+        print(f"qpa: {counts['masked']:,} have nothing to train on and are left out", file=sys.stderr)
+    if counts["bad"]:
+        first = next(found["first_bad"] for found in each if found.get("bad"))
+        print(f"qpa: {counts['bad']:,} rows cannot be used and are left out, the first: {first} (data.skip_bad)", file=sys.stderr)
 
 
-def _packed(data: TextDataConfig, name: str, text: str, encoder: TextEncoder) -> list[Row]:
-    blocks = _blocks(text, encoder.whole())
-    tokens = [token for block in blocks for token in encoder.encode([block], special_tokens=data.special_tokens)[0]]
-    if len(_opened(tokens[: data.context], encoder)) < data.context:
-        problem = f"the {name} text ({len(tokens)} tokens) is shorter than one window; lower data.context={data.context}"
-        raise ConfigError(*where(data, name), problem)
-    return list(_pack(tokens, encoder, data.context))
+def write(rows: Iterable[Row], file: Path) -> int:
+    """Write windows as they come, in Arrow's stream format; how many there are."""
+    count, left = 0, iter(rows)
+    first = next(left, None)
+    names = list(first) if first else ["input_ids", "labels"]
+    schema = pa.schema([(name, pa.list_(pa.int32())) for name in names])
+    with pa.OSFile(str(file), "wb") as out, pa.ipc.new_stream(out, schema) as writer:
+        batch: list[Row] = []
+        for row in chain([first] if first else [], left):
+            batch.append(row)
+            if len(batch) == WRITTEN:
+                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+                count, batch = count + len(batch), []
+        writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+    return count + len(batch)
 
 
-def _lines(data: TextDataConfig, text: str, encoder: TextEncoder) -> list[Row]:
+def _why(counts: dict[str, Any]) -> str:
+    """Where examples have gone, in words."""
+    words = {"too_long": "longer than a window", "masked": "without anything to train on", "bad": "unusable"}
+    return ", ".join(f"{counts[name]:,} {word}" for name, word in words.items() if counts.get(name)) or "there are none"
+
+
+def _take(tokens: Iterator[int], count: int) -> list[int]:
+    return [token for _, token in zip(range(count), tokens, strict=False)]
+
+
+def _lines(data: TextDataConfig, text: Text, encoder: TextEncoder) -> Iterator[Row]:
     """A window per line, as in the paper's released code, but for the BOS where the model has one."""
-    lines = [line if line.strip() else "" for line in text.splitlines(keepends=True)]
-    encoded = encoder.encode(lines, special_tokens=data.special_tokens)
-    return [_window(_opened(ids, encoder)[: data.context], data.context, filler=encoder.eos) for ids in encoded]
+    for part in _whole_lines(text):
+        lines = [line if line.strip() else "" for line in part.splitlines(keepends=True)]
+        encoded = encoder.encode(lines, special_tokens=data.special_tokens)
+        yield from (_window(_opened(ids, encoder)[: data.context], data.context, filler=encoder.eos) for ids in encoded)
+
+
+def _whole_lines(text: Text) -> Iterator[str]:
+    """The text in pieces that end where a line does."""
+    held = ""
+    for piece in text:
+        whole, end, rest = piece.rpartition("\n")
+        if end:
+            yield held + whole + end
+            held = rest
+        else:
+            held += piece
+    yield held
 
 
 def _opened(ids: list[int], encoder: TextEncoder) -> list[int]:
@@ -108,14 +231,20 @@ def _opened(ids: list[int], encoder: TextEncoder) -> list[int]:
     return ids if encoder.bos is None or ids[:1] == [encoder.bos] else [encoder.bos, *ids]
 
 
-def _blocks(text: str, whole: re.Pattern[str]) -> Iterator[str]:
+def _blocks(text: Iterable[str], whole: re.Pattern[str]) -> Iterator[str]:
     """The text in pieces that encode as the whole does: cut between words, and not within what is `whole`."""
-    start = 0
-    while len(text) - start > BLOCK:
-        end = _last_cut(text, start, start + BLOCK, whole)
-        yield text[start:end]
-        start = end
-    yield text[start:]
+    held = ""
+    for piece in text:
+        held += piece
+        while len(held) > BLOCK + NEAR:
+            end = _last_cut(held, 0, BLOCK, whole)
+            yield held[:end]
+            held = held[end:]
+    while len(held) > BLOCK:
+        end = _last_cut(held, 0, BLOCK, whole)
+        yield held[:end]
+        held = held[end:]
+    yield held
 
 
 def _last_cut(text: str, start: int, end: int, whole: re.Pattern[str]) -> int:
@@ -128,12 +257,12 @@ def _last_cut(text: str, start: int, end: int, whole: re.Pattern[str]) -> int:
     return next((at for at in chain(word_ends, range(end, start, -1)) if not divides(at)), end)
 
 
-def _pack(tokens: list[int], encoder: TextEncoder, context: int) -> Iterator[Row]:
-    at = 0
-    while piece := tokens[at : at + context]:
-        opened = _opened(piece, encoder)
-        ids = opened[:context]
-        at += len(ids) - (len(opened) - len(piece))
+def _pack(tokens: Iterator[int], encoder: TextEncoder, context: int) -> Iterator[Row]:
+    held: list[int] = []
+    while True:
+        held += _take(tokens, context - len(held))
+        ids = _opened(held, encoder)[:context]
+        held = held[len(ids) - (len(_opened(held, encoder)) - len(held)) :]
         if len(ids) < 2:
             return  # a lone token has nothing before it to be predicted from
         yield _window(ids, context, filler=ids[-1])

@@ -3,12 +3,15 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Encoding, Tokenizer, decoders, models, pre_tokenizers
 
 from qpa.errors import ConfigError
 from qpa.files import read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 BYTE_BOS = "<bos>"
 
@@ -34,8 +37,18 @@ class TextEncoder:
             texts: each encoded by itself.
             special_tokens: whether one that is written in a text, as "<|im_start|>", is that token; else it is text.
         """
+        return [encoding.ids for encoding in self.encodings(texts, special_tokens=special_tokens)]
+
+    def encodings(self, texts: list[str], *, special_tokens: bool, around: bool = False) -> list[Encoding]:
+        """The same, with the place in its text of each token.
+
+        Args:
+            texts: each encoded by itself.
+            special_tokens: as for `encode`.
+            around: with the tokens that stock transformers puts around a text, as a BOS, where the tokenizer does that.
+        """
         self.tokenizer.encode_special_tokens = not special_tokens
-        return [e.ids for e in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        return self.tokenizer.encode_batch(texts, add_special_tokens=around)
 
     def whole(self) -> re.Pattern[str]:
         """What in a text must not be cut in two: all that is one token wherever it stands, with the white space that it takes in."""
@@ -99,3 +112,14 @@ def byte_encoder() -> TextEncoder:
     tokenizer.add_special_tokens([BYTE_BOS])
     bos = len(alphabet)
     return TextEncoder(tokenizer, bos, bos)
+
+
+def as_transformers(encoder: TextEncoder) -> "PreTrainedTokenizerFast":
+    """As transformers has it, with the names of its special tokens."""
+    from transformers import PreTrainedTokenizerFast
+
+    token = encoder.tokenizer.id_to_token
+    special = {"eos_token": token(encoder.eos), "pad_token": token(encoder.eos)}
+    if encoder.bos is not None:
+        special["bos_token"] = token(encoder.bos)
+    return PreTrainedTokenizerFast(tokenizer_object=encoder.tokenizer, **special)
