@@ -17,6 +17,7 @@ from qpa.report.figures import all_figures
 from qpa.report.runs import Found, Run
 from qpa.report.table import LEGEND, heads, rows
 from qpa.report.verdict import decimals, label, sentences
+from qpa.runs import answers
 
 
 def write(path: Path, found: Found, comparisons: list[Comparison]) -> None:
@@ -32,7 +33,7 @@ def write(path: Path, found: Found, comparisons: list[Comparison]) -> None:
         style=_text("page.css"),
         script=_text("page.js"),
         plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode(),
-        data=json.dumps({"tasks": tasks}).replace("<", r"\u003c"),
+        data=json.dumps({"tasks": [{k: v for k, v in task.items() if k != "answered"} for task in tasks]}).replace("<", r"\u003c"),
     )
     path.write_text(html, encoding="utf-8")
 
@@ -78,7 +79,15 @@ def _task(comparison: Comparison) -> dict[str, Any]:
         "runs": [_run(run, names[run.setting]) for s in comparison.settings for run in s.runs],
         "figures": {name: json.loads(figure.to_json() or "") for name, figure in all_figures(comparison).items()},
         "captions": captions(comparison),
+        "answered": _answered(comparison, names),
     }
+
+
+def _answered(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]]:
+    """What base and adapted models answered to held-out prompts, of the runs whose folders are here."""
+    runs = [run for s in comparison.settings for run in s.runs]
+    said = [(run, answers.read(Path(run.folder))) for run in runs]
+    return [{"label": names[run.setting], "seed": run.seed, "samples": samples} for run, samples in said if samples]
 
 
 def _run(run: Run, name: str) -> dict[str, Any]:

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from qpa.adapters import base_weights, saved
-from qpa.files import write_whole
+from qpa.files import read_json, write_whole
 from qpa.runs.plan import Plan
 from qpa.tasks.task import Measured
 
-ANSWERS = "answers.jsonl"
+ANSWERS = "answers.json"
 Sample = dict[str, str]  # `prompt`, `reference`, and the answers `base` and `adapted`
 
 
@@ -33,11 +33,9 @@ def ask(plan: Plan, adapter: Path) -> tuple[Measured, list[Sample]]:
 def save(samples: list[Sample], folder: Path) -> None:
     """Write them into the run's folder, if there are any."""
     if samples:
-        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-        write_whole(folder / ANSWERS, lines.encode())
+        write_whole(folder / ANSWERS, json.dumps(samples, indent=1, ensure_ascii=False).encode())
 
 
 def read(folder: Path) -> list[Sample]:
     """Of a run's folder; none where it has none."""
-    file = folder / ANSWERS
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
+    return read_json(folder / ANSWERS) if (folder / ANSWERS).is_file() else []

@@ -96,7 +96,7 @@ def clear(folder: Path, *, resumed: bool) -> None:
     """Take away what an earlier run left; a resumed one keeps its checkpoints and the metrics so far."""
     for name in ("adapter", "merged", *(() if resumed else (CHECKPOINTS,))):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("evaluation.json", "tasks.json", *(() if resumed else (WANDB_ID,))):
+    for name in ("evaluation.json", "tasks.json", "answers.json", *(() if resumed else (WANDB_ID,))):
         (folder / name).unlink(missing_ok=True)
     metrics = folder / METRICS
     if resumed and metrics.exists():

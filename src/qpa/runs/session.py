@@ -152,6 +152,7 @@ def run(session: Session, folder: Path, result: Record) -> None:
         record.fill(result, plan, measured=measured, adapter=adapter, seconds=session.clock.seconds, sent=sent, total=total)
         baseline.compare(plan, result)
         loggers.summarise(opened, record.summary(result, measured))
+        loggers.tabled(opened, "answers", samples)
 
 
 def _logged(plan: Plan, from_step: int) -> Logged:

@@ -144,6 +144,16 @@ def draw(loggers: list[Logger], name: str, figure: Any, numbers: Mapping[str, fl
     summarise(loggers, numbers)
 
 
+def tabled(loggers: list[Logger], name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Put a table of the run's own into W&B, if it has any rows, which all have the same columns."""
+    if not rows:
+        return
+    columns, data = list(rows[0]), [list(row.values()) for row in rows]
+    for logger in loggers:
+        if isinstance(logger, SparedWandbLogger):
+            logger.attempt(lambda logger=logger: logger.log_table(name, columns=columns, data=data))
+
+
 def table(logger: DictConfig, folder: Path, name: str, columns: Sequence[str], rows: list[list[str | float | None]]) -> None:
     """Log one table as a run of its own, job type `sweep`, in the group of the sweep that has `folder`."""
     import wandb
