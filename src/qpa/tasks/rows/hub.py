@@ -36,12 +36,12 @@ def read(data: HubDataConfig, wanted: Iterable[str]) -> "dict[str, tuple[str, Da
     there = {str(name): split for name, split in _load(data).items()}
     known = {str(split): [str(name) for name in names] for split, names in SPLIT_KEYWORDS.items()}
     usual = {split: next((name for name in known[theirs] if name in there), None) for split, theirs in SPLITS.items()}
-    found = {**usual, **data.splits}
+    found = {split: data.splits.get(split) or name for split, name in usual.items()}
     for split, name in found.items():
         if name is not None and name not in there:
             raise ConfigError(f"data.splits.{split}", name, f"the dataset has no such split; it has {', '.join(there)}")
     if found["train"] is None:
-        way_out = "name one by data.splits={train: NAME}, or give another dataset"
+        way_out = "name one by data.splits.train=NAME, or give another dataset"
         raise ConfigError("data.hub", data.hub, f"has no train split, only {', '.join(there)}; {way_out}")
     return {split: (name, there[name]) for split, name in found.items() if name is not None and split in wanted}
 
