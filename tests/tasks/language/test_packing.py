@@ -1,5 +1,6 @@
 """Examples that share a window are read as each alone; what is masked, cut or left out is that alone."""
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_every_example_is_in_one_window_whole_and_none_is_longer_than_one() -> N
     found = []
     for row in windows:
         starts = [at for at, position in enumerate(row["positions"]) if position == 0] + [32]
-        found += [row["input_ids"][a:b] for a, b in zip(starts, starts[1:], strict=False)]
+        found += [row["input_ids"][a:b] for a, b in itertools.pairwise(starts)]
         assert all(row["labels"][start] == IGNORED for start in starts[:-1])
     wanted = [example.ids for example in examples()]
     assert sorted(part for part in found if part in wanted) == sorted(wanted)
@@ -85,7 +86,7 @@ def test_loss_of_an_example_is_the_same_packed_and_alone(make_config: Any, tmp_p
 
 def parts(row: dict[str, torch.Tensor]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     starts = [*(row["positions"] == 0).nonzero().flatten().tolist(), len(row["positions"])]
-    found = [(row["input_ids"][a:b], row["labels"][a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+    found = [(row["input_ids"][a:b], row["labels"][a:b]) for a, b in itertools.pairwise(starts)]
     return [(ids, labels) for ids, labels in found if (labels != IGNORED).any()]
 
 

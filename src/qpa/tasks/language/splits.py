@@ -24,10 +24,12 @@ class Examples:
     Attributes:
         rows: in order.
         form: what they hold.
+        unread: rows that could not even be read, of all splits.
     """
 
     rows: Rows
     form: Prompts | Conversations
+    unread: Faults
 
     @property
     def where(self) -> tuple[str, object]:
@@ -122,8 +124,8 @@ def _split(data: TextDataConfig, rows: Rows, faults: Faults, *, speaks: bool) ->
         try:
             form.example(row.values)
         except UnusableError as error:
-            faults.found(row.place, str(error))
-    return Examples(rows, form)
+            Faults(rows.key[0], skip=faults.skip).found(row.place, str(error))  # they are counted when they are written
+    return Examples(rows, form, faults)
 
 
 def _text(rows: Rows, form: RunningText, faults: Faults, *, speaks: bool) -> Text:
@@ -133,7 +135,7 @@ def _text(rows: Rows, form: RunningText, faults: Faults, *, speaks: bool) -> Tex
         try:
             return form.text(row.values)
         except UnusableError as error:
-            faults.found(row.place, str(error))
+            faults.found(row.place, str(error), key=rows.key[0])
             return None
 
     nulls = sum(line(row) is None for row in rows)

@@ -135,7 +135,8 @@ class Cutter:
         examples = fitted.fit(Writer(split.form, self.template, self.encoder, data).examples(shown, faults))
         into = packing.pack if data.packing else packing.pad
         windows = write(into(examples, data.context, filler=self.encoder.eos), file)
-        counts = {**fitted.counts, "bad": faults.count, "first_bad": faults.first, "how": data.too_long}
+        counts = {**fitted.counts, "how": data.too_long}
+        counts |= {"bad": faults.count, "first_bad": faults.first, "unread": split.unread.count, "first_unread": split.unread.first}
         if not windows:
             problem = f"nothing of the {len(split.rows):,} rows of the {name} split can be learned from ({_why(counts)})"
             raise ConfigError(*split.where, f"{problem}; look at data.train_on={data.train_on} and data.context={data.context}")
@@ -173,9 +174,10 @@ def say(splits: Mapping[str, Split], windows: Mapping[str, Windows]) -> None:
         print(f"qpa: {counts['too_long']:,} are longer than a window and {done} (data.too_long)", file=sys.stderr)
     if counts["masked"]:
         print(f"qpa: {counts['masked']:,} have nothing to train on and are left out", file=sys.stderr)
-    if counts["bad"]:
-        first = next(found["first_bad"] for found in each if found.get("bad"))
-        print(f"qpa: {counts['bad']:,} rows cannot be used and are left out, the first: {first} (data.skip_bad)", file=sys.stderr)
+    unread = max(found["unread"] for found in each)  # each split is read from the same files
+    if bad := counts["bad"] + unread:
+        first = next(found[name] for name in ("first_unread", "first_bad") for found in each if found[name])
+        print(f"qpa: {bad:,} rows cannot be used and are left out, the first: {first} (data.skip_bad)", file=sys.stderr)
 
 
 def write(rows: Iterable[Row], file: Path) -> int:
