@@ -1,7 +1,8 @@
 """Rows to examples: token ids, and which of them are trained on."""
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -112,15 +113,26 @@ class Writer:
         of_template = [text for text, _, by_template in written if by_template]
         pairs = iter(self.encoder.encodings(of_pairs, special_tokens=self.data.special_tokens, around=True))
         templated = iter(self.encoder.encodings(of_template, special_tokens=True))
-        for _, spans, by_template in written:
+        for text, spans, by_template in written:
             encoding = next(templated if by_template else pairs)
-            trained = [any(start <= at < end for start, end in spans) for at, _ in encoding.offsets]
+            trained = _trained(encoding.offsets, spans, end=len(text))
             yield Example(encoding.ids, trained) if by_template else self._ended(encoding.ids, trained)
 
     def _ended(self, ids: list[int], trained: list[bool]) -> Example:
         """With an EOS, which is trained on: so the model learns to end."""
         body = len(ids) - (ids[-1:] == [self.encoder.eos])
         return Example([*ids[:body], self.encoder.eos], [*trained[:body], True])
+
+
+def _trained(offsets: Sequence[Span], spans: Sequence[Span], *, end: int) -> list[bool]:
+    """Of each token, whether it begins within one of the spans."""
+    begins = [begin for begin, _ in offsets]
+    if offsets and offsets[-1] == (0, 0):
+        begins[-1] = end  # a token that stands in no text, but behind it
+    trained = [False] * len(begins)
+    for first, last in ((bisect_left(begins, start), bisect_left(begins, stop)) for start, stop in spans):
+        trained[first:last] = [True] * (last - first)
+    return trained
 
 
 @dataclass

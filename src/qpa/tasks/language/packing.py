@@ -15,15 +15,20 @@ def pack(examples: Iterable[Example], context: int, *, filler: int) -> Iterator[
     Rows have `input_ids`, `labels` and `positions`, which begin at 0 with every example; what is left at a window's end is one more.
     """
     windows: list[list[Example]] = []
+    left: list[int] = []  # of each window, tokens that it has room for
     for example in examples:
-        fitting = [window for window in windows if _length(window) + len(example) <= context]
+        fitting = [(room, at) for at, room in enumerate(left) if room >= len(example)]
         if fitting:
-            max(fitting, key=_length).append(example)
+            _, at = min(fitting)
+            windows[at].append(example)
+            left[at] -= len(example)
             continue
         if len(windows) == OPEN:
-            fullest = max(range(OPEN), key=lambda at: _length(windows[at]))
+            fullest = left.index(min(left))
+            left.pop(fullest)
             yield _window(windows.pop(fullest), context, filler)
         windows.append([example])
+        left.append(context - len(example))
     yield from (_window(window, context, filler) for window in windows)
 
 
@@ -34,17 +39,13 @@ def pad(examples: Iterable[Example], context: int, *, filler: int) -> Iterator[R
         yield {"input_ids": row["input_ids"], "labels": row["labels"]}
 
 
-def _length(window: list[Example]) -> int:
-    return sum(map(len, window))
-
-
 def _labels(example: Example) -> list[int]:
     return [token if trained else IGNORED for token, trained in zip(example.ids, example.trained, strict=True)]
 
 
 def _window(examples: list[Example], context: int, filler: int) -> Row:
     """No example's first token is predicted: nothing of it stands before."""
-    left = context - _length(examples)
+    left = context - sum(map(len, examples))
     labels = [
         token if trained and at else IGNORED for e in examples for at, (token, trained) in enumerate(zip(e.ids, e.trained, strict=True))
     ]

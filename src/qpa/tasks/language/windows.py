@@ -50,7 +50,7 @@ class Windows(TorchDataset):
         rows: the windows.
         key: what identifies text and windows in a cache.
         most: how many of them to read, None for all.
-        counts: of the examples that they hold; empty of running text.
+        counts: what was found when they were written: the `largest` token; of examples, how many there are of which kind.
     """
 
     def __init__(self, rows: Dataset, key: str, most: int | None, counts: dict[str, Any]) -> None:
@@ -73,6 +73,8 @@ class Windows(TorchDataset):
     @property
     def largest(self) -> int:
         """The largest token id in the windows that are read, filling too."""
+        if self.count == len(self.rows):
+            return self.counts["largest"]  # not by looking: a large file would come into memory
         read = self.rows.data.column("input_ids")[: self.count]
         return max(int(part.flatten().to_numpy().max()) for part in read.chunks if len(part))
 
@@ -124,8 +126,7 @@ class Cutter:
         if isinstance(split, Examples):
             return self._write_examples(name, split, file)
         rows = _lines(self.data, split, self.encoder) if self.data.protocol == "paper" else self._packed(name, split)
-        write(rows, file)
-        return {}
+        return {"largest": write(rows, file)[1]}
 
     def _write_examples(self, name: str, split: Examples, file: Path) -> dict[str, Any]:
         data = expected("data", self.data, RowsDataConfig)
@@ -134,8 +135,8 @@ class Cutter:
         fitted = Fitted(data.context, data.too_long, self.encoder.bos)
         examples = fitted.fit(Writer(split.form, self.template, self.encoder, data).examples(shown, faults))
         into = packing.pack if data.packing else packing.pad
-        windows = write(into(examples, data.context, filler=self.encoder.eos), file)
-        counts = {**fitted.counts, "how": data.too_long}
+        windows, largest = write(into(examples, data.context, filler=self.encoder.eos), file)
+        counts = {**fitted.counts, "largest": largest, "how": data.too_long}
         counts |= {"bad": faults.count, "first_bad": faults.first, "unread": split.unread.count, "first_unread": split.unread.first}
         if not windows:
             problem = f"nothing of the {len(split.rows):,} rows of the {name} split can be learned from ({_why(counts)})"
@@ -164,7 +165,7 @@ def say(splits: Mapping[str, Split], windows: Mapping[str, Windows]) -> None:
     train = splits["train"]
     if not isinstance(train, Examples):
         return
-    each = [split.counts for split in windows.values() if split.counts]
+    each = [split.counts for split in windows.values() if "examples" in split.counts]
     counts = {name: sum(found.get(name, 0) for found in each) for name in ("examples", "tokens", "trained", "too_long", "masked", "bad")}
     average = counts["tokens"] / max(1, counts["examples"])
     size = sum(file["filename"] and Path(file["filename"]).stat().st_size for split in windows.values() for file in split.rows.cache_files)
@@ -180,9 +181,9 @@ def say(splits: Mapping[str, Split], windows: Mapping[str, Windows]) -> None:
         print(f"qpa: {bad:,} rows cannot be used and are left out, the first: {first} (data.skip_bad)", file=sys.stderr)
 
 
-def write(rows: Iterable[Row], file: Path) -> int:
-    """Write windows as they come, in Arrow's stream format; how many there are."""
-    count, left = 0, iter(rows)
+def write(rows: Iterable[Row], file: Path) -> tuple[int, int]:
+    """Write windows as they come, in Arrow's stream format; how many there are, and the largest token."""
+    count, largest, left = 0, 0, iter(rows)
     first = next(left, None)
     names = list(first) if first else ["input_ids", "labels"]
     schema = pa.schema([(name, pa.list_(pa.int32())) for name in names])
@@ -190,11 +191,12 @@ def write(rows: Iterable[Row], file: Path) -> int:
         batch: list[Row] = []
         for row in chain([first] if first else [], left):
             batch.append(row)
+            largest = max(largest, *row["input_ids"])
             if len(batch) == WRITTEN:
                 writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
                 count, batch = count + len(batch), []
         writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
-    return count + len(batch)
+    return count + len(batch), largest
 
 
 def _why(counts: dict[str, Any]) -> str:
