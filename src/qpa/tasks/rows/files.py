@@ -81,9 +81,11 @@ def is_saved(folder: Path) -> bool:
 
 def _paths(key: str, item: str) -> list[Path]:
     path = Path(item)
-    if item and path.is_dir():
+    if not item:
+        raise ConfigError(key, item, "give a file, pattern or folder")
+    if path.is_dir():
         return _in_folder(key, path)
-    if item and not path.exists() and glob.has_magic(item):
+    if not path.exists() and glob.has_magic(item):
         found = [Path(match) for match in islice(glob.iglob(item, recursive=True), files.MOST_FILES + 1)]
         if len(found) > files.MOST_FILES:
             raise ConfigError(key, item, f"matches more than {files.MOST_FILES:,} files; give a narrower pattern")

@@ -122,7 +122,7 @@ class FileRows(Rows):
             ConfigError: a file is damaged, empty or no such file as its name says.
         """
         for file in self.files:
-            next(kinds.rows_of(file, self.encoding, self.faults))
+            next(kinds.rows_of(file, self.encoding, Faults(file.key, skip=self.faults.skip)))  # they are counted when they are read
 
     @property
     def size(self) -> int:

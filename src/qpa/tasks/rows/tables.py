@@ -87,7 +87,11 @@ def opened(file: DataFile) -> Iterator[Table]:
             stream = stack.enter_context(unpacked(file))
             if file.compression is not None:
                 stream = _unpacked_whole(stream, stack)
-            yield _of_parquet(stream) if file.kind == "parquet" else _of_arrow(stream)
+            table = _of_parquet(stream) if file.kind == "parquet" else _of_arrow(stream)
+            names = table.schema.names
+            if twice := next((name for name in names if names.count(name) > 1), None):
+                raise ConfigError(file.key, file.path, f"has two columns {twice!r}; rename one of them")
+            yield table
     except (pyarrow.ArrowException, EOFError) as error:
         problem = f"cannot be read as {kind} ({_first_line(error)}); is it whole, and its ending right?"
         raise ConfigError(file.key, file.path, problem) from error
