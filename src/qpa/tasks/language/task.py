@@ -14,9 +14,10 @@ from qpa.config.identity import COMPUTATION
 from qpa.core.layout import AdapterTensor
 from qpa.errors import ConfigError
 from qpa.files import cache_folder
-from qpa.tasks.language import checks, hub_data, text
+from qpa.tasks.language import checks, text
 from qpa.tasks.pretrained import source, tokenizer
 from qpa.tasks.pretrained.tokenizer import TextEncoder
+from qpa.tasks.rows import hub
 from qpa.tasks.task import Batch, Metric, Task
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Language(Task):
             checks.check_sharded(self.model, self.data)
         cache_folder(self.config.cache_dir)
         if isinstance(self.data, HubDataConfig):
-            hub_data.check(self.data)
+            hub.check(self.data)
 
     def notes(self) -> list[str]:
         """Of a method that is slow on this model."""

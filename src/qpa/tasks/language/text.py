@@ -4,13 +4,16 @@ Pure reading, no heavy import, so that a missing or empty file answers at once.
 """
 
 import os
+import sys
+import tempfile
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
-from qpa.config import FilesDataConfig, HubDataConfig, TextDataConfig
+from qpa.config import FilesDataConfig, HubDataConfig, RowsDataConfig, TextDataConfig
 from qpa.errors import ConfigError
 from qpa.files import digest, files_of
-from qpa.tasks.language import formats, hub_data
+from qpa.tasks.rows import Faults, Rows, reading
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,9 @@ def read(data: TextDataConfig, *, speaks: bool = True) -> Texts:
     Raises:
         ConfigError: a file is missing, or a text is empty or certainly shorter than one window.
     """
-    texts = _hub_texts(data, speaks=speaks) if isinstance(data, HubDataConfig) else _files_texts(data)
-    if data.forgetting_files:
-        texts = replace(texts, forgetting=_join("data.forgetting_files", data.forgetting_files))
+    given = {name: _text(data, name, rows, speaks=speaks) for name, rows in _rows(data).items()}
+    texts = _split(data, given["train"] if "train" in given else _pydoc(), val=given.get("val"), test=given.get("test"))
+    texts = replace(texts, forgetting=given.get("forgetting"))
     for name, text in texts.given().items():
         key = where(data, name)
         if not text.strip():
@@ -89,37 +92,44 @@ def _pydoc() -> str:
     return "\n\n".join(topics.values())
 
 
-def _join(key: str, files: list[str]) -> str:
-    if not files:
-        raise ConfigError(key, files, "give at least one text file")
-    return "\n".join(_file_text(key, file) for file in files)
+def _rows(data: TextDataConfig) -> dict[str, Rows]:
+    """By split, those that are read from files or a data set."""
+    faults = Faults("data", skip=isinstance(data, RowsDataConfig) and data.skip_bad)
+    cache = Path(tempfile.gettempdir())
+    if isinstance(data, FilesDataConfig | HubDataConfig):
+        return reading.read(data, cache, faults)
+    files = {split: getattr(data, f"{split}_files") for split in ("val", "test", "forgetting")}
+    return {**reading.of_files(files, None, cache, faults)}
 
 
-def _file_text(key: str, file: str) -> str:
-    """A file's text, without the mark that some editors begin UTF-8 with."""
-    try:
-        text = Path(file).read_text(encoding="utf-8-sig")
-        if formats.is_text(text):
-            if not text or text.isspace():
-                raise ConfigError(key, file, "is empty; leave it out")
-            return text
-        content = Path(file).read_bytes()
-        at = max(0, content.find(b"\0"))
-    except OSError as error:
-        raise ConfigError(key, file, f"cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        content, at = error.object, error.start
-    raise ConfigError(key, file, f"is no UTF-8 text; it {formats.describe(content, file, at)}")
+def _text(data: TextDataConfig, name: str, rows: Rows, *, speaks: bool) -> str:
+    """Rows as lines; empty ones are empty lines, as in WikiText, and null ones are left out."""
+    if rows.text:
+        return "\n".join(row.values["text"] for row in rows)
+    column, lines, nulls = _column(data, name, rows), [], 0
+    for row in rows:
+        value = row.values.get(column)
+        if value is None:
+            nulls += 1
+        elif isinstance(value, str):
+            lines.append(value.removesuffix("\n"))
+        else:
+            problem = f"of the {name} split is no text but {type(value).__name__} ({row.place}); the columns are {', '.join(rows.columns)}"
+            raise ConfigError("data.text_column", column, problem)
+    if nulls and speaks:
+        print(f"qpa: {nulls:,} of {nulls + len(lines):,} rows of the {name} split are null and left out", file=sys.stderr)
+    return "\n".join(lines)
 
 
-def _files_texts(data: TextDataConfig) -> Texts:
-    train = _join("data.train_files", data.train_files) if isinstance(data, FilesDataConfig) else _pydoc()
-    val_files = getattr(data, "val_files", [])
-    return _split(data, train, val=_join("data.val_files", val_files) if val_files else None, test=_given_test(data))
-
-
-def _given_test(data: TextDataConfig) -> str | None:
-    return _join("data.test_files", data.test_files) if data.test_files else None
+def _column(data: TextDataConfig, name: str, rows: Rows) -> str:
+    """The column of text: named, or `text`, or the only one of strings."""
+    named = data.text_column if isinstance(data, RowsDataConfig) else None
+    strings = [column for row in islice(iter(rows), 1) for column, value in row.values.items() if isinstance(value, str)]
+    column = named or ("text" if "text" in rows.columns or len(strings) != 1 else strings[0])
+    if column not in rows.columns:
+        others = [*rows.columns, *(f"{other} ({kind}), which is not read" for other, kind in rows.left_out.items())]
+        raise ConfigError("data.text_column", named, f"the {name} split has no column {column}; it has {', '.join(others)}")
+    return column
 
 
 def _split(data: TextDataConfig, train: str, *, val: str | None, test: str | None) -> Texts:
@@ -138,9 +148,3 @@ def _cut(text: str, share: float) -> tuple[str, str]:
     line_end = text.find("\n", at) + 1
     at = line_end if 0 < line_end < len(text) else at
     return text[:at], text[at:]
-
-
-def _hub_texts(data: HubDataConfig, *, speaks: bool) -> Texts:
-    given = _given_test(data)
-    found = hub_data.read(data, wanted=("train", "validation", *(() if given else ("test",))), speaks=speaks)
-    return _split(data, found["train"], val=found.get("validation"), test=given or found.get("test"))
