@@ -1,6 +1,7 @@
 """Texts of a config as strings, and windows of strings."""
 
 import hashlib
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +12,10 @@ from qpa.tasks.language.windows import Cutter, Windows
 from qpa.tasks.pretrained.tokenizer import TextEncoder
 
 
-def read(data: TextDataConfig, cache: Path) -> SimpleNamespace:
-    return SimpleNamespace(**{name: "".join(split) for name, split in splits.read(data, cache).items() if isinstance(split, Text)})
+def read(data: TextDataConfig) -> SimpleNamespace:
+    with tempfile.TemporaryDirectory() as cache:
+        found = splits.read(data, Path(cache))
+        return SimpleNamespace(**{name: "".join(split) for name, split in found.items() if isinstance(split, Text)})
 
 
 def text(content: str) -> Text:

@@ -321,9 +321,9 @@ def test_hostile_text_is_packed_or_refused_in_one_line(make_config: MakeConfig, 
     config = make_config(f"data.train_files=[{file}]")
     if not works:
         with pytest.raises(ConfigError, match=r"shorter than one window|empty|no UTF-8 text"):
-            cut(config.data, vars(read(config.data, tmp_path)), tokenizer.byte_encoder(), tmp_path / "cache")
+            cut(config.data, vars(read(config.data)), tokenizer.byte_encoder(), tmp_path / "cache")
         return
-    found = cut(config.data, vars(read(config.data, tmp_path)), tokenizer.byte_encoder(), tmp_path / "cache")
+    found = cut(config.data, vars(read(config.data)), tokenizer.byte_encoder(), tmp_path / "cache")
     assert all(len(split) > 0 for split in found.values())
 
 

@@ -48,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def ours(config: Config, folder: Path | None, values: dict[str, Any]) -> Example:
     data, encoder = expected("data", config.data, RowsDataConfig), tokenizer.load(folder)
-    form = recognised(data, list(values), where=("data.train_files", "a.jsonl"))
+    form = recognised(data, {name: type(value).__name__ for name, value in values.items()}, where=("data.train_files", "a.jsonl"))
     writer = Writer(form, template.load(data.template, folder, encoder), encoder, data)  # pyright: ignore[reportArgumentType]
     (found,) = writer.examples([Row("a.jsonl:1", values)], Faults("data", skip=False))
     return found

@@ -68,14 +68,14 @@ def test_changed_text_is_tokenised_anew(packed: dict, make_config: MakeConfig, t
 
 def test_splits_do_not_overlap_and_lose_nothing(make_config: MakeConfig, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(PROSE)
-    texts = read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data, tmp_path)
+    texts = read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data)
     assert texts.train + texts.val + texts.test == PROSE
 
 
 def test_given_test_files_leave_the_validation_text_whole(make_config: MakeConfig, tmp_path: Path) -> None:
     for name in "abc":
         (tmp_path / name).write_text(name + PROSE)
-    texts = read(make_config(*(f"data.{s}_files=[{tmp_path}/{n}]" for s, n in zip(SPLITS, "abc", strict=True))).data, tmp_path)
+    texts = read(make_config(*(f"data.{s}_files=[{tmp_path}/{n}]" for s, n in zip(SPLITS, "abc", strict=True))).data)
     assert vars(texts) == three("a" + PROSE, "b" + PROSE, "c" + PROSE)
 
 
@@ -83,7 +83,7 @@ def test_given_test_files_leave_the_validation_text_whole(make_config: MakeConfi
 def test_useless_text_is_refused(make_config: MakeConfig, tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "a.txt").write_text(content)
     with pytest.raises(ConfigError, match=message):
-        read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data, tmp_path)
+        read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data)
 
 
 def test_resumed_order_is_the_rest_of_the_whole_order() -> None:

@@ -105,7 +105,7 @@ def test_row_that_cannot_be_learned_from_is_one_line_with_its_place_or_left_out(
 @pytest.mark.parametrize(
     ("rows", "overrides", "message"),
     [
-        ([{"a": "x", "b": "y"}] * 9, [], r"data.train_files=.*what its columns hold cannot be told \(a, b\)"),
+        ([{"a": "x", "b": "y"}] * 9, [], r"data.train_files=.*what its columns hold cannot be told \(a: str, b: str\)"),
         ([{"prompt": "x", "completion": "y"}] * 9, ["data.messages_column=chat"], "data.messages_column=chat: there is no such column"),
         ([{"prompt": "x"}] * 5 + [{"completion": "y"}] * 5, [], "data.train_files=a.jsonl:1: column completion holds no text but null"),
         ([{"prompt": "x", "completion": 3}] * 9, [], "a.jsonl:1: column completion holds no text but 3"),

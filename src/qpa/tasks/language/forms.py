@@ -126,8 +126,13 @@ class Conversations:
 Form = RunningText | Prompts | Conversations
 
 
-def recognised(data: RowsDataConfig, columns: Sequence[str], *, where: tuple[str, object]) -> Form:
+def recognised(data: RowsDataConfig, columns: Mapping[str, str], *, where: tuple[str, object]) -> Form:
     """What the columns of a data set hold, as the config names them or by their own names.
+
+    Args:
+        data: config group `data`.
+        columns: with what each holds, `str` where that is text.
+        where: the config key that the data come from, and its value.
 
     Raises:
         ConfigError: a column that is named is not there, or none has a name that we know.
@@ -141,19 +146,24 @@ def recognised(data: RowsDataConfig, columns: Sequence[str], *, where: tuple[str
     if prompt and completion and not data.text_column:
         beside = (INPUT,) if prompt == "instruction" and INPUT in columns and not data.prompt_column else ()
         return Prompts((prompt, *beside), completion)
-    if text or len(columns) == 1:
-        return RunningText(text or columns[0])
-    problem = f"what its columns hold cannot be told ({', '.join(columns)})"
+    texts = [column for column, kind in columns.items() if kind == "str"]
+    if text or len(texts) == 1:
+        return RunningText(text or texts[0])
+    problem = f"what its columns hold cannot be told ({_listed(columns)})"
     raise ConfigError(*where, f"{problem}; name data.messages_column, data.prompt_column and data.completion_column, or data.text_column")
 
 
-def _named(data: RowsDataConfig, key: str, columns: Sequence[str], known: Sequence[str]) -> str | None:
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{column}: {kind}" for column, kind in columns.items())
+
+
+def _named(data: RowsDataConfig, key: str, columns: Mapping[str, str], known: Sequence[str]) -> str | None:
     """The column of one kind: the one that the config names, or the first of a known name."""
     given: str | None = getattr(data, key)
     if given is None:
         return next((name for name in known if name in columns), None)
     if given not in columns:
-        raise ConfigError(f"data.{key}", given, f"there is no such column; there are {', '.join(columns)}")
+        raise ConfigError(f"data.{key}", given, f"there is no such column; there are {_listed(columns)}")
     return given
 
 

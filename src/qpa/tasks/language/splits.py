@@ -70,7 +70,7 @@ def read(data: TextDataConfig, cache: Path, *, speaks: bool = True) -> dict[str,
     """
     faults = Faults("data", skip=isinstance(data, RowsDataConfig) and data.skip_bad)
     given = _rows(data, cache, faults)
-    found: dict[str, Split] = {name: _split(data, rows, faults, speaks=speaks) for name, rows in given.items()}
+    found: dict[str, Split] = {name: _split(data, name, rows, faults, speaks=speaks) for name, rows in given.items()}
     if "train" not in found:
         found["train"] = pydoc()
     held_out = _held_out(data, found)
@@ -114,12 +114,12 @@ def pydoc() -> Text:
     return Text(lambda: [whole], hashlib.sha256(whole.encode()).hexdigest(), ("data.source", "pydoc"))
 
 
-def _split(data: TextDataConfig, rows: Rows, faults: Faults, *, speaks: bool) -> Split:
+def _split(data: TextDataConfig, name: str, rows: Rows, faults: Faults, *, speaks: bool) -> Split:
     if rows.text:
         return Text(lambda: of_lines(row.values["text"] for row in rows), rows.digest, rows.key)
-    form = recognised(expected("data", data, RowsDataConfig), rows.columns, where=rows.key)
+    form = recognised(expected("data", data, RowsDataConfig), _kinds(rows), where=rows.key)
     if isinstance(form, RunningText):
-        return _text(rows, form, faults, speaks=speaks)
+        return _text(name, rows, form, faults, speaks=speaks)
     for row in islice(rows, LOOKED_AT):
         try:
             form.example(row.values)
@@ -128,7 +128,15 @@ def _split(data: TextDataConfig, rows: Rows, faults: Faults, *, speaks: bool) ->
     return Examples(rows, form, faults)
 
 
-def _text(rows: Rows, form: RunningText, faults: Faults, *, speaks: bool) -> Text:
+def _kinds(rows: Rows) -> dict[str, str]:
+    """By column, what it holds as far as that can be told by its first values, or why it is not read."""
+    found = {column: "nothing" for column in rows.columns}
+    for row in islice(rows, LOOKED_AT):
+        found |= {column: type(value).__name__ for column, value in row.values.items() if value is not None and found[column] == "nothing"}
+    return found | {column: f"{kind}, which is not read" for column, kind in rows.left_out.items()}
+
+
+def _text(name: str, rows: Rows, form: RunningText, faults: Faults, *, speaks: bool) -> Text:
     """A text of rows; null ones are left out, which is said once."""
 
     def line(row: Row) -> str | None:
@@ -140,7 +148,7 @@ def _text(rows: Rows, form: RunningText, faults: Faults, *, speaks: bool) -> Tex
 
     nulls = sum(line(row) is None for row in rows)
     if nulls and speaks:
-        print(f"qpa: {nulls:,} of {len(rows):,} rows of {rows.key[0]}={rows.key[1]} are null and left out", file=sys.stderr)
+        print(f"qpa: {nulls:,} of {len(rows):,} rows of the {name} split are null and left out", file=sys.stderr)
     return Text(lambda: of_lines(line(row) for row in rows), f"{rows.digest}|{form.column}", rows.key)
 
 

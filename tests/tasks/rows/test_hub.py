@@ -12,10 +12,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from conftest import ROOT, command_line, fingerprint, folder_of, train_run
+from texts import read, three
 
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.tasks.language import text
+from qpa.tasks.language import splits
 
 MakeConfig = Callable[..., Config]
 Files = dict[str, bytes | str | list | pyarrow.Table]
@@ -77,44 +78,44 @@ def csv(rows: list[str]) -> str:
     ids=["parquet", "shards", "jsonl", "csv", "another column", "large strings", "text"],
 )  # fmt: skip
 def test_every_split_is_read_from_its_text_column(dataset: Callable[..., Config], files: Files, overrides: list[str]) -> None:
-    texts = text.read(dataset(files, *(f"data.text_column={column}" for column in overrides)).data)
-    assert texts == text.Texts("\n".join(TRAIN), "\n".join(VAL), "\n".join(TEST))
+    texts = read(dataset(files, *(f"data.text_column={column}" for column in overrides)).data)
+    assert vars(texts) == three("\n".join(TRAIN), "\n".join(VAL), "\n".join(TEST))
 
 
 def test_split_named_otherwise_in_the_card_is_found(dataset: Callable[..., Config]) -> None:
     splits = "".join(f"  - {{split: {name}, path: {name[0]}.jsonl}}\n" for name in ("training", "dev", "evaluation"))
     card = f"---\nconfigs:\n- config_name: default\n  data_files:\n{splits}---\n"
-    texts = text.read(dataset({"README.md": card, "t.jsonl": TRAIN, "d.jsonl": VAL, "e.jsonl": TEST}).data)
-    assert texts == text.Texts("\n".join(TRAIN), "\n".join(VAL), "\n".join(TEST))
+    texts = read(dataset({"README.md": card, "t.jsonl": TRAIN, "d.jsonl": VAL, "e.jsonl": TEST}).data)
+    assert vars(texts) == three("\n".join(TRAIN), "\n".join(VAL), "\n".join(TEST))
 
 
 def test_configuration_is_chosen_and_those_there_are_listed(dataset: Callable[..., Config]) -> None:
     card = "---\nconfigs:\n- {config_name: one, data_files: a.jsonl}\n- {config_name: two, data_files: b.jsonl}\n---\n"
     files: Files = {"README.md": card, "a.jsonl": TRAIN, "b.jsonl": TEST * 5}
-    assert text.read(dataset(files, "data.hub_config=two").data).train.startswith(TEST[0])
+    assert read(dataset(files, "data.hub_config=two").data).train.startswith(TEST[0])
     for config in ("null", "three"):
         with pytest.raises(ConfigError, match=r"data.hub_config=(None|three): .*'one', 'two'"):
-            text.read(dataset(files, f"data.hub_config={config}").data)
+            read(dataset(files, f"data.hub_config={config}").data)
 
 
 def test_validation_text_is_cut_from_the_training_text_where_there_is_none(dataset: Callable[..., Config]) -> None:
     files: Files = {"train.jsonl": TRAIN, "test.jsonl": TEST}
-    texts = text.read(dataset(files, "data.val_fraction=0.2").data)
+    texts = read(dataset(files, "data.val_fraction=0.2").data)
     assert texts.train + texts.val == "\n".join(TRAIN)
     assert len(texts.val) == pytest.approx(0.2 * len(texts.train + texts.val), abs=len(TRAIN[0]) + 1)
     assert texts.test == "\n".join(TEST)
     with pytest.raises(ConfigError, match=r"data.val_fraction=None: .*validation split"):
-        text.read(dataset(files, "data.val_fraction=null").data)
+        read(dataset(files, "data.val_fraction=null").data)
 
 
 def test_test_text_is_half_of_the_validation_text_where_there_is_none(dataset: Callable[..., Config], tmp_path: Path) -> None:
     files: Files = {"train.jsonl": TRAIN, "validation.jsonl": VAL}
-    texts = text.read(dataset(files).data)
+    texts = read(dataset(files).data)
     assert texts.train == "\n".join(TRAIN)
     assert texts.val + texts.test == "\n".join(VAL)
     assert len(texts.val) == pytest.approx(len(texts.test), abs=2 * len(VAL[0]) + 4)  # cut at a line end
     (tmp_path / "other.txt").write_text("A text of its own.")
-    texts = text.read(dataset(files, f"data.test_files=[{tmp_path}/other.txt]").data)
+    texts = read(dataset(files, f"data.test_files=[{tmp_path}/other.txt]").data)
     assert (texts.val, texts.test) == ("\n".join(VAL), "A text of its own.")
 
 
@@ -122,7 +123,7 @@ def test_null_rows_are_left_out_and_counted_and_empty_ones_are_empty_lines(
     dataset: Callable[..., Config], capsys: pytest.CaptureFixture
 ) -> None:
     rows = [TRAIN[0], None, "", TRAIN[1], None, *TRAIN[2:], "ends in a line end\n", "last"]
-    texts = text.read(dataset({"train.jsonl": rows, "validation.jsonl": VAL, "test.jsonl": TEST}).data)
+    texts = read(dataset({"train.jsonl": rows, "validation.jsonl": VAL, "test.jsonl": TEST}).data)
     assert texts.train == "\n".join([TRAIN[0], "", *TRAIN[1:], "ends in a line end", "last"])
     (line,) = capsys.readouterr().err.splitlines()
     assert "2 of 65 rows of the train split" in line
@@ -131,20 +132,20 @@ def test_null_rows_are_left_out_and_counted_and_empty_ones_are_empty_lines(
 MESSAGES = [[{"role": "user", "content": "Hello"}]] * 9
 REFUSED = {
     "another column": ({"train.parquet": table(TRAIN, None, "body")}, "data.text_column=text: .* body, number$"),
-    "messages": ({"train.jsonl": MESSAGES}, r"data.text_column=text: .*List\(.*role"),
-    "dicts": ({"train.jsonl": [{"a": "b"}] * 9}, r"data.text_column=text: .*\{'a'"),
-    "numbers": ({"train.csv": "text\n1\n2\n"}, "data.text_column=text: .*int64"),
+    "messages": ({"train.jsonl": MESSAGES}, "data.text_column=text: .*no text but list"),
+    "dicts": ({"train.jsonl": [{"a": "b"}] * 9}, "data.text_column=text: .*no text but dict"),
+    "numbers": ({"train.csv": "text\n1\n2\n"}, "data.text_column=text: .*no text but int"),
     "dates": ({"train.parquet": table([1, 2], pyarrow.timestamp("s"))}, "data.text_column=text: .*timestamp"),
     "bytes": ({"train.parquet": table([b"a"])}, "data.text_column=text: .*binary"),
-    "lists of words": ({"train.parquet": table([["a"]])}, r"data.text_column=text: .*List"),
-    "mixed": ({"train.jsonl": ["a", 5, ["b"]]}, "data.text_column=text: .*Json"),
+    "lists of words": ({"train.parquet": table([["a"]])}, "data.text_column=text: .*no text but list"),
+    "mixed": ({"train.jsonl": ["a", 5, ["b"]]}, "data.text_column=text: .*no text but int .hub train row 2"),
     "images": ({"train/a.png": b"\x89PNG\r\n\x1a\n"}, "data.text_column=text: .*has image"),
     "labels": (
         {
             "README.md": "---\ndataset_info:\n  features:\n  - name: text\n    dtype: {class_label: {names: {'0': a}}}\n---\n",
             "train.jsonl": [0] * 9,
         },
-        "data.text_column=text: .*ClassLabel",
+        "data.text_column=text: .*no text but int",
     ),
     "no train split": (
         {"test.jsonl": TEST, "validation.jsonl": VAL},
@@ -160,7 +161,7 @@ REFUSED = {
     "splits that differ": ({"train.jsonl": TRAIN, "test.jsonl": '{"body": "a"}\n'}, "data.hub=.*cannot be read .*cast"),
     "two formats": ({"train.jsonl": TRAIN, "test.csv": "text\na\n"}, "data.hub=.*cannot be read"),
     "a loading script": ({"set.py": "raise SystemExit(9)", "train.jsonl": TRAIN}, "data.hub=.*cannot be read .*scripts"),
-    "no UTF-8": ({"train.jsonl": b'{"text": "caf\xe9"}\n'}, "data.text_column=text: .*UTF-8"),
+    "no UTF-8": ({"train.jsonl": b'{"text": "caf\xe9"}\n'}, "data.hub=hub train row 1: is no UTF-8 text"),
 }
 
 
@@ -168,7 +169,7 @@ REFUSED = {
 def test_what_cannot_be_read_as_text_is_one_line(dataset: Callable[..., Config], name: str) -> None:
     files, message = REFUSED[name]
     with pytest.raises(ConfigError, match=message) as caught:
-        text.read(dataset(files).data)
+        read(dataset(files, "data.text_column=text").data)
     assert "\n" not in str(caught.value)
 
 
@@ -178,14 +179,14 @@ def test_name_that_no_dataset_has_is_one_line(make_config: MakeConfig, tmp_path:
     (tmp_path / "without" / "data").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "without" / "data")
     with pytest.raises(ConfigError, match=r"data\.hub=") as caught:
-        text.read(make_config("data=hub", f"data.hub='{name}'").data)
+        read(make_config("data=hub", f"data.hub='{name}'").data)
     assert "\n" not in str(caught.value)
 
 
 def test_folder_of_very_many_files_is_refused_before_all_are_read(dataset: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qpa.files.MOST_FILES", 2)
     config = dataset({"a/train.jsonl": TRAIN, "b/validation.jsonl": VAL, "c/test.jsonl": TEST})
-    for ask in (lambda: text.digests(config.data), lambda: text.read(config.data)):
+    for ask in (lambda: splits.digests(config.data, Path()), lambda: read(config.data)):
         with pytest.raises(ConfigError, match=r"data\.hub=.*more than 2 files"):
             ask()
 

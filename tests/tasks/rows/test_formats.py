@@ -5,6 +5,7 @@ import gzip
 import io
 import lzma
 import pickle
+import re
 import sqlite3
 import subprocess
 import sys
@@ -19,10 +20,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 from PIL import Image
+from texts import read
 
 from qpa.config import Config
 from qpa.errors import ConfigError
-from qpa.tasks.language import text
+from qpa.tasks.rows.faults import WAY_OUT
 
 MakeConfig = Callable[..., Config]
 WESTERN = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich. Elle préfère le café fermé.\n" * 40
@@ -81,11 +83,9 @@ FOREIGN = {
 }
 JAPANESE = "いろはにほへと ちりぬるを わかよたれそ 日本語の文章です。\n" * 40
 ENCODED = {
-    "UTF-16": (WESTERN, "utf-16"),
     "UTF-16LE": (WESTERN, "utf-16-le"),
     "UTF-16BE": (WESTERN, "utf-16-be"),
     "UTF-16LE of Cyrillic": (RUSSIAN, "utf-16-le"),
-    "UTF-32": (WESTERN, "utf-32"),
     "UTF-32LE": (WESTERN, "utf-32-le"),
     "ISO-8859-1": (WESTERN, "latin-1"),
     "WINDOWS-1252": ("“Cœur” – 5 €. " + WESTERN, "cp1252"),
@@ -99,10 +99,11 @@ def refusal(make_config: MakeConfig, tmp_path: Path, content: bytes, key: str = 
     file = tmp_path / "a file.bin"
     file.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
-        text.read(make_config(f"data.{key}_files=['{file}']").data)
+        read(make_config(f"data.{key}_files=['{file}']").data)
     (line,) = str(caught.value).splitlines()
-    assert line.startswith(f"data.{key}_files={file}: is no UTF-8 text; it ")
-    return line
+    place = rf"({re.escape(str(file))}|{re.escape(file.name)}:\d+)"
+    assert re.match(rf"data\.{key}_files={place}: is no UTF-8 text; it ", line)
+    return line.removesuffix(f"; {WAY_OUT}")
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -115,13 +116,16 @@ def test_another_encoding_is_named_with_the_command_that_gives_the_text(make_con
     content, codec = ENCODED[name]
     line = refusal(make_config, tmp_path, content.encode(codec))
     assert name.split()[0] in line
+    (encoding,) = re.findall(r"data\.encoding=([^,]+)", line)
+    texts = read(make_config(f"data.train_files=['{tmp_path}/a file.bin']", f"data.encoding={encoding}").data)
+    assert texts.train + texts.val + texts.test == content
     subprocess.run(line[line.index("iconv") :].replace("> TEXT", f"> {tmp_path}/text"), shell=True, check=True)
     assert (tmp_path / "text").read_text() == content
 
 
 @pytest.mark.parametrize("key", ["val", "test", "forgetting"])
 def test_every_text_of_a_run_is_looked_at(make_config: MakeConfig, tmp_path: Path, key: str) -> None:
-    assert "gunzip" in refusal(make_config, tmp_path, FOREIGN["gzip"], key)
+    assert "gzip" in refusal(make_config, tmp_path, FOREIGN["gzip"], key)
 
 
 @pytest.mark.parametrize("broken", [b"\xff", b"\xe2\x82", b"\xed\xa0\x80", b"\xc0\xaf"])
@@ -133,10 +137,11 @@ def test_broken_bytes_in_utf8_are_told_from_another_encoding(make_config: MakeCo
     assert (tmp_path / "text").read_text() == WESTERN * 51
 
 
-def test_mark_at_the_start_of_utf8_is_no_part_of_the_text(make_config: MakeConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_mark_at_the_start_tells_the_encoding_and_is_no_part_of_the_text(make_config: MakeConfig, tmp_path: Path, encoding: str) -> None:
     for name in "ab":
-        (tmp_path / name).write_text(WESTERN, encoding="utf-8-sig")
-    texts = text.read(make_config(f"data.train_files=[{tmp_path}/a,{tmp_path}/b]").data)
+        (tmp_path / name).write_text(WESTERN, encoding=encoding)
+    texts = read(make_config(f"data.train_files=[{tmp_path}/a,{tmp_path}/b]").data)
     assert texts.train + texts.val + texts.test == f"{WESTERN}\n{WESTERN}"
 
 
@@ -145,7 +150,7 @@ def test_mark_at_the_start_of_utf8_is_no_part_of_the_text(make_config: MakeConfi
 )
 def test_text_that_begins_like_another_format_is_text(make_config: MakeConfig, tmp_path: Path, content: str) -> None:
     (tmp_path / "a.txt").write_text(content * 99)
-    texts = text.read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data)
+    texts = read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data)
     assert texts.train + texts.val + texts.test == content * 99
 
 
@@ -154,10 +159,10 @@ def test_what_is_no_file_or_empty_is_named_alone(make_config: MakeConfig, tmp_pa
     good.write_text(WESTERN)
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "blank.txt").write_text(" \n\n")
-    for name, problem in (("nowhere.txt", "No such file"), ("", "Is a directory"), ("empty.txt", "is empty"), ("blank.txt", "is empty")):
+    for name, problem in (("nowhere.txt", "No such file"), ("empty.txt", "is empty"), ("blank.txt", "is empty")):
         bad = tmp_path / name
         with pytest.raises(ConfigError, match=problem) as caught:
-            text.read(make_config(f"data.train_files=[{good},{bad}]").data)
+            read(make_config(f"data.train_files=[{good},{bad}]").data)
         assert str(caught.value).startswith(f"data.train_files={bad}: ")
 
 
