@@ -41,8 +41,10 @@ def is_utf8(encoding: str) -> bool:
 
 
 def marked(head: bytes) -> str | None:
-    """The encoding that a mark at a file's start names; what has none may be any."""
-    return next((name for mark, name in MARKS if head.startswith(mark)), None)
+    """The encoding that a mark at a file's start names, if what follows bears it out; what has none may be any."""
+    name = next((name for mark, name in MARKS if head.startswith(mark)), None)
+    words = head[: len(head) // 4 * 4].decode(name, errors="ignore") if name else ""
+    return name if any((character.isascii() and character.isprintable()) or character in "\r\n" for character in words) else None
 
 
 def begins_text(head: bytes) -> bool:
@@ -68,6 +70,8 @@ def look(stream: IO[bytes], file: str) -> tuple[str, bool]:
             return f"looks like {name}; {way_out.format(file)}", True
     if head.startswith(b"ustar", TAR_AT):
         return f"looks like a tar archive; {UNPACK.format(f'tar -xf {file}')}", True
+    if name := next((name for mark, name in MARKS if head.startswith(mark)), None):
+        return f"looks like {name}; {CONVERT.format(name, file)}", True
     return _described_sample(sample, file, at)
 
 
