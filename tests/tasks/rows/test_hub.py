@@ -131,15 +131,15 @@ def test_null_rows_are_left_out_and_counted_and_empty_ones_are_empty_lines(
 
 MESSAGES = [[{"role": "user", "content": "Hello"}]] * 9
 REFUSED = {
-    "another column": ({"train.parquet": table(TRAIN, None, "body")}, "data.text_column=text: .* body, number$"),
+    "another column": ({"train.parquet": table(TRAIN, None, "body")}, "data.text_column=text: .* body: str, number: int$"),
     "messages": ({"train.jsonl": MESSAGES}, "data.text_column=text: .*no text but list"),
     "dicts": ({"train.jsonl": [{"a": "b"}] * 9}, "data.text_column=text: .*no text but dict"),
     "numbers": ({"train.csv": "text\n1\n2\n"}, "data.text_column=text: .*no text but int"),
     "dates": ({"train.parquet": table([1, 2], pyarrow.timestamp("s"))}, "data.text_column=text: .*timestamp"),
     "bytes": ({"train.parquet": table([b"a"])}, "data.text_column=text: .*binary"),
     "lists of words": ({"train.parquet": table([["a"]])}, "data.text_column=text: .*no text but list"),
-    "mixed": ({"train.jsonl": ["a", 5, ["b"]]}, "data.text_column=text: .*no text but int .hub train row 2"),
-    "images": ({"train/a.png": b"\x89PNG\r\n\x1a\n"}, "data.text_column=text: .*has image"),
+    "mixed": ({"train.jsonl": ["a", 5, ["b"]]}, "data.hub=hub train row 2: .*no text but 5"),
+    "images": ({"train/a.png": b"\x89PNG\r\n\x1a\n"}, "data.text_column=text: .*there are image"),
     "labels": (
         {
             "README.md": "---\ndataset_info:\n  features:\n  - name: text\n    dtype: {class_label: {names: {'0': a}}}\n---\n",

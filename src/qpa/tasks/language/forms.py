@@ -147,6 +147,8 @@ def recognised(data: RowsDataConfig, columns: Mapping[str, str], *, where: tuple
         beside = (INPUT,) if prompt == "instruction" and INPUT in columns and not data.prompt_column else ()
         return Prompts((prompt, *beside), completion)
     texts = [column for column, kind in columns.items() if kind == "str"]
+    if text and columns[text] not in ("str", "nothing"):
+        raise ConfigError("data.text_column", text, f"holds no text but {columns[text]}; there are {_listed(columns)}")
     if text or len(texts) == 1:
         return RunningText(text or texts[0])
     problem = f"what its columns hold cannot be told ({_listed(columns)})"
