@@ -69,7 +69,7 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
         (["mapper.chunk_size=1"], 1, ["mapper.chunk_size=1", "at most 200,000"]),
         (["data.train_files=[README.md]"], 1, ["data.train_files", "no key of the chosen data", "data=text"]),
         (["trainer.devices=2"], 1, ["devices=2", "a run trains on one device", "hydra/launcher=processes"]),
-        (["+trainer.max_epochs=2"], 1, ["trainer", "max_epochs cannot be set"]),
+        (["+trainer.min_epochs=2"], 1, ["trainer", "min_epochs cannot be set"]),
         (["+trainer.limit_val_batches=0"], 1, ["trainer", "limit_val_batches", "max_held_out_windows"]),
         (["generator.start=null"], 1, ["generator.start=None", "'peft' or 'paper'"]),
         (["generator.circuits=null"], 1, ["generator.circuits=None", "'per_module' or 'shared'"]),
