@@ -228,7 +228,10 @@ class Scored(LightningModule):
 def test_metric_may_be_better_where_it_is_higher(
     make_config: MakeConfig, tmp_path: Path, better: Any, values: list[float], last: int
 ) -> None:
-    settings, metric = make_config("trainer.patience=2", "trainer.val_every=1", "trainer.precision=32-true").trainer, Metric("score", "", better=better)
+    settings, metric = (
+        make_config("trainer.patience=2", "trainer.val_every=1", "trainer.precision=32-true").trainer,
+        Metric("score", "", better=better),
+    )
     callbacks = list(Stopping(settings, metric).callbacks)
     trainer = make_trainer(settings, tmp_path, steps=len(values), context=Context(), metric=metric, callbacks=callbacks)
     trainer.callbacks = [callback for callback in trainer.callbacks if callback in callbacks]  # no progress: it has no loss to show
