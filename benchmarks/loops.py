@@ -184,7 +184,7 @@ class Bench:
             arguments = TrainingArguments(
                 output_dir=folder,
                 per_device_train_batch_size=tokens // self.size.context,
-                max_steps=config.trainer.max_steps,
+                max_steps=plan.task.steps,
                 learning_rate=config.optimizer.lr,
                 bf16=config.trainer.precision == "bf16-mixed",
                 logging_strategy="no",

@@ -104,7 +104,7 @@ def test_every_value_of_an_analysis_is_accepted(command: str) -> None:
     checked(AnalysisConfig, composed("analysis", parts(command)[1]))
 
 
-@pytest.mark.parametrize("command", of("qpa.evaluate", "qpa.export", "qpa.report", "qpa.dashboard"))
+@pytest.mark.parametrize("command", of("qpa.evaluate", "qpa.export", "qpa.chat", "qpa.report", "qpa.dashboard"))
 def test_every_key_of_a_verb_is_in_its_usage_or_in_the_config(command: str) -> None:
     module, arguments = parts(command)
     parse(composed("train", [a for a in arguments if f"{a.partition('=')[0]}=" not in main_of(module).USAGE]))

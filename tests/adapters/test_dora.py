@@ -123,6 +123,6 @@ def test_saved_adapter_is_read_by_stock_peft_with_the_perplexity_on_record(make_
     model = saved.load_adapter(plan.task.base(), folder_of(config) / "adapter")
     assert any(type(m) is DoraLinearLayer for m in model.modules())
     reader = HeldOut(plan.task.learner(model), ["test"])
-    trainer = make_trainer(plan.config.trainer, tmp_path, context=plan.context, metric=plan.task.metric, callbacks=[])
+    trainer = make_trainer(plan.config.trainer, tmp_path, steps=1, context=plan.context, metric=plan.task.metric, callbacks=[])
     trainer.test(reader, [plan.task.held_out()["test"]], verbose=False)
     assert reader.found()["test"]["perplexity"] == pytest.approx(record.read(folder_of(config))["qpa"]["test"]["perplexity"], rel=1e-5)

@@ -69,7 +69,7 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
         (["mapper.chunk_size=1"], 1, ["mapper.chunk_size=1", "at most 200,000"]),
         (["data.train_files=[README.md]"], 1, ["data.train_files", "no key of the chosen data", "data=text"]),
         (["trainer.devices=2"], 1, ["devices=2", "a run trains on one device", "hydra/launcher=processes"]),
-        (["+trainer.max_epochs=2"], 1, ["trainer", "max_epochs cannot be set"]),
+        (["+trainer.min_epochs=2"], 1, ["trainer", "min_epochs cannot be set"]),
         (["+trainer.limit_val_batches=0"], 1, ["trainer", "limit_val_batches", "max_held_out_windows"]),
         (["generator.start=null"], 1, ["generator.start=None", "'peft' or 'paper'"]),
         (["generator.circuits=null"], 1, ["generator.circuits=None", "'per_module' or 'shared'"]),
@@ -119,11 +119,11 @@ def test_full_error_shows_the_traceback_when_asked_for() -> None:
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize("module", ["qpa.evaluate", "qpa.export"])
+@pytest.mark.parametrize("module", ["qpa.evaluate", "qpa.export", "qpa.chat"])
 def test_verbs_name_their_usage_and_refuse_what_is_no_run(module: str, tmp_path: Path) -> None:
     usage = command(entry=("-m", module))
     assert (usage.returncode, "usage:" in usage.stderr, usage.stderr.count("\n")) == (2, True, 1)
-    bare = command(f"run={tmp_path}", {"qpa.evaluate": "tasks", "qpa.export": "merged"}[module], entry=("-m", module))
+    bare = command(f"run={tmp_path}", {"qpa.evaluate": "tasks", "qpa.export": "merged", "qpa.chat": "prompt"}[module], entry=("-m", module))
     assert (bare.returncode, "usage:" in bare.stderr) == (2, True)
     wrong = command(f"run={tmp_path}", entry=("-m", module))
     assert (wrong.returncode, "no run folder" in wrong.stderr, wrong.stderr.count("\n")) == (1, True, 1)

@@ -81,9 +81,11 @@ class Curve(Task):
         points = expected("data", self.config.data, Points.Settings).points
         self.splits = {split: Points(points, seed) for seed, split in enumerate(("train", "val", "test"))}
 
+    def examples(self) -> int:
+        return len(self.splits["train"])
+
     def train_loader(self, *, from_step: int) -> DataLoader:
-        config = self.config
-        return train_loader(self.splits["train"], self.share, seed=config.seed, from_step=from_step, steps=config.trainer.max_steps)
+        return train_loader(self.splits["train"], self.share, seed=self.config.seed, from_step=from_step, steps=self.steps)
 
     def held_out(self) -> dict[str, DataLoader]:
         return {split: held_out_loader(self.splits[split], self.share, split=split) for split in ("val", "test")}

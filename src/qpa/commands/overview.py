@@ -102,7 +102,8 @@ def _status(job: Job) -> str:
         return job["status"]
     with suppress(OSError), metrics.open(newline="") as file:
         steps = [int(row["step"]) + 1 for row in csv.DictReader(file) if (row.get("step") or "").isdigit()]
-        return f"step {min(steps[-1], job['steps'])}/{job['steps']}" if steps else "running"
+        if steps:  # how many there are going to be is not known of a run of whole epochs
+            return f"step {min(steps[-1], job['steps'])}/{job['steps']}" if job["steps"] else f"step {steps[-1]}"
     return "running"
 
 

@@ -91,9 +91,9 @@ def circuits_per_step(plan: Plan) -> int:
 
 
 def shots(plan: Plan) -> int | None:
-    """Of all steps; None where circuits are not sampled."""
-    each = plan.config.circuit.shots
-    return circuits_per_step(plan) * each * plan.config.trainer.max_steps if each else None
+    """Of all steps; None where circuits are not sampled, or steps follow from data that is not prepared."""
+    each, steps = plan.config.circuit.shots, plan.config.trainer.known_steps
+    return circuits_per_step(plan) * each * steps if each and steps else None
 
 
 def optimizer_bytes(plan: Plan) -> int:
@@ -131,11 +131,12 @@ def show(plan: Plan) -> None:
     table.add_row("trained: total", f"[bold]{counts.trainable:,}[/bold]")
     table.add_row("plain PEFT would train", f"{counts.plain_peft:,}")
     table.add_row("ratio", f"[bold]{counts.ratio:.2%}[/bold]", end_section=True)
-    if used is not None:
+    if plan.config.circuit.shots:
+        length = plan.config.trainer.length
         table.add_row("circuits per step", f"{circuits_per_step(plan):,}")
-        table.add_row("shots of all steps", f"{used:,}")
-        hours = used * SECONDS_PER_SHOT / 3600
-        table.add_row(f"on a device, {SECONDS_PER_SHOT * 1e6:.0f} us a shot", f"{hours:,.2f} h", end_section=True)
+        table.add_row("shots of all steps", f"- (of {length}, counted once the data are read)" if used is None else f"{used:,}")
+        hours = "-" if used is None else f"{used * SECONDS_PER_SHOT / 3600:,.2f} h"
+        table.add_row(f"on a device, {SECONDS_PER_SHOT * 1e6:.0f} us a shot", hours, end_section=True)
     table.add_row("optimizer memory", _size(optimizer_bytes(plan)))
     table.add_row("exported adapter", _size(plan.adapter_bytes))
     Console(soft_wrap=True).print(table)

@@ -20,13 +20,15 @@ from qpa.config.parsing import parse
 from qpa.config.section import OpenSection, Section, checked
 from qpa.config.settings import Settings
 from qpa.config.task import TaskConfig
-from qpa.config.trainer import TrainerConfig
-from qpa.config.verbs import AnalysisConfig, PlanConfig, TuneConfig
+from qpa.config.trainer import STOPS, TrainerConfig
+from qpa.config.verbs import AnalysisConfig, ChatConfig, PlanConfig, TuneConfig
 from qpa.config.whole import IDENTITY, Config
 
 __all__ = [
     "IDENTITY",
+    "STOPS",
     "AnalysisConfig",
+    "ChatConfig",
     "CircuitConfig",
     "Config",
     "DataConfig",

@@ -25,7 +25,10 @@ ADDED: dict[str, Any] = {
     "task.kind": LANGUAGE,
     "trainer.capture": True,
     "trainer.checkpoint_every": 10,
+    "trainer.max_epochs": None,
+    "trainer.max_time": None,
     "trainer.num_nodes": 1,
+    "trainer.patience": None,
     "trainer.strategy": "single",
 }
 MODEL = {"model.dtype": "auto", "model.quantization": None}

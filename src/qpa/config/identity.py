@@ -19,6 +19,7 @@ STEPS = 2
 SAMPLING = 2
 NONE = "none"  # of `generator.kind`: the adapter itself is trained
 CIRCUITS = ("circuit", "frozen_circuit")  # of `latents.kind`
+UNLIMITED = ("trainer.max_epochs", "trainer.max_time", "trainer.patience")  # where they are null, as if there were no such keys
 WITHOUT_SIZE = ("table", "zeros", "random")  # likewise: a number for each chunk, whatever the circuits are
 
 
@@ -49,7 +50,8 @@ class Identity:
         if "trainer.devices" in flat:  # not in what is of the generator alone
             flat["trainer.devices"] *= flat["trainer.num_nodes"]
         kind = standing(config)
-        return {path: value for path, value in flat.items() if self.part(path) is not Part.SHOWN and self._has_effect(path, kind)}
+        given = {path: value for path, value in flat.items() if value is not None or path not in UNLIMITED}
+        return {path: value for path, value in given.items() if self.part(path) is not Part.SHOWN and self._has_effect(path, kind)}
 
     def picked(self, config: Mapping[str, Any], *parts: Part) -> dict[str, Any]:
         """Of `effective`, the keys that say these things."""

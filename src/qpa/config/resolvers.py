@@ -1,4 +1,4 @@
-"""What the YAML files in `conf/` can ask for: `${variable:NAME}` and `${twice:NUMBER}`."""
+"""What the YAML files in `conf/` can ask for: `${variable:NAME}`, `${twice:NUMBER}` and `${without:VALUE,DEFAULT}`."""
 
 import os
 
@@ -15,5 +15,11 @@ def _variable(name: str, default: object = None) -> object:
     return os.environ.get(name) or default
 
 
+def _without(value: object, default: object) -> object:
+    """A default where something else is not given; where it is, nothing."""
+    return default if value is None else None
+
+
 OmegaConf.register_new_resolver("variable", _variable, replace=True)  # conf/train.yaml, conf/logger/wandb.yaml
 OmegaConf.register_new_resolver("twice", _twice, replace=True)  # conf/peft/lora.yaml: the same scaling at every rank
+OmegaConf.register_new_resolver("without", _without, replace=True)  # conf/trainer/default.yaml: steps without epochs

@@ -20,6 +20,16 @@ class TuneConfig(Section):
     trials: int = Field(ge=1)
 
 
+class ChatConfig(Section):
+    """What `qpa.chat` takes beside a run."""
+
+    prompt: str | None = Field(default=None, min_length=1)
+    template: str | None = None
+    max_tokens: int = Field(default=200, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
 class AnalysisConfig(Section):
     """`conf/analysis.yaml`, of `qpa.analysis` alone."""
 

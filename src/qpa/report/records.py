@@ -101,7 +101,8 @@ def write_study(file: Path, root: Path, *, leave_out: Container[str]) -> None:
 def _curve(folder: Path, record: dict[str, Any]) -> Curve:
     """From the metrics that a run logged; none where they are damaged."""
     try:
-        steps, column = record["run_info"]["train_config"]["trainer"]["max_steps"], f"val/{judged(record)['metric']['name']}"
+        steps = record["qpa"].get("steps") or record["run_info"]["train_config"]["trainer"]["max_steps"]
+        column = f"val/{judged(record)['metric']['name']}"
         points = [(min(step + 1, steps), numbers[column]) for step, numbers in history.read(folder) if column in numbers]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
         return ()

@@ -24,7 +24,7 @@ def evaluate(config: Config, folder: Path) -> tuple[Task, Measured]:
     task = plan.task
     task.read()
     task.prepare()
-    trainer = make_trainer(plan.config.trainer, folder, context=plan.context, metric=task.metric, callbacks=[])
+    trainer = make_trainer(plan.config.trainer, folder, steps=task.steps, context=plan.context, metric=task.metric, callbacks=[])
     logged = Logged(plan.config.logger, plan.config.model_dump(by_alias=True), plan.context, task.metric, "evaluate")
     with loggers.opened(logged, folder / "evaluation") as opened:
         trainer.loggers = opened

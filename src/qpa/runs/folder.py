@@ -6,7 +6,7 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from qpa.config import IDENTITY, Config
+from qpa.config import IDENTITY, STOPS, Config
 from qpa.errors import ConfigError
 from qpa.runs import record
 from qpa.runs.plan import Plan
@@ -66,30 +66,30 @@ def _newest(folder: Path) -> list[Path]:
 
 def _of_fewer_steps(plan: Plan) -> list[Path]:
     """The checkpoints of the longest run that is the same but for fewer steps: they are part of what its folder is named by."""
-    runs: dict[int, Path] = {}
+    runs: dict[tuple[float, ...], tuple[str, Path]] = {}
     for folder in plan.folder.parent.glob(f"{glob.escape(plan.config.name)}-*"):
         with suppress(ConfigError, KeyError, TypeError):  # another one's, or damaged
-            steps = _steps_of_same(plan, folder)
-            if steps is not None and _newest(folder):
-                runs[steps] = folder
+            theirs = record.load_config(folder)
+            if _is_shorter(plan, folder, theirs) and _newest(folder):
+                runs[theirs.trainer.limits] = theirs.trainer.length, folder
     if not runs:
         return []
-    steps = max(runs)
-    print(f"Goes on from {runs[steps]}, whose steps were taken at the rates of a run of {steps}")
-    return _newest(runs[steps])
+    length, longest = runs[max(runs)]
+    print(f"Goes on from {longest}, whose steps were taken at the rates of a run of {length}")
+    return _newest(longest)
 
 
-def _steps_of_same(plan: Plan, folder: Path) -> int | None:
-    """Of a run that is the same but for fewer steps; None of another."""
-    theirs = record.load_config(folder)
-    steps = theirs.trainer.max_steps
-    trainer = theirs.trainer.model_copy(update={"max_steps": plan.config.trainer.max_steps})
+def _is_shorter(plan: Plan, folder: Path, theirs: Config) -> bool:
+    """Whether a run is the same but for ending earlier: after fewer steps or epochs, less time or patience."""
+    mine_ends = plan.config.trainer
+    trainer = theirs.trainer.model_copy(update={key: getattr(mine_ends, key) for key in STOPS})
     mine, longer = (
         IDENTITY.effective(config.model_dump(by_alias=True)) for config in (plan.config, theirs.model_copy(update={"trainer": trainer}))
     )
     ours = record.read(folder)["qpa"]
     same_content = all(ours.get(name, found) == found for name, found in plan.content.items())
-    return steps if mine == longer and same_content and steps < plan.config.trainer.max_steps else None
+    earlier = all(their <= our for their, our in zip(theirs.trainer.limits, mine_ends.limits, strict=True))
+    return mine == longer and same_content and earlier and theirs.trainer.limits != mine_ends.limits
 
 
 def clear(folder: Path, *, resumed: bool) -> None:

@@ -106,6 +106,9 @@ def _ours(plan: Plan) -> Record:
         "precision": config.trainer.precision,
         "processes": config.trainer.processes,
         "resumed_from_step": 0,
+        "steps": None,
+        "epochs": None,
+        "stopped": None,
     }
 
 
@@ -143,6 +146,13 @@ def fill(result: Record, plan: Plan, *, measured: Measured, adapter: Path, secon
     if plan.task.metric.scale == "log" and min(test[name], test[f"base_{name}"]) <= 0:
         problem = "and has no logarithm; its task should give the metric scale=linear"
         raise ConfigError("task.kind", plan.config.task.kind, f"test {name} is {min(test[name], test[f'base_{name}'])}, {problem}")
+
+
+def fill_length(result: Record, task: Task, *, steps: int, reason: str | None) -> None:
+    """Add how long a run has trained, in optimizer steps and passes over its data, and why it ended before its last step, if it did."""
+    examples = task.examples()
+    epochs = steps * task.share.of_a_step / examples if examples else None
+    result["qpa"] |= {"steps": steps, "epochs": epochs, "stopped": reason if steps < task.steps else None}
 
 
 def _with_change(split: str, found: dict[str, float], task: Task) -> dict[str, float]:

@@ -29,6 +29,7 @@ from qpa.training.names import CHECKPOINTS
 from qpa.training.quiet import quiet
 from qpa.training.sharding import Sharded
 from qpa.training.signals import Signals
+from qpa.training.stopping import Stopping
 from qpa.training.trainer import make_trainer
 
 
@@ -39,6 +40,7 @@ class Session:
     Attributes:
         clock: takes the time of its steps.
         keeper: writes its checkpoints.
+        stopping: ends it before its last step.
         resume_from: a checkpoint that fits, None to start from the beginning.
         from_step: the optimizer step it was written after.
     """
@@ -48,6 +50,7 @@ class Session:
     trainer: Trainer
     clock: StepClock
     keeper: Checkpoints
+    stopping: Stopping
     resume_from: Path | None
     from_step: int
 
@@ -66,8 +69,9 @@ def prepare(plan: Plan, folder: Path, candidates: Sequence[Path]) -> Session:
     task.held_out()  # refuses fewer examples than processes
     clock = StepClock()
     keeper = Checkpoints(folder / CHECKPOINTS, every=settings.checkpoint_every, val_every=settings.val_every, metric=task.metric)
-    callbacks = [clock, keeper, Signals(keeper), EntanglementLog()]
-    trainer = make_trainer(settings, folder, context=plan.context, metric=task.metric, callbacks=callbacks)
+    stopping = Stopping(settings, task.metric)
+    callbacks = [clock, keeper, Signals(keeper), EntanglementLog(), *stopping.callbacks]
+    trainer = make_trainer(settings, folder, steps=task.steps, context=plan.context, metric=task.metric, callbacks=callbacks)
     built = parts.build(plan)
     for note in plan.notes() if plan.context.first else ():
         print(f"qpa: {note}", file=sys.stderr)
@@ -78,7 +82,7 @@ def prepare(plan: Plan, folder: Path, candidates: Sequence[Path]) -> Session:
         learner.compile()
     resume_from, content = _newest_good(plan, candidates) if candidates else (None, None)
     from_step = _fit_checkpoint(built, resume_from, content) if resume_from and content else 0
-    return Session(built, make_module(built, learner), trainer, clock, keeper, resume_from, from_step)
+    return Session(built, make_module(built, learner), trainer, clock, keeper, stopping, resume_from, from_step)
 
 
 def make_module(built: Parts, learner: Learner) -> FineTuning:
@@ -90,6 +94,7 @@ def make_module(built: Parts, learner: Learner) -> FineTuning:
         Course(
             optimizer=config.optimizer,
             trainer=config.trainer,
+            steps=plan.task.steps,
             seed=config.seed,
             full=plan.task.full(),
             counted=plan.task.counted,
@@ -122,9 +127,10 @@ def _fit_checkpoint(built: Parts, path: Path, content: dict[str, Any]) -> int:
         step = int(content["global_step"])
     except (UserError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError("ckpt", path, f"no checkpoint of this config ({line(error)}); leave ckpt out to start anew") from error
-    most = built.plan.config.trainer.max_steps
+    trainer, most = built.plan.config.trainer, built.plan.task.steps
     if step > most:
-        raise ConfigError("trainer.max_steps", most, f"{path} has {step} steps already; give at least {step}")
+        key = "max_steps" if trainer.max_epochs is None else "max_epochs"
+        raise ConfigError(f"trainer.{key}", getattr(trainer, key), f"{path} has {step} steps already; give at least as many, here {most}")
     return step
 
 
@@ -150,6 +156,7 @@ def run(session: Session, folder: Path, result: Record) -> None:
         answers.save(samples, folder)
         measured |= marks
         record.fill(result, plan, measured=measured, adapter=adapter, seconds=session.clock.seconds, sent=sent, total=total)
+        record.fill_length(result, plan.task, steps=session.trainer.global_step, reason=session.stopping.reason)
         baseline.compare(plan, result)
         loggers.summarise(opened, record.summary(result, measured))
         loggers.tabled(opened, "answers", samples)
@@ -161,14 +168,14 @@ def _logged(plan: Plan, from_step: int) -> Logged:
 
 
 def fit(session: Session) -> None:
-    """Train to `max_steps`, validate the last step too, and go back to the best step by validation."""
+    """Train to the last step or until something ends it before, validate that too, and go back to the best step by validation."""
     plan, trainer, module, keeper = session.parts.plan, session.trainer, session.module, session.keeper
     held_out = plan.task.held_out()["val"]
     train = plan.task.train_loader(from_step=session.from_step)
     if session.resume_from is None:
         module.adaptation.write()  # the first weights; then each step of the optimizer writes the next
     trainer.fit(module, train, held_out, ckpt_path=session.resume_from, weights_only=True)
-    if trainer.global_step % plan.config.trainer.val_every or keeper.score is None:
+    if keeper.judged != trainer.global_step and (trainer.global_step % plan.config.trainer.val_every or keeper.score is None):
         (last,) = trainer.validate(module, held_out, verbose=False)
         keeper.judge(trainer, last[f"val/{plan.task.metric.name}"])
     with torch.no_grad():  # no step follows

@@ -58,7 +58,7 @@ def run_job(composed: DictConfig, here: Context, work: Callable[[Plan], object])
     job: Job = {"number": hydra.job.num, "status": "running", "error": None, "overrides": list(hydra.overrides.task)}
     try:
         plan = run.ready(parse(composed), here)
-        job |= {"run": str(plan.folder), "steps": plan.config.trainer.max_steps}
+        job |= {"run": str(plan.folder), "steps": plan.config.trainer.known_steps}
         write_json(place / record.JOB, job)
         work(plan)
         job |= {"status": "success"} | _found(plan)

@@ -53,6 +53,7 @@ def build(result: Record) -> Table:
     if used := ours.get("usage"):
         table.add_row("circuits run", f"{used['circuits']:,} in {used['jobs']:,} jobs")
         table.add_row("shots", f"{used['shots']:,}", end_section=True)
+    _length(table, ours)
     table.add_row("time per step", "-" if ours["seconds_per_step"] is None else f"{ours['seconds_per_step']:.2f} s")
     table.add_row("peak memory", f"{ours['peak_memory_bytes'] / 2**30:.2f} GiB")
     table.add_row("whole run", f"{result['run_info']['total_time'] / 60:.1f} min")
@@ -84,6 +85,15 @@ def _measured(table: Table, ours: Record) -> None:
 def _compared(found: Record, *, but: str) -> list[str]:
     """What else was measured of both models."""
     return [name for name in found if f"base_{name}" in found and name != but]
+
+
+def _length(table: Table, ours: Record) -> None:
+    """How long it was trained, and why no longer; not on record of older runs."""
+    if steps := ours.get("steps"):
+        epochs = "" if ours["epochs"] is None else f", {ours['epochs']:.3g} epochs"
+        table.add_row("steps", f"{steps:,}{epochs}")
+    if ours.get("stopped"):
+        table.add_row("ended early", escape(ours["stopped"]))
 
 
 def _change(found: Record, name: str) -> str:

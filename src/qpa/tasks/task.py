@@ -10,9 +10,10 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, cast
 
 from qpa.config import Config
 from qpa.config.context import Context
@@ -208,10 +209,31 @@ class Task(ABC):
         """What the loss of a full micro-batch is summed over: its examples, where nothing else is counted."""
         return self.config.data.batch_size
 
-    def amount(self) -> int:
-        """How much of what is counted a whole run reads in training."""
+    def examples(self) -> int | None:
+        """How many there are to train on, once the data are prepared; None: the task does not say."""
+        return None
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a whole run. Where they are `trainer.max_epochs`, they are known once the data are prepared.
+
+        Raises:
+            ConfigError: the task does not say how many examples there are.
+        """
         trainer = self.config.trainer
-        return self.full() * trainer.accumulate_grad_batches * trainer.processes * trainer.max_steps
+        if trainer.max_epochs is None:
+            return cast(int, trainer.max_steps)  # one of the two is given
+        examples = self.examples()
+        if examples is None:
+            problem = "this task does not say how many examples a pass has; give trainer.max_steps"
+            raise ConfigError("trainer.max_epochs", trainer.max_epochs, problem)
+        steps = math.ceil(Fraction(str(trainer.max_epochs)) * examples / self.share.of_a_step)  # as it was written: 0.07 of 100 are 7
+        return min(steps, trainer.max_steps or steps)
+
+    def amount(self) -> int:
+        """How much of what is counted a whole run reads in training; known when its steps are."""
+        trainer = self.config.trainer
+        return self.full() * trainer.accumulate_grad_batches * trainer.processes * self.steps
 
     def read(self) -> None:  # noqa: B027  # or nothing that is quick to read
         """Read the data as far as that is quick, before anything is written.

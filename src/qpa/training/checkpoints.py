@@ -68,6 +68,7 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path, *, every: int, val_every: int, metric: Metric) -> None:
         self.folder, self.every, self.val_every, self.metric = folder, every, val_every, metric
         self.score: float | None = None
+        self.judged: int | None = None  # the last step that was, in this process
         self.scores: dict[str, float] = {}  # all of that validation, if it was in this process: an earlier one may have read other windows
 
     @property
@@ -107,6 +108,7 @@ class Checkpoints(Checkpoint):
 
     def judge(self, trainer: Trainer, value: float) -> None:
         """Write `best` if this is better than any before, then `last`."""
+        self.judged = trainer.global_step
         if self.metric.improves(value, on=self.score):
             self.score, self.scores = value, dict(getattr(trainer.lightning_module, "validated", {}))
             trainer.save_checkpoint(self.best)

@@ -28,6 +28,7 @@ class Course:
 
     Attributes:
         optimizer, trainer: the config groups.
+        steps: of the optimizer in a whole run.
         seed: of dropout and whatever else a step draws.
         full: what the loss of a full micro-batch is summed over.
         counted: what that is, a name among the learner's scores.
@@ -37,6 +38,7 @@ class Course:
 
     optimizer: OptimizerConfig
     trainer: TrainerConfig
+    steps: int
     seed: int
     full: int
     counted: str
@@ -59,7 +61,7 @@ class FineTuning(LightningModule):
         super().__init__()
         self.learner, self.course = learner, course
         self.model, self.adaptation, self.scores = learner.model, adaptation, learner.scores()
-        self.optimizer, self.schedule = make_optimizer(course.optimizer, adaptation, steps=course.trainer.max_steps)
+        self.optimizer, self.schedule = make_optimizer(course.optimizer, adaptation, steps=course.steps)
         self.exchange = Exchange()
         self.captured: Captured | None = None
         self.capturing = False
@@ -151,7 +153,7 @@ class FineTuning(LightningModule):
     def _checked(self, step: int) -> bool:
         """Whether the program waits for the device at this step: it is logged, or a checkpoint follows, which must be a good one."""
         settings = self.course.trainer
-        return step == settings.max_steps or any(
+        return step == self.course.steps or any(
             step % every == 0 for every in (settings.log_every_n_steps, settings.val_every, settings.checkpoint_every)
         )
 

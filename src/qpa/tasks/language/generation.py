@@ -49,6 +49,11 @@ def answers(
     return found
 
 
+def fits(model: AdaptedModel | PreTrainedModel, prompt: Sequence[int]) -> bool:
+    """Whether the model can read all of a prompt."""
+    return _virtual(model) + len(prompt) <= _positions(base_of(model))
+
+
 def _batches(prompts: Sequence[Sequence[int]], size: int, *, alike: bool) -> Iterator[list[int]]:
     """Places of prompts of about one length, or of exactly one."""
     batch: list[int] = []

@@ -171,9 +171,13 @@ class Language(Task):
         """Tokens that a micro-batch of full windows predicts."""
         return self.data.batch_size * (self.data.context - 1)
 
+    def examples(self) -> int:
+        """Windows."""
+        return len(self.windows["train"])
+
     def amount(self) -> int:
         """Tokens of all windows, their first ones too."""
-        return self.data.context * self.share.of_a_step * self.config.trainer.max_steps
+        return self.data.context * self.share.of_a_step * self.steps
 
     def read(self) -> None:
         """Of the text, which may be missing or empty, all that need not be fetched."""
@@ -192,8 +196,7 @@ class Language(Task):
         """Windows in a seeded order."""
         from qpa.tasks.loaders import train_loader
 
-        config = self.config
-        return train_loader(self.windows["train"], self.share, seed=config.seed, from_step=from_step, steps=config.trainer.max_steps)
+        return train_loader(self.windows["train"], self.share, seed=self.config.seed, from_step=from_step, steps=self.steps)
 
     def held_out(self) -> "dict[str, DataLoader]":
         """Windows in the order of the text."""
