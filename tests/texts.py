@@ -23,7 +23,7 @@ def text(content: str) -> Text:
 
 
 def cut(data: TextDataConfig, given: dict[str, str], encoder: TextEncoder, cache: Path) -> dict[str, Windows]:
-    cutter = Cutter(data, encoder, None, cache, speaks=False)
+    cutter = Cutter(data, encoder, None, cache, packing=False, speaks=False)
     return {name: cutter.windows(name, text(content)) for name, content in given.items()}
 
 

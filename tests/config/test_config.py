@@ -161,7 +161,7 @@ TOGETHER = {"trainer.strategy", "trainer.devices", "trainer.num_nodes"}  # see t
 FILES = {f"data.{split}_files" for split in ("train", "val", "test", "forgetting")}  # see test_identity: their content counts
 NUMBERS, LISTS, CLASSES = [True, False, 2, 3, 0.25], [["other"], ["RX"]], ["torch.optim.SGD", "peft.LoHaConfig"]
 WORDS = ["other", "none", "table", "codes", "shared", "paper", "cosine", "32-true", "auto", "hub", "published", "wandb", "online"]
-OTHER = [*NUMBERS, *WORDS, *LISTS, *CLASSES, "00:00:01:00", "nf4", "ring", "CZ", "qiskit", "aer", "spsa", "bfloat16"]
+OTHER = [*NUMBERS, *WORDS, *LISTS, *CLASSES, "00:00:01:00", "nf4", "ring", "CZ", "qiskit", "aer", "spsa", "bfloat16", "drop", "last"]
 
 
 def leaves(tree: dict[str, Any], path: str = "") -> Iterator[str]:

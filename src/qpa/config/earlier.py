@@ -1,6 +1,6 @@
 """Configs and lineages on record that an earlier program wrote, in the words of today."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ ROWS = TEXT | {
     "data.tools_column": None,
     "data.train_on": "completions",
 }
+MEASURING = ("data.answer_tokens", "data.generate", "data.template")  # of these, what a checkpoint does not belong to
 ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # one choice of a group, by the key and value that tell it
     ("data.source", "files"): ROWS | {"data.encoding": None},
     ("data.source", "hub"): ROWS | {"data.splits": {"train": None, "val": None, "test": None}, "data.text_column": "text"},
@@ -88,7 +89,9 @@ def completed(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def lineage(flat: Mapping[str, Any]) -> dict[str, Any]:
     """A checkpoint's lineage, by dotted key, as today's program would have written it."""
-    return _today({"task.kind": LANGUAGE, **flat})
+    added = ADDED_TO.get(("data.source", str(flat.get("data.source"))), {})
+    shared = {key: value for key, value in _flat_all(added) if key not in MEASURING}
+    return _today({"task.kind": LANGUAGE, **shared, **flat})
 
 
 def of_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +129,15 @@ def _today(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 def _renamed(key: str, value: Any) -> Any:
     return RENAMED.get((key, value), value) if isinstance(value, str) else value
+
+
+def _flat_all(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """By dotted key, whatever is within."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _flat_all({f"{name}.{key}": inner for key, inner in value.items()})
+        else:
+            yield name, value
 
 
 def _flat(config: Mapping[str, Any]) -> dict[str, Any]:

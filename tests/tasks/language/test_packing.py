@@ -113,6 +113,7 @@ def test_run_says_the_same_packed_and_padded(make_config: Any, tmp_path: Path, t
 def test_soft_prompts_are_padded_and_packing_them_is_refused(make_config: Any, tmp_path: Path) -> None:
     file = chats(tmp_path / "a.jsonl")
     fixed = [f"data.train_files=[{file}]", "data.context=96", "peft=prefix"]
-    assert planned(make_config(*fixed)).config.data.packing is False  # pyright: ignore[reportAttributeAccessIssue]
+    task: Any = planned(make_config(*fixed)).task
+    assert not task.packing and "positions" not in task.windows["train"].rows.column_names
     with pytest.raises(ConfigError, match=r"data.packing=True: soft prompts.*null or false"):
         planned(make_config(*fixed, "data.packing=true"))

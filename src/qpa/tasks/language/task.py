@@ -83,13 +83,13 @@ class Language(Task):
             precision = "bf16-mixed" if dtype == "bfloat16" else "32-true"
         model = self.model.model_copy(update={"dtype": dtype})
         trainer = config.trainer.model_copy(update={"precision": precision})
-        return self.of(config.model_copy(update={"model": model, "trainer": trainer, "data": self._packs()}))
+        return self.of(config.model_copy(update={"model": model, "trainer": trainer}))
 
-    def _packs(self) -> TextDataConfig:
-        """With packing wherever it can be: soft prompts stand before a window, and only its first text would read them."""
-        if not isinstance(self.data, RowsDataConfig) or self.data.packing is not None:
-            return self.data
-        return self.data.model_copy(update={"packing": not self.config.peft.get("num_virtual_tokens")})
+    @property
+    def packing(self) -> bool:
+        """Whether examples share windows: where it is left to the method, not behind soft prompts, which only the first would read."""
+        given = self.data.packing if isinstance(self.data, RowsDataConfig) else False
+        return not self.config.peft.get("num_virtual_tokens") if given is None else given
 
     def of(self, config: Config) -> Self:
         """Its model and data with it."""
@@ -137,7 +137,7 @@ class Language(Task):
         from qpa.tasks.language import windows  # datasets, transformers: seconds
         from qpa.tasks.pretrained import base_model
 
-        cutter = windows.Cutter(self.data, encoder, self.template, self.cache, speaks=self.context.first)
+        cutter = windows.Cutter(self.data, encoder, self.template, self.cache, packing=self.packing, speaks=self.context.first)
         cut = {name: cutter.windows(name, split) for name, split in parts.items()}
         if self.context.first:
             windows.say(parts, cut)

@@ -88,6 +88,7 @@ class Cutter:
         encoder: the tokenizer.
         template: of conversations.
         cache: the folder that windows are kept in.
+        packing: whether examples share windows.
         speaks: whether to show how far it is.
     """
 
@@ -95,6 +96,7 @@ class Cutter:
     encoder: TextEncoder
     template: Template | None
     cache: Path
+    packing: bool
     speaks: bool
 
     def windows(self, name: str, split: Split) -> Windows:
@@ -120,7 +122,7 @@ class Cutter:
             return made_by
         rows = expected("data", data, RowsDataConfig)
         template = self.template.key if self.template else None
-        return f"{made_by}|{template}|{bool(rows.template)}|{rows.train_on}|{rows.too_long}|{rows.packing}|{rows.skip_bad}"
+        return f"{made_by}|{template}|{bool(rows.template)}|{rows.train_on}|{rows.too_long}|{self.packing}|{rows.skip_bad}"
 
     def _write(self, name: str, split: Split, file: Path) -> dict[str, Any]:
         if isinstance(split, Examples):
@@ -134,7 +136,7 @@ class Cutter:
         shown = self._shown(split.rows, name, len(split.rows))
         fitted = Fitted(data.context, data.too_long, self.encoder.bos)
         examples = fitted.fit(Writer(split.form, self.template, self.encoder, data).examples(shown, faults))
-        into = packing.pack if data.packing else packing.pad
+        into = packing.pack if self.packing else packing.pad
         windows, largest = write(into(examples, data.context, filler=self.encoder.eos), file)
         counts = {**fitted.counts, "largest": largest, "how": data.too_long}
         counts |= {"bad": faults.count, "first_bad": faults.first, "unread": split.unread.count, "first_unread": split.unread.first}
