@@ -14,6 +14,11 @@ from qpa.report.looks import LINE, MOST_SHOWN, SYMBOLS, Figure, colour_of, in_li
 from qpa.report.verdict import label, named, unit_of_differences
 
 CURVE_POINTS = 60
+PARTS = {  # of what is trained, each with its colour
+    "latents_params": ("#0072b2", "circuit angles, or in their place"),
+    "mapper_params": ("#e69f00", "mapper"),
+    "beside_params": ("#999999", "a new head, plainly"),
+}
 
 
 def all_figures(comparison: Comparison) -> dict[str, Figure]:
@@ -112,8 +117,10 @@ def split(comparison: Comparison, settings: Sequence[Setting]) -> Figure:
     generated = [s for s in settings if not s.first.plain]
     names = [wrapped(label(s, comparison)) for s in generated]
     figure = Figure()
-    for part, colour, name in (("latents_params", "#0072b2", "circuit angles, or in their place"), ("mapper_params", "#e69f00", "mapper")):
+    for part, (colour, name) in PARTS.items():
         counts = [getattr(s.first, part) for s in generated]
+        if part == "beside_params" and not any(counts):
+            continue
         shares = [count / s.first.plain_peft for count, s in zip(counts, generated, strict=True)]
         text = [f"{count:,}" for count in counts]
         figure.add_bar(x=shares, y=names, orientation="h", marker=dict(color=colour), name=name, text=text, textangle=0)

@@ -37,7 +37,7 @@ class Run:
         latents: what makes the numbers of the chunks: `circuit`, or what stands in its place (`table`, ...); `none` where the adapter
             itself is trained.
         trainable, plain_peft: numbers that are trained, and that plain PEFT would train.
-        latents_params, mapper_params: the parts of `trainable`; both 0 where the adapter itself is trained.
+        latents_params, mapper_params, beside_params: the parts of `trainable`; all 0 where the adapter itself is trained.
         test, base: on the test split, of the adapted and of the base model.
         val: on the validation split, what rates and widths may be chosen by.
         seconds_per_step: median; None of a run that was resumed after its last step.
@@ -63,6 +63,7 @@ class Run:
     plain_peft: PositiveInt
     latents_params: int
     mapper_params: int
+    beside_params: int
     test: float
     base: float
     val: float
@@ -174,6 +175,7 @@ def _run(stored: Stored, command: str) -> Run:
         plain_peft=ours["params"]["plain_peft"],
         latents_params=ours["params"]["circuit"],
         mapper_params=ours["params"]["mapper"],
+        beside_params=ours["params"].get("beside", 0),
         test=ours["test"][metric.name],
         base=ours["test"][f"base_{metric.name}"],
         val=ours["val"][metric.name],

@@ -65,6 +65,8 @@ def _trained(table: Table, params: Record, config: Record) -> None:
     features = "circuit angles" if kind in (NONE, "circuit") else f"{kind} in the circuit's place"
     table.add_row(f"trained: {features}", f"{params['circuit']:,}")
     table.add_row("trained: mapper", f"{params['mapper']:,}")
+    if beside := params.get("beside"):
+        table.add_row("trained: plainly beside them (head)", f"{beside:,}")
     table.add_row("trained: total", f"[bold]{params['trainable']:,}[/bold]")
     table.add_row("plain PEFT would train", f"{params['plain_peft']:,}")
     table.add_row("ratio", f"[bold]{params['ratio']:.2%}[/bold]", end_section=True)
