@@ -15,6 +15,7 @@ from qpa.core.layout import AdapterTensor
 from qpa.errors import ConfigError
 from qpa.files import cache_folder
 from qpa.tasks.language import checks, hub_data, text
+from qpa.tasks.pretrained import checks as pretrained
 from qpa.tasks.pretrained import source, tokenizer
 from qpa.tasks.pretrained.tokenizer import TextEncoder
 from qpa.tasks.task import Batch, Metric, Task
@@ -45,7 +46,7 @@ class Language(Task):
 
     def check(self) -> None:
         """Model, method and data by their settings alone."""
-        checks.check(self.model, self.data, self.config.peft)
+        pretrained.check(self.model, self.config.peft, context=self.data.context)
         if self.config.trainer.shards:
             checks.check_sharded(self.model, self.data)
         cache_folder(self.config.cache_dir)
