@@ -52,6 +52,8 @@ def _measured(table: Table, ours: Record) -> None:
     for split, title in task.also.items():
         if found := ours.get(split):
             table.add_row(f"{title}, base -> adapted", _change(found, name))
+    for said, value in task.remarks(ours):
+        table.add_row(escape(said), escape(value))
     table.add_row(f"test {task.counted}", f"{int(test[task.counted]):,}", end_section=True)
 
 
