@@ -147,7 +147,7 @@ def read_json(path: Path) -> Any:
     return from_json(path.read_bytes())
 
 
-def from_json(content: bytes) -> Any:
+def from_json(content: bytes | str) -> Any:
     """What JSON says.
 
     Raises:

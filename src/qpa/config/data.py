@@ -70,4 +70,4 @@ class HubDataConfig(RowsDataConfig):
 
     hub: str | None
     hub_config: str | None
-    splits: dict[str, str]
+    splits: dict[str, str | None]

@@ -49,7 +49,7 @@ ROWS = TEXT | {
 }
 ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # one choice of a group, by the key and value that tell it
     ("data.source", "files"): ROWS | {"data.encoding": None},
-    ("data.source", "hub"): ROWS | {"data.splits": {}, "data.text_column": "text"},
+    ("data.source", "hub"): ROWS | {"data.splits": {"train": None, "val": None, "test": None}, "data.text_column": "text"},
     ("data.source", "pydoc"): TEXT,
     ("logger.kind", "wandb"): {"logger.entity": None},
     ("model.source", "hub"): MODEL,

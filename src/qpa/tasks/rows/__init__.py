@@ -1,0 +1,8 @@
+"""Rows of files and data sets, read one after the other: what tasks learn from."""
+
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.reading import Rows, read
+from qpa.tasks.rows.row import Row
+from qpa.tasks.rows.split import shuffled_split
+
+__all__ = ["Faults", "Row", "Rows", "read", "shuffled_split"]
