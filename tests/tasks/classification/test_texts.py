@@ -1,5 +1,6 @@
 """Tables of labelled texts: columns, labels and tokens, against the stock tokenizer; and what is wrong with them, in one line."""
 
+import gzip
 import importlib.util
 import json
 import runpy
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, planned
+from datasets import ClassLabel, Dataset
 from tables import SENTENCES, config, labelled, paired, several, written
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoTokenizer, LlamaForSequenceClassification, PreTrainedTokenizerFast
@@ -262,3 +264,25 @@ def test_recipe_masks_the_labels_and_repeats_nothing(tmp_path: Path, monkeypatch
     assert not any(found["NAMES"].search(row["text"]) for row in rows)
     assert len({row["text"] for row in rows}) == len(rows) > 1_000
     assert np.min([sum(row["label"] == name for row in rows) for name in found["PACKAGES"]]) > 50
+
+
+def test_the_same_table_in_any_file_is_the_same_data(tmp_path: Path) -> None:
+    """As lines, packed lines, CSV, Parquet, and a saved data set whose labels are numbers with names."""
+    rows = labelled(40)
+    saved = Dataset.from_list(rows)
+    saved.to_parquet(tmp_path / "table.parquet")
+    saved.to_csv(tmp_path / "table.csv")
+    (tmp_path / "table.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    classes = ClassLabel(names=["short", "long", "code"])  # not in order
+    saved.cast_column("label", classes).save_to_disk(tmp_path / "saved")
+    written(rows, tmp_path / "table.jsonl")
+    names = ["table.jsonl", "table.jsonl.gz", "table.csv", "table.parquet", "saved"]
+    tasks = {name: task_of(config(tmp_path / name, tmp_path)) for name in names}
+    for task in tasks.values():
+        task.prepare()
+        assert task.labels == tasks["table.jsonl"].labels
+        for split, texts in task.texts.items():
+            assert np.array_equal(texts.truth, tasks["table.jsonl"].texts[split].truth)
+            assert all(torch.equal(texts[i]["input_ids"], tasks["table.jsonl"].texts[split][i]["input_ids"]) for i in range(len(texts)))
+    same = [tasks[name].content()["texts"] for name in names[:-1]]
+    assert same == [same[0]] * len(same)

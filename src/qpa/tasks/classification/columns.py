@@ -93,18 +93,23 @@ def examples(rows: Rows, columns: Columns, faults: Faults) -> Iterator[tuple[Exa
         ConfigError: a row cannot be used, and such rows are not left out.
     """
     several: bool | None = None
+    names = rows.label_names.get(columns.label)
     for row in rows:
-        problem = next(_problems(row.values, columns), None)
+        problem = next(_problems(row.values, columns, names), None)
         found = row.values.get(columns.label)
         several = isinstance(found, list) if several is None and problem is None else several
         if problem is None and isinstance(found, list) is not several:
             problem = f"its {columns.label} is {'a list' if isinstance(found, list) else 'no list'}, and that of the rows before is not so"
         if problem is not None:
-            faults.found(row.place, problem)
+            faults.found(row.place, problem, key=rows.key[0])
             continue
-        labels = tuple(dict.fromkeys(map(name_of, found if isinstance(found, list) else [found])))
+        labels = tuple(dict.fromkeys(names[label] if names else name_of(label) for label in _listed(found)))
         pair = row.values[columns.pair] if columns.pair else ""
         yield Example(row.place, row.values[columns.text], pair, labels), bool(several)
+
+
+def _listed(found: Any) -> list[Any]:
+    return found if isinstance(found, list) else [found]
 
 
 def name_of(label: object) -> str:
@@ -112,8 +117,8 @@ def name_of(label: object) -> str:
     return str(int(label) if isinstance(label, float) else label)
 
 
-def _problems(values: dict[str, Any], columns: Columns) -> Iterator[str]:
-    """What is the matter with a row."""
+def _problems(values: dict[str, Any], columns: Columns, names: Sequence[str] | None) -> Iterator[str]:
+    """What is the matter with a row, whose labels may be numbers of `names`."""
     for column in filter(None, (columns.text, columns.pair, columns.label)):
         if column not in values:
             yield f"has no {column}"
@@ -124,9 +129,10 @@ def _problems(values: dict[str, Any], columns: Columns) -> Iterator[str]:
             yield f"its {column} is no text but {text!r:.40}"
         elif not text.strip():
             yield f"its {column} is empty"
-    found = values.get(columns.label)
-    for label in found if isinstance(found, list) else [found]:
+    for label in _listed(values.get(columns.label)):
         if not isinstance(label, str | int | float) or (isinstance(label, float) and not label.is_integer()):
             yield f"its {columns.label} has {label!r:.40}, which is no label; labels are words or whole numbers"
         elif isinstance(label, str) and not label.strip():
             yield f"its {columns.label} is empty"
+        elif names and not (isinstance(label, int) and 0 <= label < len(names)):
+            yield f"its {columns.label} is {label!r:.40}, and the data set has names for 0 to {len(names) - 1}"

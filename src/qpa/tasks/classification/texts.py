@@ -112,9 +112,9 @@ class Encoded:
         for example, several in examples(rows, columns, faults):
             if several is not self.labels.several:
                 kind = "a list" if several else "no list"
-                faults.found(example.place, f"its {columns.label} is {kind}, and that of the training rows is not so")
+                faults.found(example.place, f"its {columns.label} is {kind}, and that of the training rows is not so", key=rows.key[0])
             elif other := unknown(example, self.labels):
-                faults.found(example.place, f"its {columns.label} is {other}, which no training row has")
+                faults.found(example.place, f"its {columns.label} is {other}, which no training row has", key=rows.key[0])
             else:
                 yield example
 
