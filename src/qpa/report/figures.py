@@ -9,6 +9,7 @@ from plotly.subplots import make_subplots
 
 from qpa.report.axes import axes, titled
 from qpa.report.compare import Comparison, Difference, Setting, front
+from qpa.report.confusion import confusion
 from qpa.report.gains import gain, sizes
 from qpa.report.looks import LINE, MOST_SHOWN, SYMBOLS, Figure, colour_of, in_lines, interval, styled, wrapped
 from qpa.report.verdict import label, named, unit_of_differences
@@ -33,6 +34,8 @@ def all_figures(comparison: Comparison) -> dict[str, Figure]:
         figures["curves"] = curves(comparison, settings)
     if any(not setting.first.plain for setting in settings):
         figures["split"] = split(comparison, settings)
+    if (drawn := confusion(comparison)) is not None:
+        figures["confusion"] = drawn
     return figures | {"cost": cost(comparison, settings)}
 
 

@@ -44,6 +44,8 @@ class Run:
         peak_memory_bytes, adapter_bytes: peak while training, size of the exported adapter.
         command: what runs it again.
         curve: the metric on the validation split after optimizer steps.
+        protocol: what the metric is a metric of, as the task has it.
+        confusion: of a task whose examples have one label each, how many of each (rows) were said to have each (columns); else None.
         config: all keys of its setting with their values, `circuit.qubits` and the like.
     """
 
@@ -72,6 +74,8 @@ class Run:
     adapter_bytes: PositiveInt
     command: str
     curve: Curve
+    protocol: dict[str, Any]
+    confusion: list[list[int]] | None
     config: dict[str, Any]
 
     @field_validator("test", "base", "val")
@@ -184,6 +188,8 @@ def _run(stored: Stored, command: str) -> Run:
         adapter_bytes=record["train_info"]["file_size"],
         command=command,
         curve=stored.curve,
+        protocol=ours.get("protocol", {}),
+        confusion=None if ours.get("protocol", {}).get("several") else ours["test"].get("confusion"),
         config=setting,
     )
 
