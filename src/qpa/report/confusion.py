@@ -27,7 +27,7 @@ def confusion(comparison: Comparison) -> Figure | None:
         cells: Any = [[(true, said, int(counts[i, j])) for j, said in enumerate(names)] for i, true in enumerate(names)]
         scale = dict(zmin=0, zmax=1, colorscale=COLOURS, showscale=column == len(shown))
         figure.add_heatmap(z=shares.tolist(), customdata=cells, hovertemplate=hover, **scale, row=1, col=column)
-    figure.update_xaxes(title="said", tickvals=[*range(len(names))], ticktext=names)
+    figure.update_xaxes(title="said, in the same order", showticklabels=False)
     figure.update_yaxes(tickvals=[*range(len(names))], ticktext=names, autorange="reversed")
     figure.update_yaxes(title="true", col=1)
     drawn = styled(figure, 220 + 26 * len(names), legend=False)
