@@ -105,7 +105,7 @@ class Classification(Task):
     @cached_property
     def rows(self) -> dict[str, Rows]:
         """By split, those that are given."""
-        found = rows.read(self.data, self.cache, self.faults)
+        found = rows.read(cast(FilesDataConfig | HubDataConfig, self.data), self.cache, self.faults)
         if "val" not in found and self.data.val_fraction is None:
             raise ConfigError("data.val_fraction", None, "give a share of the training rows, as 0.1, or data with a validation split")
         return found
