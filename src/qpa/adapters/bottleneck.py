@@ -7,6 +7,7 @@ zero. The base model is left as it is; forward hooks add the adapters. Saved as 
     model = BottleneckModel.from_pretrained(base_model, "outputs/NAME-HASH/adapter")
 """
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,12 +33,15 @@ class BottleneckConfig:
         activation: `relu`, `gelu`, `silu` or `tanh`.
         target_modules: last parts of the names of the modules whose output is adapted.
         base_model_name_or_path: the model it was trained on.
+        modules_to_save: last parts of the names of modules that are trained themselves, as a new head; those a model does not have
+            are left out.
     """
 
     bottleneck: int
     activation: str
     target_modules: list[str]
     base_model_name_or_path: str | None = None
+    modules_to_save: list[str] | None = None
     peft_type: str = field(default=PEFT_TYPE, init=False)
 
     def __post_init__(self) -> None:
@@ -86,6 +90,10 @@ class BottleneckModel(nn.Module):
             if getattr(module, "out_features", hidden) != hidden:
                 raise ValueError(f"target_modules={config.target_modules}: {name} does not put out the hidden size")
         self.adapters = nn.ModuleDict({name.replace(".", "/"): Bottleneck(hidden, config) for name in targets})
+        wanted = config.modules_to_save or []
+        self.heads = [name for name, _ in base.named_modules() if name.rsplit(".", 1)[-1] in wanted]
+        for name in self.heads:  # copies, as peft's are: the base's own weights may be shared with others
+            base.set_submodule(name, copy.deepcopy(base.get_submodule(name)).requires_grad_(True))
         self.hooks = [module.register_forward_hook(self._hook(self.adapters[name.replace(".", "/")])) for name, module in targets.items()]
 
     def _hook(self, adapter: nn.Module) -> Any:
@@ -122,7 +130,15 @@ class BottleneckModel(nn.Module):
     def save_pretrained(self, folder: str) -> None:
         """Write config and weights, in fp32."""
         self.save_config(Path(folder))
-        save_file({name: tensor.contiguous() for name, tensor in self.adapters.state_dict().items()}, Path(folder) / WEIGHTS)
+        save_file({name: tensor.contiguous() for name, tensor in self._saved().items()}, Path(folder) / WEIGHTS)
+
+    def _saved(self) -> dict[str, Tensor]:
+        """The adapters, and what is trained itself."""
+        heads = {f"{name}.{key}": tensor for name in self.heads for key, tensor in self._head(name).state_dict().items()}
+        return self.adapters.state_dict() | heads
+
+    def _head(self, name: str) -> nn.Module:
+        return self.base_model.get_submodule(name)
 
     def save_config(self, folder: Path) -> None:
         """Write the config alone."""
@@ -136,7 +152,11 @@ class BottleneckModel(nn.Module):
         if config is None:
             raise ValueError(f"{folder}: is no bottleneck adapter")
         model = cls(base, config)
-        model.adapters.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        saved = load_file(Path(folder) / WEIGHTS)
+        for name in model.heads:
+            own = [key for key in saved if key.startswith(f"{name}.")]
+            model._head(name).load_state_dict({key.removeprefix(f"{name}."): saved.pop(key) for key in own})
+        model.adapters.load_state_dict(saved)
         return model
 
 

@@ -14,7 +14,7 @@ from peft import PeftConfig, PeftModel
 from peft.tuners.lora.dora import DoraLinearLayer
 from peft.tuners.lora.layer import LoraLayer
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
-from peft.utils import AuxiliaryTrainingWrapper
+from peft.utils import AuxiliaryTrainingWrapper, ModulesToSaveWrapper
 from peft.utils.integrations import dequantize_module_weight
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -253,7 +253,20 @@ def adapter_tensors(model: AdaptedModel, parameters: Mapping[str, nn.Parameter] 
     def module(name: str) -> str:
         return next((a for a in adapted if name.startswith(a + ".")), name.rsplit(".", 1)[0])
 
-    return [AdapterTensor(name, tuple(p.shape), module(name)) for name, p in parameters.items()]
+    new = new_heads(model)
+    return [AdapterTensor(name, tuple(p.shape), module(name), name.startswith(new)) for name, p in parameters.items()]
+
+
+def new_heads(model: AdaptedModel) -> tuple[str, ...]:
+    """What the names of a new head's tensors begin with: of a method for labels all that it trains as a copy of its own.
+
+    So it is what peft itself adds to the adapter then, and what else is named in `modules_to_save`.
+    """
+    if isinstance(model, BottleneckModel):
+        return tuple(f"base_model.{name}." for name in model.heads)
+    if not isinstance(model, PeftModel) or not any(config.task_type in HEADS for config in model.peft_config.values()):
+        return ()
+    return tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper))
 
 
 def adapted_modules(model: AdaptedModel) -> set[nn.Module]:

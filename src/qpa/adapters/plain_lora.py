@@ -17,10 +17,10 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def convert(folder: Path, initial: dict[str, Tensor]) -> None:
-    """Rewrite a saved adapter; `initial` are its tensors as they were when it was put on, by the names they are saved under."""
+    """Rewrite a saved adapter; `initial` are LoRA's tensors as they were when it was put on, by their names there."""
     trained = load_file(folder / WEIGHTS)
-    joined = {name: _joined(name, tensor, initial[name].to(tensor)) for name, tensor in trained.items()}
-    save_file(joined, folder / WEIGHTS, metadata={"format": "pt"})
+    joined = {name: _joined(name, tensor, initial[name].to(tensor)) for name, tensor in trained.items() if name in initial}
+    save_file(trained | joined, folder / WEIGHTS, metadata={"format": "pt"})
     settings = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps(settings | _of_twice_the_rank(settings), indent=2) + "\n")
 

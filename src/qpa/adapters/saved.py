@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from qpa.adapters import plain_lora
 from qpa.adapters.bottleneck import CONFIG, PEFT_TYPE, BottleneckModel
-from qpa.adapters.methods import AdaptedModel, adapted_modules
+from qpa.adapters.methods import AdaptedModel, adapted_modules, new_heads
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
 
@@ -28,6 +28,7 @@ def initial_state(model: AdaptedModel) -> dict[str, Tensor]:
         ConfigError: there is something in it that has no part in plain LoRA.
     """
     state = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(new_heads(model))}
     if other := [name for name in state if not name.endswith((plain_lora.A, plain_lora.B))]:
         start = cast(Any, model.active_peft_config).init_lora_weights
         problem = f"only linear layers have this start, and {other[0]} is of none; take it out of peft.target_modules"

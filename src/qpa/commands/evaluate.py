@@ -39,7 +39,7 @@ def show_metrics(config: Config, folder: Path) -> None:
     write_json(folder / "evaluation.json", {"data": config.data.model_dump(), **found})
     table = Table("", "base model", "adapted", task.counted, title=escape(str(folder)), title_justify="left")
     for split, numbers in found.items():
-        for name in (name for name in numbers if f"base_{name}" in numbers):
+        for name in (name for name, value in numbers.items() if f"base_{name}" in numbers and not isinstance(value, list)):
             counted = f"{int(numbers[task.counted]):,}" if task.counted in numbers else ""
             table.add_row(f"{split} {name}", f"{numbers[f'base_{name}']:.3f}", f"{numbers[name]:.3f}", counted)
     Console(soft_wrap=True).print(table)

@@ -60,6 +60,7 @@ def record(plan: Plan) -> dict[str, Any]:
         "chunk_sizes": {str(size): chunks for size, chunks in sizes.items()},
         "circuit_params": counts.latents,
         "mapper_params": counts.mapper,
+        "beside_params": counts.beside,
         "trainable": counts.trainable,
         "plain_peft": counts.plain_peft,
         "ratio": counts.ratio,
@@ -128,6 +129,8 @@ def show(plan: Plan) -> None:
         table.add_row("chunks", sizes, end_section=True)
         table.add_row("trained: circuit angles", f"{counts.latents:,}")
         table.add_row("trained: mapper", f"{counts.mapper:,}")
+        if counts.beside:
+            table.add_row("trained: plainly beside them (head)", f"{counts.beside:,}")
     table.add_row("trained: total", f"[bold]{counts.trainable:,}[/bold]")
     table.add_row("plain PEFT would train", f"{counts.plain_peft:,}")
     table.add_row("ratio", f"[bold]{counts.ratio:.2%}[/bold]", end_section=True)

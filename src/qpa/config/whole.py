@@ -18,7 +18,7 @@ from qpa.config.settings import GENERATORS, Latents, Mapper, Seed, Settings
 from qpa.config.task import TaskConfig
 from qpa.config.trainer import TrainerConfig
 
-TASKS = {"language": TaskConfig}
+TASKS = {"language": TaskConfig, "classification": TaskConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}

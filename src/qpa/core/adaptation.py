@@ -120,16 +120,17 @@ class Leaves:
 
 
 class GeneratedAdaptation(nn.Module):
-    """Trains a generator in place of a module's weights. Its parameters and state are the generator's alone.
+    """Trains a generator in place of a module's weights. Its parameters and state are the generator's, and what is beside it.
 
     Attributes:
         generator: of the weights.
         leaves: where they go.
+        beside: parameters of the module that are trained plainly with it. Backward leaves their gradients on themselves.
     """
 
-    def __init__(self, generator: Generator, leaves: Leaves) -> None:
+    def __init__(self, generator: Generator, leaves: Leaves, beside: Iterable[nn.Parameter] = ()) -> None:
         super().__init__()
-        self.generator, self.leaves = generator, leaves
+        self.generator, self.leaves, self.beside = generator, leaves, nn.ParameterList(beside)
         self._collected: list[State] = []  # what the generator's gradient was made from
         self._output: Tensor | None = None  # what was written last, with its graph
         self._made_from: list[tuple[int, bool]] = []
@@ -142,7 +143,7 @@ class GeneratedAdaptation(nn.Module):
     @property
     def counts(self) -> Counts:
         """Of what is trained, beside the module's own weights in its place."""
-        return count(self.generator, self.generator.weight_count)
+        return count(self.generator, self.generator.weight_count, beside=sum(weight.numel() for weight in self.beside))
 
     def write(self) -> None:
         """Generate the weights as the generator is now, and put them into the module.
@@ -246,12 +247,15 @@ class GeneratedAdaptation(nn.Module):
             handle.remove()
 
     def check_state(self, state: Mapping[str, Tensor]) -> None:
-        """Refuse a state that is not of this generator.
+        """Refuse a state that is not of this generator, or not of what is trained beside it.
 
         Raises:
             UserError: what is other.
         """
-        self.generator.check_state({name.removeprefix("generator."): tensor for name, tensor in state.items()})
+        plain = {name: tensor.shape for name, tensor in state.items() if name.startswith("beside.")}
+        if plain != {f"beside.{name}": weight.shape for name, weight in self.beside.named_parameters()}:
+            raise UserError("this state has other weights that were trained beside the generator; give the same model and PEFT method")
+        self.generator.check_state({name.removeprefix("generator."): tensor for name, tensor in state.items() if name not in plain})
 
     def check_plain(self, parameters: Iterable[Any]) -> None:
         """Refuse to train plainly, beside the generator, what is generated or makes it.

@@ -28,11 +28,19 @@ LONGEST_ROW = 16_384  # of a tensor that no other depth has (a vocabulary's): cu
 
 @dataclass(frozen=True)
 class AdapterTensor:
-    """A tensor of a PEFT adapter: its parameter name, its shape, and the module it adapts."""
+    """A tensor of a PEFT adapter.
+
+    Attributes:
+        name: of the parameter.
+        shape: of it.
+        module: which it adapts.
+        beside: whether a run trains it plainly, beside what is generated: it belongs to a new head, which has no start to begin from.
+    """
 
     name: str
     shape: tuple[int, ...]
     module: str
+    beside: bool = False
 
     @cached_property
     def size(self) -> int:

@@ -26,9 +26,8 @@ class Adaptation(Protocol):
         """Whether the generator's gradient is that of the module's gradients now."""
         ...
 
-    @property
-    def generator(self) -> nn.Module:
-        """What is trained."""
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """What is trained: the generator's numbers, and what is beside it."""
         ...
 
     def write(self) -> None:
@@ -68,7 +67,7 @@ class GeneratedStep(Optimizer):
     Attributes:
         kind: what it is otherwise.
         adaptation: what it trains.
-        max_norm: largest norm of the generator's gradient.
+        max_norm: largest norm of the gradient of what it trains.
     """
 
     kind: type[Optimizer]
@@ -112,7 +111,7 @@ class GeneratedStep(Optimizer):
             problem = "no gradient has reached what qpa.generate has taken over; call loss.backward() before optimizer.step()"
             raise UserError(f"{problem}, the loss being of the module that was given to it (not of a copy)")
         if self.max_norm is not None:
-            nn.utils.clip_grad_norm_(self.adaptation.generator.parameters(), self.max_norm)
+            nn.utils.clip_grad_norm_(self.adaptation.parameters(), self.max_norm)
 
     step.hooked = True  # pyright: ignore[reportFunctionMemberAccess] - torch puts hooks around a step that is not: ours are around the kind's
 

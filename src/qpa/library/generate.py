@@ -82,8 +82,22 @@ def generate(
     return generated
 
 
-def take_over(module: nn.Module, parameters: Mapping[str, nn.Parameter], layout: Layout, settings: Settings) -> Generated:
+def take_over(
+    module: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    layout: Layout,
+    settings: Settings,
+    *,
+    beside: Iterable[nn.Parameter] = (),
+) -> Generated:
     """The same once the layout is known; the module's weights stay as they are until `write`.
+
+    Args:
+        module: a PEFT model, or any other.
+        parameters: by name, which of its parameters to take.
+        layout: of these.
+        settings: of the generator.
+        beside: others that are trained plainly with it.
 
     Raises:
         UserError: the parameters cannot be generated.
@@ -92,7 +106,7 @@ def take_over(module: nn.Module, parameters: Mapping[str, nn.Parameter], layout:
     leaves = Leaves(layout, parameters)
     with torch.inference_mode(False), torch.device("cpu"), _in_fp32():  # whatever the loop around has set
         generator = make_generator(settings, layout, leaves.values().cpu())
-    generated = Generated(generator.to(leaves.device), leaves)
+    generated = Generated(generator.to(leaves.device), leaves, beside)
     object.__setattr__(generated, "module", module)  # not registered: its weights are not what is trained
     generated.settings, generated.layout = settings, layout
     return generated

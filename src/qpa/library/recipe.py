@@ -118,15 +118,15 @@ def _theirs(group: str, kind: str, *arguments: Any, **settings: Any) -> nn.Modul
         raise ConfigError(f"{group}.kind", kind, f"could not be made ({line(error)})") from error
 
 
-def counted(settings: Settings, layout: Layout) -> Counts:
-    """What a run of this layout would train: its generator, built without memory.
+def counted(settings: Settings, layout: Layout, *, beside: int = 0) -> Counts:
+    """What a run of this layout would train: its generator, built without memory, and so many numbers plainly beside it.
 
     Raises:
         ConfigError: there are too many numbers to count.
     """
     try:
         with torch.device("meta"):
-            return count(make_generator(settings, layout, torch.zeros(layout.size)), layout.generated)
+            return count(make_generator(settings, layout, torch.zeros(layout.size)), layout.generated, beside=beside)
     except (RuntimeError, TypeError, OverflowError, MemoryError) as error:
         problem = "this, mapper or latents have more numbers than can be counted; lower the largest"
         raise ConfigError("circuit.layers", settings.circuit.layers, problem) from error

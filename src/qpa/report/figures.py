@@ -9,11 +9,17 @@ from plotly.subplots import make_subplots
 
 from qpa.report.axes import axes, titled
 from qpa.report.compare import Comparison, Difference, Setting, front
+from qpa.report.confusion import confusion
 from qpa.report.gains import gain, sizes
 from qpa.report.looks import LINE, MOST_SHOWN, SYMBOLS, Figure, colour_of, in_lines, interval, styled, wrapped
 from qpa.report.verdict import label, named, unit_of_differences
 
 CURVE_POINTS = 60
+PARTS = {  # of what is trained, each with its colour
+    "latents_params": ("#0072b2", "circuit angles, or in their place"),
+    "mapper_params": ("#e69f00", "mapper"),
+    "beside_params": ("#999999", "a new head, plainly"),
+}
 
 
 def all_figures(comparison: Comparison) -> dict[str, Figure]:
@@ -28,6 +34,8 @@ def all_figures(comparison: Comparison) -> dict[str, Figure]:
         figures["curves"] = curves(comparison, settings)
     if any(not setting.first.plain for setting in settings):
         figures["split"] = split(comparison, settings)
+    if (drawn := confusion(comparison)) is not None:
+        figures["confusion"] = drawn
     return figures | {"cost": cost(comparison, settings)}
 
 
@@ -112,8 +120,10 @@ def split(comparison: Comparison, settings: Sequence[Setting]) -> Figure:
     generated = [s for s in settings if not s.first.plain]
     names = [wrapped(label(s, comparison)) for s in generated]
     figure = Figure()
-    for part, colour, name in (("latents_params", "#0072b2", "circuit angles, or in their place"), ("mapper_params", "#e69f00", "mapper")):
+    for part, (colour, name) in PARTS.items():
         counts = [getattr(s.first, part) for s in generated]
+        if part == "beside_params" and not any(counts):
+            continue
         shares = [count / s.first.plain_peft for count, s in zip(counts, generated, strict=True)]
         text = [f"{count:,}" for count in counts]
         figure.add_bar(x=shares, y=names, orientation="h", marker=dict(color=colour), name=name, text=text, textangle=0)

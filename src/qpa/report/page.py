@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from qpa.report import confusion
 from qpa.report.axes import axes
 from qpa.report.compare import Comparison
 from qpa.report.figures import all_figures
@@ -54,7 +55,8 @@ def captions(comparison: Comparison) -> dict[str, str]:
     """What a reader has to know of each figure."""
     metric = comparison.metric
     side = "left" if metric.better == "lower" else "right"
-    return {
+    labelled = {"confusion": confusion.caption(comparison)} if comparison.settings[0].first.confusion else {}
+    return labelled | {
         "pareto": "Every setting at its best rate by validation, mean over seeds; error bars: 95 % interval. Dotted: the Pareto front. "
         "Open circles: the circuit and what stands in its place.",
         "gain": "The share of the baseline's gain over the base model that is kept, by seed, with 95 % intervals over seeds, of settings "

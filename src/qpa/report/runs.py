@@ -37,13 +37,15 @@ class Run:
         latents: what makes the numbers of the chunks: `circuit`, or what stands in its place (`table`, ...); `none` where the adapter
             itself is trained.
         trainable, plain_peft: numbers that are trained, and that plain PEFT would train.
-        latents_params, mapper_params: the parts of `trainable`; both 0 where the adapter itself is trained.
+        latents_params, mapper_params, beside_params: the parts of `trainable`; all 0 where the adapter itself is trained.
         test, base: on the test split, of the adapted and of the base model.
         val: on the validation split, what rates and widths may be chosen by.
         seconds_per_step: median; None of a run that was resumed after its last step.
         peak_memory_bytes, adapter_bytes: peak while training, size of the exported adapter.
         command: what runs it again.
         curve: the metric on the validation split after optimizer steps.
+        protocol: what the metric is a metric of, as the task has it.
+        confusion: of a task whose examples have one label each, how many of each (rows) were said to have each (columns); else None.
         config: all keys of its setting with their values, `circuit.qubits` and the like.
     """
 
@@ -63,6 +65,7 @@ class Run:
     plain_peft: PositiveInt
     latents_params: int
     mapper_params: int
+    beside_params: int
     test: float
     base: float
     val: float
@@ -71,6 +74,8 @@ class Run:
     adapter_bytes: PositiveInt
     command: str
     curve: Curve
+    protocol: dict[str, Any]
+    confusion: list[list[int]] | None
     config: dict[str, Any]
 
     @field_validator("test", "base", "val")
@@ -174,6 +179,7 @@ def _run(stored: Stored, command: str) -> Run:
         plain_peft=ours["params"]["plain_peft"],
         latents_params=ours["params"]["circuit"],
         mapper_params=ours["params"]["mapper"],
+        beside_params=ours["params"].get("beside", 0),
         test=ours["test"][metric.name],
         base=ours["test"][f"base_{metric.name}"],
         val=ours["val"][metric.name],
@@ -182,6 +188,8 @@ def _run(stored: Stored, command: str) -> Run:
         adapter_bytes=record["train_info"]["file_size"],
         command=command,
         curve=stored.curve,
+        protocol=ours.get("protocol", {}),
+        confusion=None if ours.get("protocol", {}).get("several") else ours["test"].get("confusion"),
         config=setting,
     )
 

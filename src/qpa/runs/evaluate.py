@@ -29,5 +29,6 @@ def evaluate(config: Config, folder: Path) -> tuple[Task, Measured]:
     with loggers.opened(logged, folder / "evaluation") as opened:
         trainer.loggers = opened
         found = measure(plan, trainer, folder / "adapter")
-        loggers.summarise(opened, {f"{split}/{key}": value for split, numbers in found.items() for key, value in numbers.items()})
+        numbers = {f"{split}/{key}": value for split, several in found.items() for key, value in several.items()}
+        loggers.summarise(opened, {key: value for key, value in numbers.items() if not isinstance(value, list)})
     return task, found

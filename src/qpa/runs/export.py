@@ -49,6 +49,7 @@ def expanded(config: Config, folder: Path) -> Path:
     task = restored.here(config).task
     model = cast(AdaptedModel, load(task.base(own=base_weights.changes_base(config.peft)), folder / "compact"))
     saved.save_adapter(model, folder / "adapter", base_name=task.base_name())
+    task.save_beside(folder / "adapter")
     return folder / "adapter"
 
 

@@ -14,11 +14,11 @@ from qpa.errors import ExportError
 from qpa.files import read_json, write_json
 from qpa.runs.parts import Parts
 from qpa.runs.plan import Plan
-from qpa.tasks.task import Learner, Measured
+from qpa.tasks.task import Learner, Measured, Value
 from qpa.training.held_out import HeldOut, outputs
 from qpa.training.sharding import Sharded
 
-Scores = dict[str, dict[str, float]]  # by split, each metric
+Scores = dict[str, dict[str, Value]]  # by split, each metric
 SAME = 1e-3  # of the outputs' spread: the same numbers, computed the same way
 
 
@@ -34,11 +34,13 @@ def adapter_folder(plan: Plan, folder: Path) -> Iterator[Path]:
 
 def export(parts: Parts, adapter: Path) -> None:
     """Write the adapter as its adaptation has made it."""
-    saved.save_adapter(parts.model, adapter, base_name=parts.plan.task.base_name(), initial=parts.initial)
+    task = parts.plan.task
+    saved.save_adapter(parts.model, adapter, base_name=task.base_name(), initial=parts.initial)
+    task.save_beside(adapter)
 
 
 def measure(
-    plan: Plan, trainer: Trainer, adapter: Path, *, trained: Tensor | None = None, known: Mapping[str, dict[str, float]] | None = None
+    plan: Plan, trainer: Trainer, adapter: Path, *, trained: Tensor | None = None, known: Mapping[str, dict[str, Value]] | None = None
 ) -> Measured:
     """Every metric on held-out data: of the base model as it is published, and with a saved adapter on it, as stock peft reads it.
 
@@ -58,6 +60,7 @@ def measure(
         ExportError: the saved adapter does not say what the trained model says.
     """
     task = plan.task
+    task.check_beside(adapter)
     adapted = _adapted(plan, adapter)
     adapted.spread(trainer.strategy.root_device)
     if trained is not None and not saved.same_outputs(outputs(adapted, task.probe()), trained, within=SAME):
@@ -76,7 +79,7 @@ def _base(plan: Plan, trainer: Trainer) -> Scores:
         with suppress(ValueError, OSError):
             return read_json(kept)
     found = _read(plan, trainer, _shared_out(plan, plan.task.base(), whole=[]), {})
-    if kept and all(math.isfinite(value) for scores in found.values() for value in scores.values()):
+    if kept and all(math.isfinite(value) for scores in found.values() for value in scores.values() if isinstance(value, float)):
         with suppress(OSError):  # the disk is full, or another run writes the same just now: no reason to lose this one
             kept.parent.mkdir(parents=True, exist_ok=True)
             write_json(kept, found)
@@ -96,7 +99,7 @@ def _shared_out(plan: Plan, model: nn.Module, *, whole: list[nn.Parameter]) -> L
     return Sharded(learner, whole) if plan.config.trainer.shards else learner
 
 
-def _read(plan: Plan, trainer: Trainer, learner: Learner, known: Mapping[str, dict[str, float]]) -> Scores:
+def _read(plan: Plan, trainer: Trainer, learner: Learner, known: Mapping[str, dict[str, Value]]) -> Scores:
     """All held-out data that is not known, with a model that is not used afterwards."""
     loaders = {split: loader for split, loader in plan.task.held_out().items() if split not in known}
     reader = HeldOut(learner, list(loaders))
@@ -105,13 +108,13 @@ def _read(plan: Plan, trainer: Trainer, learner: Learner, known: Mapping[str, di
     return {**known, **reader.found()}
 
 
-def _beside(before: dict[str, float], after: dict[str, float], *, counted: str) -> dict[str, float]:
+def _beside(before: dict[str, Value], after: dict[str, Value], *, counted: str) -> dict[str, Value]:
     """The metrics that are the split's own."""
     own = {name: value for name, value in after.items() if "/" not in name}
     return own | {f"base_{name}": before[name] for name in own if name != counted}
 
 
-def _groups(before: dict[str, float], after: dict[str, float]) -> Measured:
+def _groups(before: dict[str, Value], after: dict[str, Value]) -> Measured:
     """Those that stand under a group of their own."""
     found: Measured = {}
     for group, _, name in (full.partition("/") for full in after if "/" in full):

@@ -58,7 +58,8 @@ def _adaptation(plan: Plan, model: AdaptedModel) -> Adaptation:
     parameters = methods.adapter_parameters(model)
     if plan.layout is None:
         return DirectAdaptation(parameters)
+    beside = [parameters.pop(tensor.name) for tensor in plan.tensors if tensor.beside]
     try:
-        return take_over(model, parameters, plan.layout, plan.config.settings)
+        return take_over(model, parameters, plan.layout, plan.config.settings, beside=beside)
     except UserError as error:
         raise ConfigError("peft", plan.config.peft["_target_"], f"{error}; use generator=none, or other settings") from error

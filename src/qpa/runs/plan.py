@@ -72,6 +72,8 @@ class Plan:
     def notes(self) -> list[str]:
         """What a user should know before the run, though it can work."""
         found = self.task.notes()
+        if self.counts.beside:
+            found.append(f"the new head's {self.counts.beside:,} numbers are trained plainly, and counted on both sides of the ratio")
         if self.counts.ratio > 1:
             counts = f"{self.counts.trainable:,} numbers are trained to generate {self.counts.plain_peft:,}"
             found.append(f"{counts}; python -m qpa.plan finds fewer")
@@ -150,7 +152,7 @@ def _counts(config: Config, tensors: Sequence[AdapterTensor], layout: Layout | N
     if layout is None:
         return direct(sum(t.size for t in tensors))
     settings = config.settings
-    counts = counted(settings, layout)
+    counts = counted(settings, layout, beside=sum(t.size for t in tensors if t.beside))
     check_numbers(settings, counts)
     return counts
 
@@ -168,8 +170,10 @@ def _of_real_modules(config: Config, task: Task) -> tuple[list[AdapterTensor], i
 
 
 def _layout(config: Config, tensors: Sequence[AdapterTensor]) -> Layout | None:
-    """The config's layout of these tensors, None where nothing is generated."""
-    return layout_for_here(config.settings, tensors) if isinstance(config.generator, QPAGeneratorConfig) else None
+    """The config's layout of those that are generated, None where nothing is."""
+    if not isinstance(config.generator, QPAGeneratorConfig):
+        return None
+    return layout_for_here(config.settings, [tensor for tensor in tensors if not tensor.beside])
 
 
 def samples(config: Config) -> bool:

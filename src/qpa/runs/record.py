@@ -155,7 +155,7 @@ def fill_length(result: Record, task: Task, *, steps: int, reason: str | None) -
     result["qpa"] |= {"steps": steps, "epochs": epochs, "stopped": reason if steps < task.steps else None}
 
 
-def _with_change(split: str, found: dict[str, float], task: Task) -> dict[str, float]:
+def _with_change(split: str, found: Record, task: Task) -> Record:
     """Of a split beside validation and test, what adapting to the others has changed there: adapted less base."""
     name = task.metric.name
     return found | {"change": found[name] - found[f"base_{name}"]} if split in task.also else found
@@ -165,7 +165,7 @@ def summary(result: Record, measured: Measured) -> dict[str, float]:
     """The record's numbers under flat names, for dashboards."""
     ours = result["qpa"]
     groups = ("params", *measured, *(["usage"] if ours.get("usage") else []))
-    flat = {f"{group}/{key}": value for group in groups for key, value in ours[group].items()}
+    flat = {f"{group}/{key}": value for group in groups for key, value in ours[group].items() if not isinstance(value, list)}
     return flat | {"seconds_per_step": ours["seconds_per_step"], "peak_memory_bytes": ours["peak_memory_bytes"]}
 
 

@@ -33,12 +33,13 @@ def search(config: Config, tensors: Sequence[AdapterTensor], ratio: float) -> tu
     """
     if config.generator.kind == "none":
         raise ConfigError("plan.target_ratio", ratio, "generator=none trains the adapter itself; use generator=qpa")
-    plain = sum(t.size for t in tensors)
-    budget = int(ratio * plain)
+    plain, beside = sum(t.size for t in tensors), sum(t.size for t in tensors if t.beside)
+    generated = [t for t in tensors if not t.beside]
+    budget = int(ratio * plain) - beside
     best: tuple[int, Config] | None = None
     smallest = plain * WIDEST
-    for candidate in _candidates(config, tensors):
-        layout = layout_of(candidate.settings, tensors)
+    for candidate in _candidates(config, generated):
+        layout = layout_of(candidate.settings, generated)
         narrowest = counted(resized(candidate, 1).settings, layout)
         smallest = min(smallest, narrowest.trainable)
         width = _widest(candidate, layout, budget) if narrowest.trainable <= budget else 0
@@ -48,7 +49,9 @@ def search(config: Config, tensors: Sequence[AdapterTensor], ratio: float) -> tu
             break
     if best is None:
         raise ConfigError(
-            "plan.target_ratio", ratio, f"the smallest generator found trains {smallest:,} numbers; at least {smallest / plain:.2g}"
+            "plan.target_ratio",
+            ratio,
+            f"the smallest generator found trains {smallest + beside:,} numbers; at least {(smallest + beside) / plain:.2g}",
         )
     return tuple(_changes(config, best[1]))
 

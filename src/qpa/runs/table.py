@@ -79,12 +79,14 @@ def _measured(table: Table, ours: Record) -> None:
     for split, title in task.also.items():
         if found := ours.get(split):
             table.add_row(f"{title}, base -> adapted", _change(found, name))
+    for said, value in task.remarks(ours):
+        table.add_row(escape(said), escape(value))
     table.add_row(f"test {task.counted}", f"{int(test[task.counted]):,}", end_section=True)
 
 
 def _compared(found: Record, *, but: str) -> list[str]:
     """What else was measured of both models."""
-    return [name for name in found if f"base_{name}" in found and name != but]
+    return [name for name, value in found.items() if f"base_{name}" in found and name != but and isinstance(value, float)]
 
 
 def _length(table: Table, ours: Record) -> None:
@@ -106,6 +108,8 @@ def _trained(table: Table, params: Record, config: Record) -> None:
     features = "circuit angles" if kind in (NONE, "circuit") else f"{kind} in the circuit's place"
     table.add_row(f"trained: {features}", f"{params['circuit']:,}")
     table.add_row("trained: mapper", f"{params['mapper']:,}")
+    if beside := params.get("beside"):
+        table.add_row("trained: plainly beside them (head)", f"{beside:,}")
     table.add_row("trained: total", f"[bold]{params['trainable']:,}[/bold]")
     table.add_row("plain PEFT would train", f"{params['plain_peft']:,}")
     table.add_row("ratio", f"[bold]{params['ratio']:.2%}[/bold]", end_section=True)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # a mistake in a config is found before torch is imported
     from qpa.tasks.loaders import Share
 
 Batch = Any
-Measured = dict[str, dict[str, float]]  # by split, the metrics of the adapted model, and as `base_NAME` of the base model
+Value = float | list[Any]  # of a metric: a number, or of one that is a matrix its rows
+Measured = dict[str, dict[str, Any]]  # by split, the metrics of the adapted model, and as `base_NAME` of the base model
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class Learner(ABC):
         """Fresh metrics of one split by name (`torchmetrics`, summed over processes): the task's metric, what it counts, any others.
 
         One named `GROUP/NAME` is none of the split's: it is logged as it is called, and recorded under GROUP, of the test split.
+        One that computes a matrix, as which label is taken for which, is recorded and not logged.
         """
 
     @abstractmethod
@@ -303,6 +305,21 @@ class Task(ABC):
 
         Raises:
             ConfigError: the adapted model does not run, or a setting does not suit it.
+        """
+
+    @classmethod
+    def remarks(cls, ours: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What else a user wants to know of a finished run: names and values, from its record's part `qpa`."""
+        return []
+
+    def save_beside(self, adapter: Path) -> None:  # noqa: B027 - as a rule an adapter says it all
+        """Write into an exported adapter's folder what else its user needs."""
+
+    def check_beside(self, adapter: Path) -> None:  # noqa: B027
+        """Refuse to measure an adapter that was trained for something else.
+
+        Raises:
+            ConfigError: for what.
         """
 
     def base_file(self) -> Path | None:

@@ -16,7 +16,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from qpa.files import write_whole
-from qpa.tasks.task import Metric
+from qpa.tasks.task import Metric, Value
 from qpa.training.names import BEST, LAST, PREVIOUS
 
 KEYS = {"state_dict", "global_step", "optimizer_states", "lr_schedulers", "loops", "callbacks"}
@@ -69,7 +69,7 @@ class Checkpoints(Checkpoint):
         self.folder, self.every, self.val_every, self.metric = folder, every, val_every, metric
         self.score: float | None = None
         self.judged: int | None = None  # the last step that was, in this process
-        self.scores: dict[str, float] = {}  # all of that validation, if it was in this process: an earlier one may have read other windows
+        self.scores: dict[str, Value] = {}  # all of that validation, if it was in this process: an earlier one may have read other windows
 
     @property
     def best(self) -> Path:

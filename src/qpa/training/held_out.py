@@ -9,7 +9,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from qpa.adapters import dora
-from qpa.tasks.task import Batch, Learner
+from qpa.tasks.task import Batch, Learner, Value
 
 
 @contextmanager
@@ -54,12 +54,17 @@ class HeldOut(LightningModule):
         """As the task has it."""
         return self.learner.to_device(batch, device)
 
-    def found(self) -> dict[str, dict[str, float]]:
+    def found(self) -> dict[str, dict[str, Value]]:
         """By split, every metric over all batches and processes."""
-        return {split: {name: cast(Any, score).compute().item() for name, score in self._of(split).items()} for split in self.splits}
+        return {split: {name: plain(cast(Any, score).compute()) for name, score in self._of(split).items()} for split in self.splits}
 
     def _of(self, split: str) -> nn.ModuleDict:
         return cast(nn.ModuleDict, self.scores[split])
+
+
+def plain(value: Tensor) -> Value:
+    """A metric's value as Python has it."""
+    return value.tolist() if value.ndim else value.item()
 
 
 @torch.no_grad()

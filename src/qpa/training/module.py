@@ -15,10 +15,10 @@ from qpa.core import recorded
 from qpa.core.adaptation import Adaptation
 from qpa.core.optimizer import GENERATOR
 from qpa.errors import ConfigError, NonFiniteLossError, line
-from qpa.tasks.task import Batch, Learner
+from qpa.tasks.task import Batch, Learner, Value
 from qpa.training.capture import Captured, Read
 from qpa.training.exchange import Exchange
-from qpa.training.held_out import as_stock_peft
+from qpa.training.held_out import as_stock_peft, plain
 from qpa.training.optimizer import make_optimizer
 
 
@@ -65,7 +65,7 @@ class FineTuning(LightningModule):
         self.exchange = Exchange()
         self.captured: Captured | None = None
         self.capturing = False
-        self.validated: dict[str, float] = {}  # all scores of the last validation
+        self.validated: dict[str, Value] = {}  # all scores of the last validation
         self.last_checked = 0
         self.loss_read, self.count_read = torch.zeros(()), torch.zeros((), dtype=torch.int64)  # of the step so far
 
@@ -171,8 +171,8 @@ class FineTuning(LightningModule):
         self.learner.level(self.device)
         for name, score in self.scores.items():
             value = score.compute()  # pyright: ignore[reportCallIssue]
-            self.validated[name] = value.item()
-            if name != self.course.counted:
+            self.validated[name] = plain(value)
+            if name != self.course.counted and not value.ndim:
                 self.log(name if "/" in name else f"val/{name}", value.float(), prog_bar=True)
             score.reset()  # pyright: ignore[reportCallIssue]
 

@@ -16,6 +16,7 @@ from qpa.errors import ConfigError
 from qpa.files import cache_folder
 from qpa.tasks.language import checks, splits
 from qpa.tasks.language.splits import Split
+from qpa.tasks.pretrained import checks as pretrained
 from qpa.tasks.pretrained import source, tokenizer
 from qpa.tasks.pretrained.tokenizer import TextEncoder
 from qpa.tasks.rows import hub
@@ -52,7 +53,7 @@ class Language(Task):
 
     def check(self) -> None:
         """Model, method and data by their settings alone."""
-        checks.check(self.model, self.data, self.config.peft)
+        pretrained.check(self.model, self.config.peft, context=self.data.context)
         if isinstance(self.data, RowsDataConfig):
             checks.check_packing(self.data, self.config.peft)
         if self.config.trainer.shards:

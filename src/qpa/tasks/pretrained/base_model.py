@@ -1,7 +1,7 @@
-"""The frozen language model: loaded from a folder, or built with random weights from its published config."""
+"""The frozen model: loaded from a folder, or built with random weights from its published config."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,21 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Pre
 from qpa.config import LanguageModelConfig
 from qpa.errors import ConfigError
 from qpa.tasks.pretrained import quantization
-from qpa.tasks.pretrained.modules import depth_key
+from qpa.tasks.pretrained.modules import HEADS_OF_LABELS, depth_key
 from qpa.tasks.pretrained.source import architecture
 
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 def load(
-    model: LanguageModelConfig, folder: Path | None, *, dtype: torch.dtype, seed: int = 0, device: torch.device = CPU
+    model: LanguageModelConfig,
+    folder: Path | None,
+    *,
+    dtype: torch.dtype,
+    seed: int = 0,
+    device: torch.device = CPU,
+    kind: Any = AutoModelForCausalLM,
+    settings: Mapping[str, Any] | None = None,
 ) -> PreTrainedModel:
     """Load the base model.
 
@@ -28,15 +35,17 @@ def load(
         model: config group `model`.
         folder: where its files are (see `qpa.tasks.pretrained.source`), None for random weights.
         dtype: of its weights.
-        seed: what random weights are drawn from, by the device's own generator.
+        seed: what random weights are drawn from, and a new head, by the device's own generator.
         device: where to, without a whole copy elsewhere; on the meta device it has shapes without weights.
+        kind: of model: one of transformers' auto classes.
+        settings: of its config, in place of those that are saved, as `num_labels`.
 
     Raises:
         ConfigError: transformers cannot build it, its own words are in the text; or its widths cannot be quantised.
     """
     with _errors_named(folder), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        return _load(model, folder, dtype, device)
+        return _load(model, folder, dtype, device, kind, settings or {})
 
 
 def check_tokens(model: LanguageModelConfig, folder: Path | None, largest: int) -> None:
@@ -70,15 +79,19 @@ def _errors_named(folder: Path | None) -> Iterator[None]:
         raise ConfigError("model", folder or "random", f"transformers cannot build it: {reason}") from error
 
 
-def _load(model: LanguageModelConfig, folder: Path | None, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def _load(
+    model: LanguageModelConfig, folder: Path | None, dtype: torch.dtype, device: torch.device, kind: Any, given: Mapping[str, Any]
+) -> PreTrainedModel:
     settings = _architecture(model, folder)
+    for name, value in given.items():
+        setattr(settings, name, value)
     kwargs: dict[str, Any] = {"dtype": dtype} | ({"attn_implementation": model.attention} if model.attention else {})
     if folder is None or device == META:
         with device:
-            return AutoModelForCausalLM.from_config(settings, **kwargs).requires_grad_(False)
+            return kind.from_config(settings, **kwargs).requires_grad_(False)
     if model.quantization:
-        kwargs |= quantization.settings(dtype)
-    loaded = AutoModelForCausalLM.from_pretrained(folder, config=settings, device_map={"": device}, **kwargs)
+        kwargs |= quantization.settings(dtype, heads=HEADS_OF_LABELS if "num_labels" in given else None)
+    loaded = kind.from_pretrained(folder, config=settings, device_map={"": device}, **kwargs)
     if model.quantization:
         quantization.make_safe(loaded)
     return loaded.requires_grad_(False)

