@@ -160,9 +160,9 @@ def test_template_of_ones_own_and_its_end_of_answers(base: Path, tmp_path: Path)
     file = tmp_path / "template.jinja"
     file.write_text(CHATML.replace("assistant\n", "assistant: "))
     encoder, messages = load(base), [{"role": "user", "content": "Hi"}]
-    conversation = Conversation(encoder, base, file)
-    assert conversation.prompt(messages) == conversation.encoded("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant: ")
-    assert conversation.ends == [encoder.tokenizer.token_to_id("<|im_end|>")]
+    conversation = Conversation(encoder, base, str(file))
+    assert conversation.prompt(messages) == encoder.tokenizer.encode("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant: ").ids
+    assert encoder.tokenizer.token_to_id("<|im_end|>") in conversation.stop
     plain = Conversation(byte_encoder(), None, None)
     assert plain.prompt(messages) == [256, *byte_encoder().tokenizer.encode("Hi").ids]
 
@@ -184,7 +184,7 @@ def test_temperature_draws_by_the_seed(make_config: MakeConfig, tmp_path: Path, 
         (["temperature=-1"], r"temperature=-1: should be greater"),
         (["prompt="], r"prompt=: .*at least 1"),
         (["prompt=x", "template=no/such.jinja"], r"template=no/such\.jinja: cannot be read"),
-        (["prompt=x", "template=BAD"], r"template=.*bad\.jinja: its chat template fails \(.*\); give another: template=FILE"),
+        (["prompt=x", "template=BAD"], r"template=.*bad\.jinja: the chat template refuses it \(.*\); give another one: template=FILE"),
         (["prompt=" + "long " * 3000], r"the conversation has 15,0\d\d tokens, more than the model reads"),
     ],
 )

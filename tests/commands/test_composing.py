@@ -59,7 +59,7 @@ def test_choice_takes_the_place_of_a_whole_group(of_files: Config) -> None:
         ("data.files=[x]", "data.files: there is no such key"),
         ("generator.lr=1", "generator.lr: is optimizer.lr now"),
         ("+data.hub=x", "data.hub=x: no key of the chosen group"),
-        ("data=books", "data=books: there is no such choice; there are hub, pydoc, text, wikitext2"),
+        ("data=books", "data=books: there is no such choice; there are files, hub, pydoc, text, wikitext2"),
         ("data.context=few", "data.context=few: should be a valid integer"),
         ("~data.context", "data.context=None: has to be given"),
         ("data.test_files=[a(b", "data.test_files=[a(b: has signs"),

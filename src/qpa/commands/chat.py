@@ -79,7 +79,7 @@ def _load(config: Config, folder: Path, settings: ChatConfig) -> "tuple[Conversa
     if not isinstance(task, Language):
         raise ConfigError("run", folder, f"is a run of task={config.task.kind}, whose models do not speak; choose one of task=language")
     torch.manual_seed(settings.seed)
-    conversation = Conversation(task.encoder, task.folder, Path(settings.template) if settings.template else None)
+    conversation = Conversation(task.encoder, task.folder, settings.template or getattr(config.data, "template", None))
     adapted = saved.load_adapter(task.base(own=base_weights.changes_base(config.peft)), folder / "adapter")
     return conversation, [Side("base model", task.base()), Side("adapted", adapted)]
 
@@ -114,12 +114,11 @@ def _answer(prompt: str, conversation: "Conversation", sides: list[Side], settin
 
 def _say(side: Side, conversation: "Conversation", messages: list[dict[str, str]], settings: ChatConfig) -> str:
     from qpa.tasks.language.generation import answers, fits
-    from qpa.tasks.language.language_model import base_of
 
     ids = conversation.prompt(messages)
     if not fits(side.model, ids):
         raise UserError(f"the conversation has {len(ids):,} tokens, more than the model reads; ask for less, or forget it with {RESET}")
-    how: dict[str, Any] = {"pad": conversation.encoder.eos, "stop": conversation.stop(base_of(side.model))}
+    how: dict[str, Any] = {"pad": conversation.encoder.eos, "stop": conversation.stop}
     (answer,) = answers(side.model, [ids], most=settings.max_tokens, batch_size=1, temperature=settings.temperature, **how)
     return conversation.text(answer)
 

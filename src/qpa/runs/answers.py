@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from qpa.adapters import base_weights, saved
+from qpa.adapters import base_weights
 from qpa.files import read_json, write_whole
 from qpa.runs.plan import Plan
 from qpa.tasks.task import Measured
@@ -17,6 +17,8 @@ def ask(plan: Plan, adapter: Path) -> tuple[Measured, list[Sample]]:
 
     Nothing where the task has no questions, or where processes share the model out among them.
     """
+    from qpa.adapters import saved  # peft: seconds
+
     task = plan.task
     questions = [] if plan.config.trainer.shards or not plan.context.first else task.questions()
     if not questions:

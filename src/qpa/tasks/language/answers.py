@@ -55,8 +55,7 @@ def stops(folder: Path | None, encoder: TextEncoder, template: Template | None) 
         ends |= set(given) if isinstance(given, list) else {given} - {None}
     if template is not None:
         with suppress(UnusableError):
-            text, spans = template.spoken(Dialogue(PROBE), last=True)
-            after = text[text.rindex(PROBE[-1]["content"]) + len(PROBE[-1]["content"]) : spans[-1][1]]
+            after = template.whole(Dialogue(PROBE)).rpartition(PROBE[-1]["content"])[2]
             first = encoder.encode([after.lstrip()], special_tokens=True)[0][:1]
             ends |= {token for token in first if token in encoder.tokenizer.get_added_tokens_decoder()}
     return ends

@@ -105,20 +105,19 @@ class Template:
         try:
             return render([list(messages)], tools=tools, chat_template=self.text, **how, **self.tokens)
         except TemplateSyntaxError as error:
-            raise ConfigError(
-                *self.where, f"is no chat template ({line(error)}); mend it, or give another file as data.template"
-            ) from error
+            raise ConfigError(*self.where, f"is no chat template ({line(error)}); mend it, or give another file") from error
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             raise UnusableError(f"the chat template refuses it ({line(error)})") from error
 
 
-def load(file: str | None, folder: Path | None, encoder: TextEncoder) -> Template | None:
+def load(file: str | None, folder: Path | None, encoder: TextEncoder, *, key: str = "data.template") -> Template | None:
     """The template in a file, or the tokenizer's own; None where there is neither.
 
     Args:
         file: `data.template`, `own` for the tokenizer's.
         folder: of the model, None for random weights.
         encoder: its tokenizer.
+        key: that names the file.
 
     Raises:
         ConfigError: it cannot be read, or is no Jinja.
@@ -127,19 +126,19 @@ def load(file: str | None, folder: Path | None, encoder: TextEncoder) -> Templat
 
     tokenizer: Any = as_transformers(encoder) if folder is None else AutoTokenizer.from_pretrained(folder)
     if not tokenizer.chat_template and file == OWN:
-        raise ConfigError("data.template", OWN, "this model's tokenizer has none; give a file with a Jinja chat template")
+        raise ConfigError(key, OWN, "this model's tokenizer has none; give a file with a Jinja chat template")
     if not tokenizer.chat_template and file is None:
         return None
-    where = ("data.template", file) if file else ("model", str(folder))
-    text = tokenizer.get_chat_template() if file in (None, OWN) else _file(file)
+    where = (key, file) if file else ("model", str(folder))
+    text = tokenizer.get_chat_template() if file in (None, OWN) else _file(key, file)
     found = Template(text, dict(tokenizer.special_tokens_map), where)
     with suppress(UnusableError):  # it may want other roles; that it is none at all is said before any row
         found.prompt([{"role": USER, "content": "?"}], None)
     return found
 
 
-def _file(file: str) -> str:
+def _file(key: str, file: str) -> str:
     try:
         return Path(file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("data.template", file, f"cannot be read ({line(error)}); give a file with a Jinja chat template") from error
+        raise ConfigError(key, file, f"cannot be read ({line(error)}); give a file with a Jinja chat template") from error

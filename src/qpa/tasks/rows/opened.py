@@ -3,10 +3,12 @@
 import codecs
 import io
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from importlib import import_module
 from lzma import LZMAError
 from typing import IO, Any, cast
 
@@ -47,11 +49,7 @@ def unpacked(file: DataFile) -> Iterator[IO[bytes]]:
 
 
 def _zstd_error() -> type[Exception]:
-    try:
-        from compression import zstd  # pyright: ignore[reportMissingImports]  # Python 3.14
-    except ImportError:
-        from backports import zstd
-    return zstd.ZstdError
+    return import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd").ZstdError
 
 
 class TextFile:
