@@ -53,7 +53,7 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
         (["circuit.shots=9", "trainer=ddp"], 1, ["trainer.strategy=ddp", "use trainer=default, or leave shots out"]),
         (["circuit.backend=abacus"], 1, ["circuit.backend=abacus", "'statevector', 'torchquantum', 'pennylane' or 'qiskit'"]),
         (["data=text", "data.train_files=[nowhere.txt]"], 1, ["data.train_files=nowhere.txt", "cannot be read"]),
-        (["data=text", "data.train_files=[/dev/null]"], 1, ["data.train_files=/dev/null", "is empty"]),
+        (["data=text", "data.train_files=[/dev/null]"], 1, ["data.train_files=/dev/null", "is no file"]),
         (["data=text", f"data.train_files=[{sys.executable}]"], 1, ["data.train_files=", "no UTF-8 text", "a binary file"]),
         (["data=hub"], 1, ["data.hub=None", "OWNER/NAME", "local folder"]),
         (["data=text"], 1, ["data.train_files", "at least one"]),

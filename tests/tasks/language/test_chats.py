@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import planned
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from qpa.config import Config, expected
+from qpa.config import Config, expected, parse
+from qpa.config.composing import composed
 from qpa.config.data import RowsDataConfig
 from qpa.tasks.language import template
 from qpa.tasks.language.examples import Example, Writer
@@ -124,11 +126,8 @@ def test_prompts_are_written_by_a_template_that_is_named(make_config: Any, model
 @pytest.mark.slow
 @pytest.mark.parametrize("messages", [ONE, TWO, WITH_SYSTEM, INJECTED])
 def test_smollm2_s_own_template_and_tokenizer(make_config: Any, messages: Any) -> None:
-    from conftest import planned
-
-    config = make_config("model=smollm2", "model.weights=published", "~model.architecture", "model.num_layers=null")
-    folder = planned(config).task.folder  # pyright: ignore[reportAttributeAccessIssue]
-    stock = AutoTokenizer.from_pretrained(folder)
-    found = ours(config, folder, {"messages": messages})
+    task: Any = planned(parse(composed("train", []))).task
+    stock = AutoTokenizer.from_pretrained(task.folder)
+    found = ours(make_config(), task.folder, {"messages": messages})
     assert found.ids == stock.apply_chat_template(messages, return_dict=False)
     assert found.trained == by_prefixes(stock, messages)

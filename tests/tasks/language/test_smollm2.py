@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 base, adapter, windows = sys.argv[1:]
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
 nll = tokens = 0
-for row in datasets.Dataset.from_file(windows).with_format("torch"):
+for row in datasets.load_from_disk(windows).with_format("torch"):
     with torch.no_grad():
         logits = model(input_ids=row["input_ids"][None]).logits[0, :-1].float()
     labels = row["labels"][1:]
