@@ -15,7 +15,7 @@ import datasets, torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 base, adapter, windows = sys.argv[1:]
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter).eval()
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
 nll = tokens = 0
 for row in datasets.load_from_disk(windows).with_format("torch"):
     with torch.no_grad():
@@ -36,7 +36,7 @@ def test_perplexity_falls_and_the_exported_adapter_has_it_in_stock_peft(tmp_path
         (tmp_path / name).write_text(part)
     files = [f"data.{name}_files=[{tmp_path}/{name}]" for name in ("train", "val", "test")]
     steps = ["trainer.max_steps=6", "trainer.val_every=6", "optimizer.warmup=0.3", "data.batch_size=1"]
-    command = [sys.executable, "train.py", "data=text", *files, *steps, f"run_dir={tmp_path}/run"]
+    command = [sys.executable, "train.py", "model.dtype=float32", "data=text", *files, *steps, f"run_dir={tmp_path}/run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     ours = json.loads((tmp_path / "run" / "result.json").read_text())["qpa"]
