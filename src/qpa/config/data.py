@@ -77,7 +77,7 @@ class ImageDataConfig(DataConfig):
     """Images, each of one class."""
 
     size: int | None = Field(ge=1)
-    channels: Literal[1, 3] | None
+    channels: Literal[1, 3, "model"] | None
     val_fraction: float = Field(gt=0, lt=1)
     test_fraction: float = Field(gt=0, lt=1)
     max_held_out: Annotated[int | None, Part.MEASURE] = Field(ge=1)

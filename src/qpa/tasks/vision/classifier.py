@@ -56,13 +56,13 @@ class Classifier(Learner):
         return cast(Any, self.model).get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     def seen(self, images: Tensor) -> Tensor:
-        """Bytes `[B, C, H, W]` as what the model reads, `[B, C, S, S]`."""
+        """Bytes `[B, C, H, W]` as what the model reads, `[B, C, S, S]`; one channel is repeated where it reads more."""
         size = (self.view.size, self.view.size)
         found = images.float()
         if images.shape[-2:] != size:
             found = F.interpolate(found, size, mode="bilinear", antialias=True)
         mean, std = (torch.tensor(numbers, device=images.device)[:, None, None] for numbers in (self.view.mean, self.view.std))
-        return (found / WHITE - mean) / std
+        return (found / WHITE - mean) / std  # for each channel the same gray
 
     def logits(self, batch: Batch) -> Tensor:
         """Of each image one number for each class, `[B, classes]`, in fp32."""

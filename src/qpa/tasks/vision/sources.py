@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -194,7 +194,7 @@ def _pixels(data: ImageDataConfig, key: tuple[str, object], found: Found) -> np.
     if image.mode.startswith(DEEP):
         raise ConfigError(*key, f"{found.place} has numbers that are no bytes (mode {image.mode}); save it with 8 bits a channel")
     gray = image.mode in GRAY
-    image = image.convert(MODES[data.channels or (1 if gray else 3)])
+    image = image.convert(MODES.get(cast(int, data.channels), MODES[1 if gray else 3]))
     if data.size:
         image = image.resize((data.size, data.size), Image.Resampling.BILINEAR)
     array = np.asarray(image)

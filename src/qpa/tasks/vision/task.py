@@ -161,7 +161,7 @@ class Vision(Task):
     def _look(self, *, fetched: bool) -> None:
         train = self.pictures["train"]
         if fetched:
-            views.check(self.view, train.shape, key=train.key)
+            views.check(self.view, train.shape, repeat=self.data.channels == "model", key=train.key)
 
     def train_loader(self, *, from_step: int) -> "DataLoader":
         """Images in a seeded order."""

@@ -52,18 +52,19 @@ def of(model: ImageModelConfig, folder: Path | None) -> View:
     return View(size, channels, mean, std)
 
 
-def check(view: View, shape: tuple[int, ...], *, key: tuple[str, object]) -> None:
+def check(view: View, shape: tuple[int, ...], *, repeat: bool, key: tuple[str, object]) -> None:
     """Refuse images with other channels than the model reads.
 
     Args:
         view: of the model.
         shape: of an image, channels first.
+        repeat: whether gray is repeated for a model that reads colour.
         key: the config key that the images are from, and its value.
 
     Raises:
         ConfigError: with the way out.
     """
-    if shape[0] == view.channels:
+    if shape[0] == view.channels or (repeat and shape[0] == 1):
         return
     has = "images have one channel" if shape[0] == 1 else f"images have {shape[0]} channels"
     way_out = f"data.channels={view.channels} {'repeats gray' if view.channels == 3 else 'makes them gray'}"
