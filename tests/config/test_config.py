@@ -95,7 +95,7 @@ def set_by(file: Path) -> dict[str, Any]:
 
 def built_on(file: Path) -> list[Path]:
     """The file itself, and all that it builds on."""
-    bases = [base for base in yaml.safe_load(file.read_text()).get("defaults", []) if base != "_self_"]
+    bases = [base for base in yaml.safe_load(file.read_text()).get("defaults", []) if isinstance(base, str) and base != "_self_"]
     return [file, *(path for base in bases for path in built_on(file.with_name(f"{base}.yaml")))]
 
 

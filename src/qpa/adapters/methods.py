@@ -4,7 +4,7 @@ import copy
 import pkgutil
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,6 +34,7 @@ BEYOND_MODULES = ("alora_invocation_tokens", "kasa_config", "monteclora_config")
 ALL_LINEAR, LAYERS = "all-linear", "layers_to_transform"
 NAMES_AND_VERSIONS = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")  # of any config
 HEADS = (peft.TaskType.SEQ_CLS, peft.TaskType.TOKEN_CLS)  # whose heads peft saves, under whichever of two names they have
+NEW = "_qpa_new_heads"  # an attribute of a base model
 PROMPTS = (peft.PeftType.PREFIX_TUNING, peft.PeftType.PROMPT_TUNING, peft.PeftType.P_TUNING)
 
 
@@ -176,8 +177,8 @@ def _exact_magnitudes(model: nn.Module) -> None:
         if not isinstance(layer, LoraLayer):
             continue
         for name, magnitude in layer.lora_magnitude_vector.items():
-            if name not in layer.lora_B:
-                continue  # an embedding: peft does not round its magnitude
+            if name not in layer.lora_B or layer.get_base_layer().weight.ndim != 2:  # pyright: ignore[reportAttributeAccessIssue]
+                continue  # an embedding or a convolution: peft does not round its magnitude
             weight = dequantize_module_weight(layer.get_base_layer()).float()
             update = cast(Tensor, layer.lora_B[name].weight) @ cast(Tensor, layer.lora_A[name].weight)
             norm = cast(DoraLinearLayer, magnitude).get_weight_norm(weight, update.detach(), layer.scaling[name])
@@ -267,13 +268,23 @@ def adapter_tensors(model: AdaptedModel, parameters: Mapping[str, nn.Parameter] 
 def new_heads(model: AdaptedModel) -> tuple[str, ...]:
     """What the names of a new head's tensors begin with: of a method for labels all that it trains as a copy of its own.
 
-    So it is what peft itself adds to the adapter then, and what else is named in `modules_to_save`.
+    So it is what peft itself adds to the adapter then, and what else is named in `modules_to_save`. Of a model that says so itself
+    (`marked_new`), what is trained so of the modules that it names: peft has no word for images with labels.
     """
     if isinstance(model, BottleneckModel | WholeModel):
         return tuple(f"base_model.{name}." for name in model.heads)
-    if not isinstance(model, PeftModel) or not any(config.task_type in HEADS for config in model.peft_config.values()):
+    if not isinstance(model, PeftModel):
         return ()
-    return tuple(f"{name}." for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper))
+    copies = [name for name, module in model.named_modules() if isinstance(module, ModulesToSaveWrapper)]
+    if any(config.task_type in HEADS for config in model.peft_config.values()):
+        return tuple(f"{name}." for name in copies)
+    marked = getattr(model.get_base_model(), NEW, ())
+    return tuple(f"{name}." for name in copies if name.removeprefix("base_model.model.") in marked)
+
+
+def marked_new(base: nn.Module, names: Sequence[str]) -> None:
+    """Have a model say which of its modules are a new head."""
+    setattr(base, NEW, tuple(names))
 
 
 def statistics(model: AdaptedModel) -> list[str]:

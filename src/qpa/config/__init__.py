@@ -1,7 +1,18 @@
 """The config's types and ranges, a file a group. Defaults are in `conf/`; nothing heavy is imported here, so that errors answer fast."""
 
 from qpa.config.circuit import CircuitConfig
-from qpa.config.data import DataConfig, FilesDataConfig, HubDataConfig, PydocDataConfig, RowsDataConfig, TextDataConfig
+from qpa.config.data import (
+    DataConfig,
+    FilesDataConfig,
+    HubDataConfig,
+    ImageDataConfig,
+    ImageFolderConfig,
+    ImageHubConfig,
+    PackagedImagesConfig,
+    PydocDataConfig,
+    RowsDataConfig,
+    TextDataConfig,
+)
 from qpa.config.generator import (
     GeneratorConfig,
     LatentsConfig,
@@ -14,7 +25,16 @@ from qpa.config.generator import (
 )
 from qpa.config.kinds import expected, plugin
 from qpa.config.logger import LoggerConfig, WandbLoggerConfig
-from qpa.config.model import LanguageModelConfig, ModelConfig, PackageModelConfig
+from qpa.config.model import (
+    EfficientNetConfig,
+    HubImageModelConfig,
+    ImageModelConfig,
+    LanguageModelConfig,
+    ModelConfig,
+    NetworkConfig,
+    PackageModelConfig,
+    PretrainedModelConfig,
+)
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.parsing import parse
 from qpa.config.section import OpenSection, Section, checked
@@ -32,9 +52,15 @@ __all__ = [
     "CircuitConfig",
     "Config",
     "DataConfig",
+    "EfficientNetConfig",
     "FilesDataConfig",
     "GeneratorConfig",
     "HubDataConfig",
+    "HubImageModelConfig",
+    "ImageDataConfig",
+    "ImageFolderConfig",
+    "ImageHubConfig",
+    "ImageModelConfig",
     "LanguageModelConfig",
     "LatentsConfig",
     "LoggerConfig",
@@ -42,11 +68,14 @@ __all__ = [
     "MPSLatentsConfig",
     "MapperConfig",
     "ModelConfig",
+    "NetworkConfig",
     "OpenSection",
     "OptimizerConfig",
     "PackageModelConfig",
+    "PackagedImagesConfig",
     "PaperMapperConfig",
     "PlanConfig",
+    "PretrainedModelConfig",
     "PydocDataConfig",
     "QPAGeneratorConfig",
     "RowsDataConfig",

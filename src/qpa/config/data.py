@@ -71,3 +71,37 @@ class HubDataConfig(RowsDataConfig):
     hub: str | None
     hub_config: str | None
     splits: dict[str, str | None]
+
+
+class ImageDataConfig(DataConfig):
+    """Images, each of one class."""
+
+    size: int | None = Field(ge=1)
+    channels: Literal[1, 3, "model"] | None
+    val_fraction: float = Field(gt=0, lt=1)
+    test_fraction: float = Field(gt=0, lt=1)
+    max_held_out: Annotated[int | None, Part.MEASURE] = Field(ge=1)
+
+
+class PackagedImagesConfig(ImageDataConfig):
+    """Source `image_package`: images that a Python package carries."""
+
+    images: Literal["mnist5000", "digits", "lfw_subset"]
+
+
+class ImageFolderConfig(ImageDataConfig):
+    """Source `image_folder`: folders of image files, one for each class."""
+
+    folder: Annotated[str | None, Part.SHOWN]  # what is in it counts
+    val_folder: Annotated[str | None, Part.SHOWN]
+    test_folder: Annotated[str | None, Part.SHOWN]
+
+
+class ImageHubConfig(ImageDataConfig):
+    """Source `image_hub`: a dataset of the Hugging Face hub, or a local folder in its place."""
+
+    hub: str | None
+    hub_config: str | None
+    splits: dict[str, str | None]
+    image_column: str | None
+    label_column: str | None

