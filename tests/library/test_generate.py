@@ -258,7 +258,6 @@ def test_modules_that_cannot_be_taken_over_are_refused() -> None:
     assert "nothing in the module is trainable" in refused(lambda: qpa.generate(nn.Embedding(3, 3).requires_grad_(False)))
     assert "are on meta" in refused(lambda: qpa.generate(meta))
     assert "are on cpu and meta, and are generated on one device" in refused(lambda: qpa.generate(nn.Sequential(real, meta)))
-    assert "only floating-point weights" in refused(lambda: qpa.generate(nn.Linear(3, 3, dtype=torch.complex64)))
     assert "run the module once first" in refused(lambda: qpa.generate(nn.LazyLinear(3)))
     assert "share memory" in refused(lambda: qpa.generate(Twice(slice(0, 5), slice(0, 5))))
     assert "second and first share memory" in refused(lambda: qpa.generate(Twice(slice(0, 6), slice(4, 10))))

@@ -1,1 +1,1 @@
-"""What can be generated: peft's methods and bottleneck adapters; put on a model, saved, read back. peft enters here alone."""
+"""What can be generated: peft's methods, bottleneck adapters, whole networks; put on a model, saved, read back. peft enters here alone."""

@@ -9,7 +9,7 @@ from typing import Any
 from qpa.errors import ConfigError
 
 TRAINING = ("modules_to_save", "trainable_token_indices")  # settings that train weights of the base
-TRAINERS = ("peft.LNTuningConfig", "peft.TrainableTokensConfig")  # methods that do nothing else
+TRAINERS = ("peft.LNTuningConfig", "peft.TrainableTokensConfig", "qpa.adapters.whole.WholeConfig")  # methods that do nothing else
 REWRITING = ("pissa", "olora")  # starts that take their own part out of the base's weights (`qpa.adapters.plain_lora`)
 ALONE = ("use_dora", *TRAINING, "bias", "lora_bias", "layer_replication")  # what is no part of plain LoRA
 FROM_DATA = ("eva", "corda", "lora_ga")

@@ -1,4 +1,4 @@
-"""PEFT methods on a model: peft's, and bottleneck adapters, which offer the same few methods (`bottleneck`)."""
+"""PEFT methods on a model: peft's, bottleneck adapters and whole networks, which offer the same few methods (`bottleneck`, `whole`)."""
 
 import copy
 import pkgutil
@@ -21,11 +21,14 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from qpa.adapters.bottleneck import CONFIG, Bottleneck, BottleneckConfig, BottleneckModel, is_of_bottleneck, read_bottleneck_config
+from qpa.adapters.whole import WholeConfig, WholeModel, read_whole_config
 from qpa.core.draws import SameEverywhere
+from qpa.core.generator import real_shape
 from qpa.core.layout import NUMBER, AdapterTensor
 from qpa.errors import ConfigError, UserError, line
 
-AdaptedModel = PeftModel | BottleneckModel
+AdaptedModel = PeftModel | BottleneckModel | WholeModel
+AdapterConfig = PeftConfig | BottleneckConfig | WholeConfig
 ADAPTED = (BaseTunerLayer, AuxiliaryTrainingWrapper, Bottleneck)
 BEYOND_MODULES = ("alora_invocation_tokens", "kasa_config", "monteclora_config")  # of LoraConfig: a mask, and losses to be added
 ALL_LINEAR, LAYERS = "all-linear", "layers_to_transform"
@@ -35,7 +38,7 @@ NEW = "_qpa_new_heads"  # an attribute of a base model
 PROMPTS = (peft.PeftType.PREFIX_TUNING, peft.PeftType.PROMPT_TUNING, peft.PeftType.P_TUNING)
 
 
-def make_config(settings: dict[str, Any]) -> PeftConfig | BottleneckConfig:
+def make_config(settings: dict[str, Any]) -> AdapterConfig:
     """The PEFT method's config that config group `peft` names.
 
     Raises:
@@ -52,7 +55,7 @@ def make_config(settings: dict[str, Any]) -> PeftConfig | BottleneckConfig:
     return config
 
 
-def wrap(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed: int) -> AdaptedModel:
+def wrap(base: nn.Module, config: AdapterConfig, *, seed: int) -> AdaptedModel:
     """Put the adapter on the base model, its initial weights drawn from `seed`, and switch everything to training mode.
 
     Some starts rewrite weights of the base, in their place: `base` has to be the run's own then (`base_weights.rewrites_base`).
@@ -68,7 +71,7 @@ def wrap(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed: int) -
     return model.train()  # loaded models arrive in eval mode, where gradient checkpointing silently does nothing
 
 
-def planned(skeleton: Callable[[], nn.Module], config: PeftConfig | BottleneckConfig) -> tuple[list[AdapterTensor], int]:
+def planned(skeleton: Callable[[], nn.Module], config: AdapterConfig) -> tuple[list[AdapterTensor], int]:
     """The adapter's tensors, and the bytes of what is saved of it (some methods save projections too), before any weight is loaded.
 
     Args:
@@ -89,7 +92,7 @@ def planned(skeleton: Callable[[], nn.Module], config: PeftConfig | BottleneckCo
     return tensors, saved or sum(t.size for t in tensors) * torch.float32.itemsize
 
 
-def _planned_on_cpu(skeleton: nn.Module, config: PeftConfig | BottleneckConfig) -> AdaptedModel:
+def _planned_on_cpu(skeleton: nn.Module, config: AdapterConfig) -> AdaptedModel:
     """Uni-LoRA counts its indices, which the meta device cannot: they are made on the CPU."""
     try:
         return put_on(skeleton, config)
@@ -99,13 +102,15 @@ def _planned_on_cpu(skeleton: nn.Module, config: PeftConfig | BottleneckConfig) 
 
 def tensors_saved(model: AdaptedModel) -> int:
     """Bytes of all tensors that peft saves of an adapter that is put on modules; 0 for prompts, which it makes when it saves."""
+    if isinstance(model, WholeModel):
+        return sum(tensor.numel() * tensor.itemsize for tensor in model.get_base_model().state_dict().values())
     if isinstance(model, BottleneckModel) or model.active_peft_config.is_prompt_learning:
         return 0
     saved = peft.get_peft_model_state_dict(model, save_embedding_layers=False)
     return sum(tensor.numel() * tensor.itemsize for tensor in saved.values())
 
 
-def put_on(base: nn.Module, config: PeftConfig | BottleneckConfig, *, name: str = "default") -> AdaptedModel:
+def put_on(base: nn.Module, config: AdapterConfig, *, name: str = "default") -> AdaptedModel:
     """Put an adapter on, its initial weights drawn from torch's random state.
 
     Raises:
@@ -116,6 +121,8 @@ def put_on(base: nn.Module, config: PeftConfig | BottleneckConfig, *, name: str 
     try:
         if isinstance(config, BottleneckConfig):
             return BottleneckModel(base, config)
+        if isinstance(config, WholeConfig):
+            return WholeModel(base, config)
         model = cast(PeftModel, peft.get_peft_model(cast(Any, base), config, name))
     except NotImplementedError:
         raise
@@ -181,14 +188,14 @@ def _exact_magnitudes(model: nn.Module) -> None:
 def _check_precision(model: AdaptedModel) -> None:
     """Refuse to train in bf16, where small updates are rounded away: peft has fp32 for its own tensors, but not for the base's."""
     for name, parameter in adapter_parameters(model).items():
-        if parameter.dtype != torch.float32:
+        if parameter.dtype not in (torch.float32, torch.complex64):
             given = str(parameter.dtype).removeprefix("torch.")
             raise ConfigError("model.dtype", given, f"{name} is a weight of the base model and would be trained in it; give float32")
 
 
 def save_config(model: AdaptedModel, folder: Path) -> None:
     """Write the PEFT method's own config file, as it is beside a saved adapter."""
-    if isinstance(model, BottleneckModel):
+    if not isinstance(model, PeftModel):
         model.save_config(folder)
         return
     config = copy.copy(model.active_peft_config)
@@ -196,7 +203,7 @@ def save_config(model: AdaptedModel, folder: Path) -> None:
     config.save_pretrained(str(folder))
 
 
-def read_config(folder: Path) -> PeftConfig | BottleneckConfig | None:
+def read_config(folder: Path) -> AdapterConfig | None:
     """The config in a folder, None where it holds none.
 
     Raises:
@@ -205,7 +212,7 @@ def read_config(folder: Path) -> PeftConfig | BottleneckConfig | None:
     if not (folder / CONFIG).is_file():
         return None
     try:
-        return read_bottleneck_config(folder) or PeftConfig.from_pretrained(str(folder))
+        return read_bottleneck_config(folder) or read_whole_config(folder) or PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: its {CONFIG} cannot be read ({line(error)}); copy or save it again") from error
 
@@ -242,7 +249,7 @@ def adapter_parameters(model: AdaptedModel) -> dict[str, nn.Parameter]:
 
 
 def total_parameters(model: nn.Module) -> int:
-    """How many numbers a model has; a byte holds two that are quantised."""
+    """How many numbers a model has; a byte holds two that are quantised, and a complex one is two."""
     return sum(p.numel() if p.is_floating_point() else 2 * p.numel() for p in model.parameters())
 
 
@@ -254,8 +261,8 @@ def adapter_tensors(model: AdaptedModel, parameters: Mapping[str, nn.Parameter] 
     def module(name: str) -> str:
         return next((a for a in adapted if name.startswith(a + ".")), name.rsplit(".", 1)[0])
 
-    new = new_heads(model)
-    return [AdapterTensor(name, tuple(p.shape), module(name), name.startswith(new)) for name, p in parameters.items()]
+    new, along = new_heads(model), "first" if isinstance(model, WholeModel) else "longer"
+    return [AdapterTensor(name, real_shape(p), module(name), name.startswith(new), along) for name, p in parameters.items()]
 
 
 def new_heads(model: AdaptedModel) -> tuple[str, ...]:
@@ -264,7 +271,7 @@ def new_heads(model: AdaptedModel) -> tuple[str, ...]:
     So it is what peft itself adds to the adapter then, and what else is named in `modules_to_save`. Of a model that says so itself
     (`marked_new`), what is trained so of the modules that it names: peft has no word for images with labels.
     """
-    if isinstance(model, BottleneckModel):
+    if isinstance(model, BottleneckModel | WholeModel):
         return tuple(f"base_model.{name}." for name in model.heads)
     if not isinstance(model, PeftModel):
         return ()
@@ -278,6 +285,11 @@ def new_heads(model: AdaptedModel) -> tuple[str, ...]:
 def marked_new(base: nn.Module, names: Sequence[str]) -> None:
     """Have a model say which of its modules are a new head."""
     setattr(base, NEW, tuple(names))
+
+
+def statistics(model: AdaptedModel) -> list[str]:
+    """Names of the base's buffers that are trained with it: a network's that is trained whole."""
+    return model.statistics() if isinstance(model, WholeModel) else []
 
 
 def adapted_modules(model: AdaptedModel) -> set[nn.Module]:

@@ -14,9 +14,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from qpa.adapters import plain_lora
-from qpa.adapters.bottleneck import CONFIG, PEFT_TYPE, BottleneckModel
+from qpa.adapters import plain_lora, whole
+from qpa.adapters.bottleneck import CONFIG, PEFT_TYPE, WEIGHTS, BottleneckModel
 from qpa.adapters.methods import AdaptedModel, adapted_modules, new_heads
+from qpa.adapters.whole import WholeModel
 from qpa.errors import ConfigError
 from qpa.files import whole_folder
 
@@ -54,12 +55,17 @@ def save_adapter(model: AdaptedModel, folder: Path, *, base_name: str | None, in
     if isinstance(base := model.get_base_model(), PreTrainedModel):
         base.config.name_or_path = base_name or ""  # peft's model card would name the folder it was loaded from
     with whole_folder(folder) as scratch:
-        if isinstance(model, BottleneckModel):
+        if not isinstance(model, PeftModel):
             model.save_pretrained(str(scratch))
         else:
             model.save_pretrained(str(scratch), save_embedding_layers=False)  # "auto" would add a whole tied head
         if initial is not None:
             plain_lora.convert(scratch, initial)
+
+
+def weights_file(folder: Path) -> Path:
+    """Of a saved adapter."""
+    return next(file for name in (whole.WEIGHTS, WEIGHTS) if (file := folder / name).is_file() or name == WEIGHTS)
 
 
 def load_adapter(base: nn.Module, folder: Path) -> AdaptedModel:
@@ -69,8 +75,9 @@ def load_adapter(base: nn.Module, folder: Path) -> AdaptedModel:
         ConfigError: the adapter is damaged, does not fit the model, or holds more than numbers.
     """
     try:
-        if json.loads((folder / CONFIG).read_text())["peft_type"] == PEFT_TYPE:
-            return BottleneckModel.from_pretrained(base, str(folder))
+        kind = json.loads((folder / CONFIG).read_text())["peft_type"]
+        if ours := {PEFT_TYPE: BottleneckModel, whole.PEFT_TYPE: WholeModel}.get(kind):
+            return ours.from_pretrained(base, str(folder))
         return PeftModel.from_pretrained(cast(Any, base), str(folder))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError, UnpicklingError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -86,6 +93,8 @@ def merge(model: AdaptedModel) -> nn.Module:
     Raises:
         ConfigError: the method does not work by changing weights, or peft cannot fold it in.
     """
+    if isinstance(model, WholeModel):
+        return model.unload()
     if not hasattr(model.base_model, "merge_and_unload"):
         name = type(model.peft_config["default"]).__name__
         raise ConfigError("merged", "true", f"{name} changes no weights that an adapter could be folded into; use the adapter itself")

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from torch import Tensor, nn
 
-from qpa.adapters.bottleneck import BottleneckConfig, BottleneckModel
-from qpa.adapters.methods import AdaptedModel, adapter_parameters, put_on
+from qpa.adapters.bottleneck import BottleneckModel
+from qpa.adapters.methods import AdaptedModel, AdapterConfig, adapter_parameters, put_on
 from qpa.core.draws import SameEverywhere, drawn
 
 PLAIN = (True, "gaussian", "orthogonal")  # of `init_lora_weights`: no more than draws
@@ -74,7 +74,7 @@ def of_seed(module: nn.Module, *, seed: int, dtype: torch.dtype | None = None) -
         return None
 
 
-def put_on_drawn(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed: int, name: str) -> tuple[AdaptedModel, Start]:
+def put_on_drawn(base: nn.Module, config: AdapterConfig, *, seed: int, name: str) -> tuple[AdaptedModel, Start]:
     """Put an adapter on, its initial weights drawn from a seed.
 
     Raises:
@@ -87,7 +87,7 @@ def put_on_drawn(base: nn.Module, config: PeftConfig | BottleneckConfig, *, seed
     return model, Start(tensors, {name: tensor for name, tensor in tensors.items() if not draws.others or _constant(tensor)})
 
 
-def to_train(config: PeftConfig | BottleneckConfig) -> PeftConfig | BottleneckConfig:
+def to_train(config: AdapterConfig) -> AdapterConfig:
     """The same, as it was before its adapter was saved."""
     config = copy.copy(config)
     config.inference_mode = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -96,14 +96,14 @@ def to_train(config: PeftConfig | BottleneckConfig) -> PeftConfig | BottleneckCo
 
 def adapter_name(model: AdaptedModel) -> str | None:
     """Of the one adapter that a model has switched on; None where it has none, or several."""
-    if isinstance(model, BottleneckModel):
+    if not isinstance(model, PeftModel):
         return "default"
     return model.active_adapters[0] if len(model.active_adapters) == 1 else None
 
 
 def stripped(model: AdaptedModel) -> nn.Module:
     """The base model again, without the adapter."""
-    tuner: Any = model if isinstance(model, BottleneckModel) else model.base_model
+    tuner: Any = model.base_model if isinstance(model, PeftModel) else model
     return tuner.unload() if hasattr(tuner, "unload") else model.get_base_model()  # which prompts leave as it is
 
 

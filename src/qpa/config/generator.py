@@ -63,3 +63,11 @@ class PaperMapperConfig(MapperConfig):
 
     hidden: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
     activation: Literal["tanh", "silu", "gelu", "relu", "none"]
+
+
+class QuantumTrainMapperConfig(PaperMapperConfig):
+    """Kind `quantum_train`: that MLP on probabilities squeezed by `(bound * tanh(gain * 2**(N-1) * p)) ** power`, less their mean."""
+
+    gain: float = Field(gt=0)
+    bound: float = Field(gt=0)
+    power: float = Field(gt=0)

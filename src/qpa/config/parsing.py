@@ -14,7 +14,7 @@ from qpa.errors import ConfigError
 
 # What a config may have Hydra make, by group: a config can come from elsewhere, with a run's folder, and must not run other code.
 TARGETS = {
-    "peft": (r"peft\.[A-Z]\w*|qpa\.adapters\.bottleneck\.BottleneckConfig", "a class of peft, as peft.LoraConfig"),
+    "peft": (r"peft\.[A-Z]\w*|qpa\.adapters\.(bottleneck\.Bottleneck|whole\.Whole)Config", "a class of peft, as peft.LoraConfig"),
     "optimizer": (r"\w+\.optim\.[A-Z]\w*", "a class of a package's optim module, as torch.optim.AdamW"),
     "trainer": (r"pytorch_lightning\.Trainer", "pytorch_lightning.Trainer"),
 }

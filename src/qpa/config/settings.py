@@ -13,6 +13,7 @@ from qpa.config.generator import (
     MPSLatentsConfig,
     PaperMapperConfig,
     QPAGeneratorConfig,
+    QuantumTrainMapperConfig,
     RowsMapperConfig,
 )
 from qpa.config.kinds import Kinds
@@ -22,7 +23,7 @@ from qpa.config.section import Section
 GENERATORS = {"qpa": QPAGeneratorConfig, "none": GeneratorConfig}
 LATENTS = dict.fromkeys(("circuit", "frozen_circuit", "table", "zeros", "random"), LatentsConfig)
 LATENTS |= {"mlp": MLPLatentsConfig, "mps": MPSLatentsConfig}
-MAPPERS = {"tied": RowsMapperConfig, "codes": RowsMapperConfig, "paper": PaperMapperConfig}
+MAPPERS = {"tied": RowsMapperConfig, "codes": RowsMapperConfig, "paper": PaperMapperConfig, "quantum_train": QuantumTrainMapperConfig}
 
 Latents = Annotated[SerializeAsAny[LatentsConfig], Kinds("latents", LATENTS)]
 Mapper = Annotated[SerializeAsAny[MapperConfig], Kinds("mapper", MAPPERS)]

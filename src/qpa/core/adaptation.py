@@ -20,13 +20,14 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from qpa.core import recorded
 from qpa.core.counts import Counts, count, direct
-from qpa.core.generator import SETTINGS, Generator, view
+from qpa.core.generator import SETTINGS, Generator, real, view
 from qpa.core.layout import Layout
 from qpa.core.optimizer import GeneratedStep, generated_step
 from qpa.errors import UserError, line
 
 O = TypeVar("O", bound=Optimizer)  # noqa: E741 - of a kind
 State = tuple[Tensor | None, int]  # of a gradient
+BESIDE = ("beside.", "statistics.")  # what of an adaptation's state is not its generator's
 _owners = WeakIdKeyDictionary()  # by parameter
 
 
@@ -71,7 +72,7 @@ class Leaves:
     def write(self, flat: Tensor) -> None:
         """Copy a flat vector's numbers into them."""
         with torch.no_grad():
-            torch._foreach_copy_([*self.parameters], [view(flat, slot) for slot in self.slots])
+            torch._foreach_copy_([real(parameter) for parameter in self.parameters], [view(flat, slot) for slot in self.slots])
         self.written = [parameter._version for parameter in self.parameters]
 
     def count_as_written(self) -> None:
@@ -94,7 +95,7 @@ class Leaves:
                 raise UserError(
                     f"{slot.tensor.name} was frozen after qpa.generate had taken it over, and is generated all the same; {way_out}"
                 )
-            if parameter._version != version and not torch.equal(parameter.detach(), view(flat, slot).to(parameter)):
+            if parameter._version != version and not torch.equal(own := real(parameter.detach()), view(flat, slot).to(own)):
                 problem = f"{slot.tensor.name} has been changed, as by model.load_state_dict, and is not what its generator makes"
                 raise UserError(
                     f"{problem}: a step would undo it; load the generator's or the optimizer's state, or build and generate anew"
@@ -111,12 +112,35 @@ class Leaves:
     def _gathered(self, tensors: list[Tensor | None]) -> Tensor:
         flat = torch.zeros(self.size, dtype=torch.float32, device=self.device)
         there = [
-            (view(flat, slot), tensor.to_dense() if tensor.is_sparse else tensor)
+            (view(flat, slot), real(tensor.to_dense() if tensor.is_sparse else tensor))
             for slot, tensor in zip(self.slots, tensors, strict=True)
             if tensor is not None
         ]
         torch._foreach_copy_([place for place, _ in there], [tensor for _, tensor in there])
         return flat
+
+
+class Statistics(nn.Module):
+    """Buffers of a module that it counts as it is trained, as batch norm does: they stay its own, and are in the state of what is trained.
+
+    Args:
+        module: whose they are.
+        names: of the buffers.
+    """
+
+    def __init__(self, module: nn.Module, names: Iterable[str]) -> None:
+        super().__init__()
+        object.__setattr__(self, "module", module)  # not registered: its weights are not what is trained
+        self.module: nn.Module
+        self.names = [*names]
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        destination |= {prefix + name: self.module.get_buffer(name).detach().clone() for name in self.names}
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        with torch.no_grad():
+            for name in self.names:
+                self.module.get_buffer(name).copy_(state_dict[prefix + name])
 
 
 class GeneratedAdaptation(nn.Module):
@@ -252,8 +276,8 @@ class GeneratedAdaptation(nn.Module):
         Raises:
             UserError: what is other.
         """
-        plain = {name: tensor.shape for name, tensor in state.items() if name.startswith("beside.")}
-        if plain != {f"beside.{name}": weight.shape for name, weight in self.beside.named_parameters()}:
+        plain, mine = ({n: t.shape for n, t in one.items() if n.startswith(BESIDE)} for one in (state, self.state_dict()))
+        if plain != mine:
             raise UserError("this state has other weights that were trained beside the generator; give the same model and PEFT method")
         self.generator.check_state({name.removeprefix("generator."): tensor for name, tensor in state.items() if name not in plain})
 
@@ -374,7 +398,7 @@ def _normal_tensors() -> Iterator[None]:
         yield
 
 
-def _check_loaded(adaptation: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+def _check_loaded(adaptation: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
     """Also of a module around it: refuse another generator's state. One of an earlier qpa lacks what tells settings apart."""
     assert isinstance(adaptation, GeneratedAdaptation)
     own = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

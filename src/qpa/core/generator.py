@@ -88,7 +88,17 @@ def view(flat: Tensor, slot: Slot) -> Tensor:
     """The part of a flat vector that is one tensor, in the tensor's own shape."""
     tensor = slot.tensor
     rows = flat[slot.offset :].as_strided((tensor.rows, tensor.row), (slot.stride, 1))
-    return rows.t() if tensor.transposed else rows.view(tensor.shape)
+    return (rows.t() if tensor.transposed else rows).view(tensor.shape)
+
+
+def real(tensor: Tensor) -> Tensor:
+    """The tensor, or of a complex one its real and imaginary parts as neighbours, in the same memory."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def real_shape(tensor: Tensor) -> tuple[int, ...]:
+    """Of that."""
+    return (*tensor.shape, 2) if tensor.is_complex() else tuple(tensor.shape)
 
 
 def _is_weight(layout: Layout) -> Tensor:

@@ -3,8 +3,10 @@
 Symbols (paper, section 3): a circuit of `Q` qubits has `2**Q` basis states, each stands for a chunk of `C` weights; a
 circuit over `P` weights needs `n = ceil(P / C)` chunks and `n <= 2**Q`. `K` circuits have `N = n_1 + ... + n_K` chunks.
 
-A tensor is read in rows along its longer axis: LoRA's `A` `[r, in]` and `B` `[out, r]` both have `r` rows. Where neither
-qubits nor a chunk size is given, every row is one chunk, whatever its length (measured in `docs/log.md`);
+A tensor is read in rows along its longer axis: LoRA's `A` `[r, in]` and `B` `[out, r]` both have `r` rows; to this a convolution's
+`[out, in, k, k]` is a matrix `[out, in k k]`. A whole network's weights are read in the order in which it holds them: a row is all that
+leads into one output.
+Where neither qubits nor a chunk size is given, every row is one chunk, whatever its length (measured in `docs/log.md`);
 else each circuit's weights are one stream of rows cut every `C` numbers.
 
 Pure: no torch here, so that a plan is checked and counted before anything heavy is imported.
@@ -17,12 +19,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from qpa.errors import ConfigError
 
 NUMBER = r"\.(\d+)(?=\.|$)"  # the first number in a tensor's name: its depth
-MOST_CHUNKS = 200_000  # counted in two seconds; LoRA r=64 on the 126 decoder layers of the largest models makes 113,000
+MOST_CHUNKS = 1 << 20  # counted in seconds; of one number each those of a network of a million
 LONGEST_ROW = 16_384  # of a tensor that no other depth has (a vocabulary's): cut, for a basis of its own would cost more than it holds
 
 
@@ -35,12 +37,15 @@ class AdapterTensor:
         shape: of it.
         module: which it adapts.
         beside: whether a run trains it plainly, beside what is generated: it belongs to a new head, which has no start to begin from.
+        along: which way its rows run: along the `longer` axis of the matrix that its first axis and all others make, or always `first`
+            axis by first axis, in the order in which it lies in memory. `last`: as an earlier qpa had it, along the last of more than two.
     """
 
     name: str
     shape: tuple[int, ...]
     module: str
     beside: bool = False
+    along: Literal["longer", "first", "last"] = "longer"
 
     @cached_property
     def size(self) -> int:
@@ -48,22 +53,33 @@ class AdapterTensor:
         return math.prod(self.shape)
 
     @cached_property
-    def transposed(self) -> bool:
-        """Whether its rows are the columns of the matrix: rows run along the longer axis.
+    def matrix(self) -> tuple[int, int]:
+        """Its numbers as a matrix; a vector is one row."""
+        if len(self.shape) < 2:
+            return 1, self.size
+        if self.along == "last" and len(self.shape) > 2:
+            return math.prod(self.shape[:-1]), self.shape[-1]
+        return self.shape[0], math.prod(self.shape[1:])
 
-        But not for LoKr, whose factors peft reshapes as only contiguous tensors can be.
+    @cached_property
+    def transposed(self) -> bool:
+        """Whether its rows are the columns of the matrix.
+
+        Not for LoKr, whose factors peft reshapes as only contiguous tensors can be.
         """
-        return len(self.shape) == 2 and self.shape[0] > self.shape[1] and "lokr_" not in self.name
+        if self.along == "first" or (self.along == "last" and len(self.shape) != 2):
+            return False
+        return len(self.shape) > 1 and self.matrix[0] > self.matrix[1] and "lokr_" not in self.name
 
     @cached_property
     def row(self) -> int:
         """Length of one row."""
-        return self.shape[0] if self.transposed else (self.shape or (1,))[-1]
+        return self.matrix[0 if self.transposed else 1]
 
     @cached_property
     def rows(self) -> int:
         """How many rows."""
-        return self.size // self.row
+        return self.matrix[1 if self.transposed else 0]
 
     @cached_property
     def depth(self) -> int:
@@ -114,20 +130,20 @@ class Layout:
     chunks: tuple[Chunk, ...]
     slots: tuple[Slot, ...]
 
-    @property
+    @cached_property
     def generated(self) -> int:
         """All weights that are generated: `P` summed over circuits."""
         return sum(slot.tensor.size for slot in self.slots)
 
-    @property
+    @cached_property
     def lengths(self) -> dict[int, int]:
         """How many chunks there are of each length, in flat order."""
         return dict(Counter(chunk.length for chunk in self.chunks))
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Length of the flat vector: all weights, and the unused ends of chunks that are not full."""
-        return sum(chunk.length for chunk in self.chunks)
+        return sum(length * count for length, count in self.lengths.items())
 
 
 def plan(tensors: Sequence[AdapterTensor], *, circuits: str, qubits: int | None, chunk_size: int | None) -> Layout:
@@ -226,14 +242,17 @@ def _in_streams(groups: list[list[AdapterTensor]], chunk_size: int, qubits: int)
         starts = _starts([t.size for t in group])
         base = len(chunks) * chunk_size
         slots += [Slot(t, base + start, t.row) for t, start in zip(group, starts, strict=True)]
-        total = sum(t.size for t in group)
-        at = 0
-        for state in range(math.ceil(total / chunk_size)):
-            while at + 1 < len(group) and starts[at + 1] <= state * chunk_size:
-                at += 1
-            row, column = divmod(state * chunk_size - starts[at], group[at].row)
-            chunks.append(Chunk(circuit, state, chunk_size, group[at].kind, group[at].depth, row, column // chunk_size))
+        for tensor, start in zip(group, starts, strict=True):
+            states = range(math.ceil(start / chunk_size), math.ceil((start + tensor.size) / chunk_size))  # whose first number is of it
+            chunks += _stream_chunks(circuit, tensor, states, -start, chunk_size)
     return Layout(len(groups), qubits, tuple(chunks), tuple(slots))
+
+
+def _stream_chunks(circuit: int, tensor: AdapterTensor, states: range, offset: int, chunk_size: int) -> Iterator[Chunk]:
+    kind, depth, row = tensor.kind, tensor.depth, tensor.row  # once: there may be a million
+    for state in states:
+        number, column = divmod(state * chunk_size + offset, row)
+        yield Chunk(circuit, state, chunk_size, kind, depth, number, column // chunk_size)
 
 
 def _starts(sizes: Sequence[int]) -> list[int]:

@@ -18,19 +18,19 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from qpa.adapters import base_identity, base_weights, methods, start
-from qpa.adapters.bottleneck import CONFIG, BottleneckConfig
-from qpa.adapters.methods import AdaptedModel
+from qpa.adapters.bottleneck import CONFIG
+from qpa.adapters.methods import AdaptedModel, AdapterConfig
 from qpa.adapters.start import Start
 from qpa.config import Settings
 from qpa.core.expansion import Doubtful, expanded
-from qpa.core.generator import Generator, view
+from qpa.core.generator import Generator, real, view
 from qpa.core.layout import Layout
 from qpa.errors import ConfigError, UserError, line
 from qpa.files import from_json, whole_folder
@@ -39,7 +39,7 @@ from qpa.library.recipe import make_generator
 from qpa.library.taken_over import TakenOver
 from qpa.version import VERSION
 
-FORMAT = 1
+FORMAT = 2  # 1: of an earlier qpa, or without tensors of more than two axes, which it read otherwise
 DESCRIPTION, NUMBERS = "compact.json", "compact.safetensors"
 GENERATOR, BEGUN, PLAIN, PLACES, VALUES = "generator.", "start.", "plain.", "doubtful.places", "doubtful.values"
 PACKAGES = ("torch", "peft", "transformers")
@@ -98,7 +98,7 @@ class Compact:
     folder: Path
     description: Description
     settings: Settings
-    config: PeftConfig | BottleneckConfig | None
+    config: AdapterConfig | None
     numbers: dict[str, Tensor]
 
     @cached_property
@@ -144,7 +144,7 @@ def read(folder: Path) -> Compact:
         raise UserError(f"{folder}: holds no compact adapter; give the folder that generated.save or qpa.export compact=true has written")
     try:
         plain = from_json((folder / DESCRIPTION).read_bytes())
-        if isinstance(plain, dict) and plain.get("format", FORMAT) != FORMAT:
+        if isinstance(plain, dict) and plain.get("format", 1) not in range(1, FORMAT + 1):
             raise UserError(f"{folder}: is of format {plain['format']}, and this qpa reads {FORMAT}; install the qpa that has written it")
         description, content = Description.model_validate(plain), (folder / NUMBERS).read_bytes()
         _check_hashes(folder, description, content)
@@ -181,7 +181,7 @@ def save(generated: TakenOver, folder: Path) -> None:
         if adapted:
             methods.save_config(module, scratch)
         description = Description(
-            format=FORMAT,
+            format=2 if any(len(slot.tensor.shape) > 2 for slot in layout.slots) else 1,
             settings=generated.settings.model_dump(by_alias=True),
             dtype=str(dtype).removeprefix("torch."),
             adapter=start.adapter_name(module) if adapted else None,
@@ -291,7 +291,7 @@ def _check_same(layout: Layout, weights: Tensor, leaves: Mapping[str, nn.Paramet
         raise UserError("some weights are infinite or NaN: training has diverged; lower its rate")
     most = float(weights.abs().max())
     for name, tensor in _split(layout, weights).items():
-        there, largest = leaves[name].detach().float().cpu(), float(tensor.abs().max())
+        there, largest = real(leaves[name].detach()).float().cpu(), float(tensor.abs().max())
         within = SAME * math.sqrt(largest * most) + ROUNDED * most + torch.finfo(leaves[name].dtype).eps * largest
         if not bool(((there - tensor).abs() <= within).all()):
             raise UserError(f"{name} is not what its generator makes; something else has changed it, so save the adapter itself")

@@ -63,7 +63,7 @@ def generate(
         generator: config group `generator`: `qpa`, `paper`, or a dict of keys, as `{"circuits": "shared"}`.
         latents: config group `latents`: `circuit`, or a control in its place, as `zeros`.
         circuit: config group `circuit`: an ansatz, as `efficient_su2`, or a dict of keys, as `{"qubits": 8}`.
-        mapper: config group `mapper`: `tied`, `codes`, `paper`, or a dict of keys, as `{"width": 2}`.
+        mapper: config group `mapper`: `tied`, `codes`, `paper`, `quantum_train`, or a dict of keys, as `{"width": 2}`.
 
     Raises:
         UserError: the module's weights cannot be taken over, or the settings do not fit them; in one line, with the way out.
@@ -125,8 +125,6 @@ def check_parameters(parameters: Mapping[str, nn.Parameter]) -> None:
         way_out = "move the module to one that is real first, as module.to('cpu')"
         raise UserError(f"the module's trainable parameters are on {' and '.join(devices)}, and are generated on one device; {way_out}")
     for name, parameter in parameters.items():
-        if not parameter.is_floating_point():
-            raise UserError(f"{name} is of {parameter.dtype}, and only floating-point weights can be generated")
         if generated_by(parameter) is not None:
             raise UserError(f"{name} is generated already; use what the first qpa.generate has returned, or build the module anew")
     places = sorted((*_memory(parameter), name) for name, parameter in parameters.items())

@@ -1,7 +1,7 @@
 """`qpa.load`: a compact adapter expanded on its base model."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import cast
 from weakref import WeakKeyDictionary
@@ -13,14 +13,14 @@ from qpa.adapters import base_identity, methods, start
 from qpa.adapters.methods import AdaptedModel, adapter_tensors
 from qpa.adapters.start import Start
 from qpa.core.expansion import expanded
-from qpa.core.generator import Generator, view
+from qpa.core.generator import Generator, real, view
 from qpa.core.layout import Layout
 from qpa.errors import ConfigError, UserError
 from qpa.library import compact
 from qpa.library.compact import Compact
 from qpa.library.sizes import layout_of
 
-LIKE = {"settings", "dtype", "adapter", "names", "drawn", "tensors", "config"}  # what adapters share that differ in what was trained
+LIKE = {"format", "settings", "dtype", "adapter", "names", "drawn", "tensors", "config"}  # what adapters share that were trained apart
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def load(base: nn.Module, folder: str | Path | Compact) -> nn.Module:
         raise
     with torch.no_grad():
         for slot in place.layout.slots:
-            targets[slot.tensor.name].copy_(view(weights, slot))
+            real(targets[slot.tensor.name]).copy_(view(weights, slot))
         for name, tensor in found.named(compact.PLAIN).items():
             targets[name].copy_(tensor)
     _places[model] = place
@@ -120,7 +120,10 @@ def _place(model: nn.Module, found: Compact, begun: Start | None) -> Place:
     names = [*drawn] if description.names is None else description.names
     _check_there(names, there, found)
     try:
-        layout = layout_of(settings, adapter_tensors(cast(AdaptedModel, model), {name: there[name] for name in names}))
+        tensors = adapter_tensors(cast(AdaptedModel, model), {name: there[name] for name in names})
+        if description.format == 1:
+            tensors = [replace(tensor, along="last") if len(tensor.shape) > 2 else tensor for tensor in tensors]
+        layout = layout_of(settings, tensors)
     except ConfigError as error:
         raise UserError(f"{found.folder}: is of another base model: {error}") from error
     if compact.tensors_hash(layout) != description.tensors:

@@ -23,6 +23,7 @@ from qpa.core.latents.table import Table
 from qpa.core.layout import Layout
 from qpa.core.mappers.codes import CodeMapper
 from qpa.core.mappers.paper import PaperMapper
+from qpa.core.mappers.quantum_train import QuantumTrainMapper
 from qpa.core.mappers.tied import TiedMapper
 from qpa.errors import ConfigError, line
 from qpa.library.circuit import angles, ansatz, execution
@@ -35,6 +36,15 @@ MAPPERS: dict[str, Callable[..., nn.Module]] = {
     "codes": lambda layout, settings, from_zero: CodeMapper(layout, width=settings.width, from_zero=from_zero),
     "paper": lambda layout, settings, from_zero: PaperMapper(
         layout, hidden=settings.hidden, activation=settings.activation, from_zero=from_zero
+    ),
+    "quantum_train": lambda layout, settings, from_zero: QuantumTrainMapper(
+        layout,
+        hidden=settings.hidden,
+        activation=settings.activation,
+        gain=settings.gain,
+        bound=settings.bound,
+        power=settings.power,
+        from_zero=from_zero,
     ),
 }
 CONTROLS: dict[str, Callable[..., nn.Module]] = {

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from qpa.adapters import base_weights, dora, methods, saved
 from qpa.adapters.methods import AdaptedModel
-from qpa.core.adaptation import Adaptation, DirectAdaptation, GeneratedAdaptation
+from qpa.core.adaptation import Adaptation, DirectAdaptation, GeneratedAdaptation, Statistics
 from qpa.core.circuits.cost import Usage
 from qpa.errors import ConfigError, UserError
 from qpa.library.generate import take_over
@@ -55,6 +55,13 @@ def build(plan: Plan) -> Parts:
 
 
 def _adaptation(plan: Plan, model: AdaptedModel) -> Adaptation:
+    adaptation = _of_weights(plan, model)
+    if names := methods.statistics(model):
+        adaptation.statistics = Statistics(model.get_base_model(), names)
+    return adaptation
+
+
+def _of_weights(plan: Plan, model: AdaptedModel) -> Adaptation:
     parameters = methods.adapter_parameters(model)
     if plan.layout is None:
         return DirectAdaptation(parameters)

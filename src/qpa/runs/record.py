@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from qpa.adapters import saved
 from qpa.config import Config, parse
 from qpa.config.context import ENTRY
 from qpa.config.earlier import completed
@@ -130,7 +131,7 @@ def fill(result: Record, plan: Plan, *, measured: Measured, adapter: Path, secon
     """
     result["train_info"] |= {
         "train_time": sum(seconds),
-        "file_size": (adapter / "adapter_model.safetensors").stat().st_size,
+        "file_size": saved.weights_file(adapter).stat().st_size,
         "num_trainable_params": plan.counts.trainable,
         "num_total_params": total,
     }

@@ -12,7 +12,7 @@ from itertools import product
 from typing import Any
 
 from qpa.config import Config, PaperMapperConfig
-from qpa.core.layout import LONGEST_ROW, MOST_CHUNKS, AdapterTensor, Layout
+from qpa.core.layout import LONGEST_ROW, AdapterTensor, Layout
 from qpa.errors import ConfigError
 from qpa.library.recipe import counted
 from qpa.library.sizes import layout_of
@@ -21,6 +21,7 @@ NARROWEST = {"tied": 2, "codes": 4, "paper": 4}  # tied: one row makes all decod
 ANGLES_SHARE = 0.1  # of the budget, for circuits
 PARTS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of a row
 WIDEST = 1 << 14
+MOST_CHUNKS = 200_000  # of a candidate: each is laid out, in up to two seconds
 
 
 def search(config: Config, tensors: Sequence[AdapterTensor], ratio: float) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from qpa.adapters.bottleneck import BottleneckModel
 from qpa.adapters.methods import AdaptedModel
+from qpa.adapters.whole import WholeModel
 from qpa.errors import ConfigError, UserError
 from qpa.tasks.pretrained.tokenizer import TextEncoder, as_transformers
 
@@ -36,7 +37,7 @@ def evaluate(model: AdaptedModel | PreTrainedModel, encoder: TextEncoder, tasks:
     if unknown := [task for task in tasks if task not in manager.all_tasks and not _is_file(task)]:
         raise ConfigError("tasks", ",".join(unknown), "no such task; lm-eval ls tasks prints all, a path of a task file of yours adds one")
     harness: Any = simple_evaluate  # untyped decorators hide its parameters, and the model's
-    asked: Any = model.get_base_model() if isinstance(model, BottleneckModel) else model  # its adapters are hooks on the base
+    asked: Any = model.get_base_model() if isinstance(model, BottleneckModel | WholeModel) else model  # whose own forward adds nothing
     asked.tie_weights = lambda *_, **__: None  # the harness would tie a head and an embedding again that the adapter tells apart
     asked.get_input_embeddings().register_forward_pre_hook(_check_tokens)
     wrapped = cast(Any, HFLM)(pretrained=asked.eval(), tokenizer=as_transformers(encoder), batch_size=batch_size)
