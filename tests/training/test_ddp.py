@@ -106,6 +106,21 @@ def test_two_processes_equal_one_with_double_batch_and_send_only_the_gradient(
 
 
 @pytest.mark.slow
+def test_two_processes_equal_one_where_windows_have_unequally_many_trained_tokens(tmp_path: Path) -> None:
+    chats, template = tmp_path / "chats.jsonl", ROOT / "tests" / "tasks" / "language" / "templates" / "chatml.jinja"
+    turns = [("How many? " * (i % 4 + 1), f"{i} " * (i % 7 + 1)) for i in range(80)]
+    rows = [{"messages": [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]} for asked, said in turns]
+    chats.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fixed = [f"data.template={template}", "data.generate=0", "data.context=160", "data.max_held_out_windows=null"]
+    alone(chats, tmp_path / "one", *fixed, "data.batch_size=4")
+    torchrun(*together(chats, tmp_path / "two", *fixed, "data.batch_size=2"))
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    ours, theirs = (record.read(tmp_path / name)["qpa"]["test"] for name in ("one", "two"))
+    assert theirs["perplexity"] == pytest.approx(ours["perplexity"], rel=1e-6)
+    assert theirs["tokens"] == ours["tokens"]
+
+
+@pytest.mark.slow
 def test_lost_process_ends_the_run_with_one_line_and_a_good_checkpoint(text_file: Path, tmp_path: Path) -> None:
     """kill -9 of the second of two; then the run goes on from its checkpoint, and a signal to the first command ends both."""
     folder = tmp_path / "run"

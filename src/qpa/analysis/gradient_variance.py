@@ -27,6 +27,9 @@ COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#7
 
 def analyse(settings: AnalysisConfig) -> tuple[dict[str, Any], go.Figure]:
     """Every ansatz at every size: `{ansatz: [{qubits, layers, global, local, feature}]}`, and the figure of them."""
+    trained_pairs = [name for name in settings.ansaetze if shipped(name).trained_pairs]
+    if trained_pairs and 1 in settings.qubits:
+        raise ConfigError("qubits", 1, f"{trained_pairs[0]} has angles of every qubit as the control of another; two qubits or more")
     found = {name: [_point(shipped(name), q, n, settings) for q in settings.qubits for n in settings.layers] for name in settings.ansaetze}
     return found, figure(found, settings)
 

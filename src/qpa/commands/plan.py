@@ -21,7 +21,7 @@ from qpa.config.context import Context
 from qpa.core.circuits.cost import SECONDS_PER_SHOT
 from qpa.core.circuits.cost import circuits_per_step as cost_of_step
 from qpa.errors import ConfigError
-from qpa.library.circuit import angles, execution
+from qpa.library.circuit import ansatz, execution
 from qpa.runs import plan as plans
 from qpa.runs import sizing
 from qpa.runs.plan import Plan
@@ -88,7 +88,7 @@ def circuits_per_step(plan: Plan) -> int:
     if layout is None or not config.settings.runs_circuits:
         return 0
     rule = execution(config.circuit).rule if config.latents.kind == "circuit" else "exact"  # no gradient of what is frozen
-    return layout.circuits * cost_of_step(rule, angles(config.circuit, layout.qubits))
+    return layout.circuits * cost_of_step(ansatz(config.circuit), rule, layers=config.circuit.layers, qubits=layout.qubits)
 
 
 def shots(plan: Plan) -> int | None:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from qpa.config.part import Part
 from qpa.config.section import Section
+from qpa.core.circuits.ansatz import ANGLES
 
 
 class CircuitConfig(Section):
@@ -13,9 +14,9 @@ class CircuitConfig(Section):
 
     part = Part.ANSATZ
 
-    rotations: Annotated[list[Literal["RX", "RY", "RZ"]], Part.SIZES] = Field(min_length=1)
+    rotations: Annotated[list[Literal["RX", "RY", "RZ", "U3"]], Part.SIZES] = Field(min_length=1)
     entangler: Literal["linear", "reverse_linear", "ring", "all_to_all", "brick"]
-    gate: Literal["CNOT", "CZ"]
+    gate: Literal["CNOT", "CZ", "CRX", "CRY", "CRZ", "CU3"]
     final_rotations: Annotated[bool, Part.SIZES]
     qubits: Annotated[int | None, Part.METHOD] = Field(ge=1)
     layers: Annotated[int, Part.SIZES] = Field(ge=1)
@@ -40,6 +41,12 @@ class CircuitConfig(Section):
     def _refuse_what_does_not_go_together(self) -> "CircuitConfig":
         if set(self.rotations) == {"RZ"}:
             raise ValueError("rotations=[RZ] leaves every probability as it is; add RY or RX")
+        if ANGLES[self.gate]:
+            angles = f"gate={self.gate} has angles, those of its first qubit, so every qubit has to control one other"
+            if self.entangler != "ring":
+                raise ValueError(f"entangler={self.entangler}: {angles}; entangler=ring, or gate=CNOT or CZ")
+            if self.qubits == 1:
+                raise ValueError(f"qubits=1: {angles}; two qubits or more, or gate=CNOT or CZ")
         if self.device is not None and self.backend not in ("pennylane", "qiskit"):
             raise ValueError(f"device={self.device}: backend={self.backend} has none; leave it out, or backend=qiskit or pennylane")
         if self.gradient == "exact" and self.samples:

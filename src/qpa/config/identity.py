@@ -8,6 +8,7 @@ from typing import Any
 from qpa.config.kinds import Kinds
 from qpa.config.part import Part
 from qpa.config.section import Section
+from qpa.core.circuits.ansatz import ANGLES
 
 # Raised whenever a run of the same config comes to other numbers than before: what an older program has computed is then not taken
 # for finished. tests/test_computation.py forces it up.
@@ -51,7 +52,7 @@ class Identity:
             flat["trainer.devices"] *= flat["trainer.num_nodes"]
         kind = standing(config)
         given = {path: value for path, value in flat.items() if value is not None or path not in UNLIMITED}
-        return {path: value for path, value in given.items() if self.part(path) is not Part.SHOWN and self._has_effect(path, kind)}
+        return {path: value for path, value in given.items() if self.part(path) is not Part.SHOWN and self._has_effect(path, value, kind)}
 
     def picked(self, config: Mapping[str, Any], *parts: Part) -> dict[str, Any]:
         """Of `effective`, the keys that say these things."""
@@ -65,12 +66,13 @@ class Identity:
             if self.part(path) not in (Part.SEED, Part.RATE) and not path.startswith("latents.") and not self._of_circuits(path)
         }
 
-    def _has_effect(self, path: str, kind: str) -> bool:
+    def _has_effect(self, path: str, value: Any, kind: str) -> bool:
         if kind == NONE:
             return not path.startswith(("latents.", "circuit.", "mapper."))
         if kind in CIRCUITS or not self._of_circuits(path):
             return True
-        return kind not in WITHOUT_SIZE and self.part(path) is Part.SIZES
+        sizes = self.part(path) is Part.SIZES or (path == "circuit.gate" and ANGLES[value] > 0)  # angles of gates count too
+        return kind not in WITHOUT_SIZE and sizes
 
     def _of_circuits(self, path: str) -> bool:
         """Which circuits there are and what runs them, but for their number of basis states: chunks need those whatever stands there."""

@@ -14,9 +14,17 @@ from qpa.library.circuit import ansatz, execution
 
 
 def layout_of(settings: Settings, tensors: Sequence[AdapterTensor]) -> Layout:
-    """Where each number of the tensors comes from, whether or not it can be run here."""
+    """Where each number of the tensors comes from, whether or not it can be run here.
+
+    Raises:
+        ConfigError: chunks and qubits do not fit, or a single qubit has to control another.
+    """
     qubits, chunk_size = settings.circuit.qubits, settings.mapper.chunk_size
-    return layouts.plan(tensors, circuits=settings.generator.circuits, qubits=qubits, chunk_size=chunk_size)
+    found = layouts.plan(tensors, circuits=settings.generator.circuits, qubits=qubits, chunk_size=chunk_size)
+    if found.qubits == 1 and ansatz(settings.circuit).trained_pairs:
+        problem = "has angles of every qubit as the control of another, and these circuits have one; circuit.qubits=2, or gate=CNOT or CZ"
+        raise ConfigError("circuit.gate", settings.circuit.gate, problem)
+    return found
 
 
 def layout_for_here(settings: Settings, tensors: Sequence[AdapterTensor]) -> Layout:

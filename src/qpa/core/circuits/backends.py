@@ -28,10 +28,11 @@ def simulator(ansatz: Ansatz, execution: Execution, *, seed: int) -> "tuple[Simu
     """
     if execution.rule == "exact":
         return _exact(ansatz, execution), None
-    from qpa.core.circuits.estimate import RULES  # torch: seconds
+    from qpa.core.circuits.estimate import parameter_shift, spsa  # torch: seconds
 
     device = _device(ansatz, execution, seed=seed)
-    return RULES[execution.rule](device, seed), getattr(device, "usage", None)
+    differentiable = spsa(device, seed) if execution.rule == "spsa" else parameter_shift(ansatz, device)
+    return differentiable, getattr(device, "usage", None)
 
 
 def _exact(ansatz: Ansatz, execution: Execution) -> "Simulator":

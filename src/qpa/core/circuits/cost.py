@@ -27,9 +27,10 @@ class Usage:
         self.seconds += seconds
 
 
-def circuits_per_step(rule: str, angles: int) -> int:
-    """How many circuits one circuit and its gradient need, `angles` being its `A Q`."""
-    return {"exact": 1, "parameter_shift": 1 + 2 * angles, "spsa": 3}[rule]
+def circuits_per_step(ansatz: Ansatz, rule: str, *, layers: int, qubits: int) -> int:
+    """How many circuits one circuit and its gradient need."""
+    terms = sum(map(len, ansatz.shifts(ansatz.angles_per_qubit(layers))))
+    return {"exact": 1, "parameter_shift": 1 + 2 * terms * qubits, "spsa": 3}[rule]
 
 
 def state_bytes(ansatz: Ansatz, *, layers: int, qubits: int, circuits: int, execution: Execution) -> int:
@@ -42,10 +43,10 @@ def state_bytes(ansatz: Ansatz, *, layers: int, qubits: int, circuits: int, exec
         circuits: `K`.
         execution: what runs them.
     """
-    angles = ansatz.angles_per_qubit(layers) * qubits
-    at_once = circuits * circuits_per_step(execution.rule, angles)
+    at_once = circuits * circuits_per_step(ansatz, execution.rule, layers=layers, qubits=qubits)
     if execution.backend == "statevector":
         signs = 4 * 2 * qubits  # of the gradient, once for all circuits
         return at_once * 4 * REAL_NUMBERS * (1 if ansatz.real else 2) + signs
-    gates = angles if execution.rule == "exact" else 1
+    turned = (len(ansatz.rotations) + ansatz.trained_pairs) * layers + len(ansatz.rotations) * ansatz.final_rotations
+    gates = turned * qubits if execution.rule == "exact" else 1
     return at_once * 8 * COMPLEX_NUMBERS * gates

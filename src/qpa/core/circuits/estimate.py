@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from qpa.core.circuits.ansatz import Ansatz
 from qpa.core.circuits.cost import Usage
 from qpa.core.circuits.states import Simulator
 
@@ -76,9 +77,9 @@ def multinomial(probabilities: Tensor, shots: int, random: torch.Generator) -> T
     return found
 
 
-def parameter_shift(device: Device, seed: int) -> Simulator:
-    """Differentiable by `dp / dt = (p(t + pi / 2) - p(t - pi / 2)) / 2` for every angle (Mitarai et al. 2018, arXiv 1803.00745)."""
-    return partial(_differentiable, _Shifted, device, seed)
+def parameter_shift(ansatz: Ansatz, device: Device) -> Simulator:
+    """Differentiable by a sum of terms `weight (p(t + by) - p(t - by))` for every angle `t`, as the ansatz has them."""
+    return partial(_differentiable, _Shifted, device, ansatz)
 
 
 def spsa(device: Device, seed: int) -> Simulator:
@@ -86,24 +87,27 @@ def spsa(device: Device, seed: int) -> Simulator:
     return partial(_differentiable, _Perturbed, device, seed)
 
 
-RULES = {"parameter_shift": parameter_shift, "spsa": spsa}
-
-
-def _differentiable(rule: Any, device: Device, seed: int, angles: Tensor) -> Tensor:
-    return rule.apply(device, seed, angles) if torch.is_grad_enabled() and angles.requires_grad else device(angles)
+def _differentiable(rule: Any, device: Device, own: Ansatz | int, angles: Tensor) -> Tensor:
+    return rule.apply(device, own, angles) if torch.is_grad_enabled() and angles.requires_grad else device(angles)
 
 
 class _Shifted(torch.autograd.Function):
     """Forward runs the circuits and all shifted ones; their differences are kept, `[K, A Q, 2**Q]`."""
 
     @staticmethod
-    def forward(ctx: Any, device: Device, seed: int, angles: Tensor) -> Tensor:
+    def forward(ctx: Any, device: Device, ansatz: Ansatz, angles: Tensor) -> Tensor:
         """Probabilities `[K, 2**Q]`."""
-        count = angles[0].numel()
-        shifts = torch.eye(count, dtype=angles.dtype, device=angles.device).view(count, *angles.shape[1:]) * math.pi / 2
-        jobs = torch.cat([angles[None], angles + shifts[:, None], angles - shifts[:, None]])  # [1 + 2 A Q, K, A, Q]
+        _, per_qubit, qubits = angles.shape
+        count, rules = per_qubit * qubits, ansatz.shifts(per_qubit)
+        terms = [(place, *term) for place in range(count) for term in rules[place // qubits]]
+        places = torch.tensor([place for place, _, _ in terms], device=angles.device)
+        by, weights = torch.tensor([term for _, *term in terms], dtype=angles.dtype, device=angles.device).unbind(1)
+        shifts = (torch.eye(count, dtype=angles.dtype, device=angles.device)[places] * by[:, None]).view(-1, 1, per_qubit, qubits)
+        jobs = torch.cat([angles[None], angles + shifts, angles - shifts])  # [1 + 2 M, K, A, Q] of M terms
         found = device(jobs.flatten(0, 1)).view(len(jobs), len(angles), -1)
-        ctx.save_for_backward((found[1 : count + 1] - found[count + 1 :]) / 2)
+        above, below = found[1:].chunk(2)
+        slopes = found.new_zeros(count, *found.shape[1:])
+        ctx.save_for_backward(slopes.index_add_(0, places, (above - below) * weights[:, None, None]))
         ctx.shape = angles.shape
         return found[0]
 

@@ -53,15 +53,14 @@ def check(device: str) -> None:
 
 @cache
 def _node(ansatz: Ansatz, device: str, per_qubit: int, qubits: int) -> Any:
-    gates = {"RX": pennylane.RX, "RY": pennylane.RY, "RZ": pennylane.RZ, "CNOT": pennylane.CNOT, "CZ": pennylane.CZ}
-
     def circuit(angles: Tensor) -> Any:
         """Of angles `[A, Q]`, or of a batch of them."""
-        for gate, wires, angle in ansatz.operations(per_qubit, qubits):
-            if angle is None:
-                gates[gate](wires=wires)
+        for gate, wires, numbers in ansatz.operations(per_qubit, qubits):
+            turned_by = [angles[..., number, wires[0]] for number in numbers]
+            if gate == "CU3":
+                pennylane.ctrl(pennylane.U3, control=wires[0])(*turned_by, wires=wires[1])
             else:
-                gates[gate](angles[..., angle, wires[0]], wires=wires)
+                getattr(pennylane, gate)(*turned_by, wires=wires)
         return pennylane.probs(wires=range(qubits))
 
     return pennylane.QNode(circuit, pennylane.device(device, wires=qubits), interface="torch", diff_method="best")

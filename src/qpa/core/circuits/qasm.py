@@ -4,7 +4,8 @@ from torch import Tensor
 
 from qpa.core.circuits.ansatz import Ansatz
 
-GATES = {"CNOT": "cx", "CZ": "cz", "RX": "rx", "RY": "ry", "RZ": "rz"}
+GATES = {gate: gate.lower() for gate in ("RX", "RY", "RZ", "U3", "CZ", "CRX", "CRY", "CRZ")} | {"CNOT": "cx", "CU3": "cu"}
+PHASE = {"CU3": [0.0]}  # an angle more, of the control alone: `cu` has four, and there is no `cu3`
 
 
 def program(ansatz: Ansatz, angles: Tensor) -> str:
@@ -15,7 +16,8 @@ def program(ansatz: Ansatz, angles: Tensor) -> str:
     per_qubit, qubits = angles.shape
     values = angles.tolist()
     lines = ["OPENQASM 3.0;", 'include "stdgates.inc";', f"qubit[{qubits}] q;"]
-    for gate, wires, angle in ansatz.operations(per_qubit, qubits):
-        turned = "" if angle is None else f"({values[angle][wires[0]]!r})"
+    for gate, wires, numbers in ansatz.operations(per_qubit, qubits):
+        turned_by = [values[number][wires[0]] for number in numbers] + PHASE.get(gate, [])
+        turned = f"({', '.join(map(repr, turned_by))})" if turned_by else ""
         lines.append(f"{GATES[gate]}{turned} {', '.join(f'q[{qubits - 1 - wire}]' for wire in wires)};")
     return "\n".join(lines) + "\n"

@@ -34,10 +34,11 @@ from torch import Tensor
 from qpa.core.circuits.ansatz import Ansatz
 from qpa.core.circuits.cost import Usage
 from qpa.core.circuits.estimate import Device, job_seed
-from qpa.core.circuits.qasm import GATES
+from qpa.core.circuits.qasm import GATES, PHASE
 from qpa.errors import ConfigError
 
 T = TypeVar("T")
+METHODS = {"U3": "u"}  # of a circuit, where Qiskit has another name than OpenQASM
 LOST = (RequestException, ConnectionError, TimeoutError)
 ATTEMPTS = 6  # waits of 1, 2, 4, ... seconds between them
 CALIBRATION_SHOTS = 8192
@@ -48,10 +49,10 @@ def parametrised(ansatz: Ansatz, per_qubit: int, qubits: int) -> QuantumCircuit:
     """The circuit with `A Q` parameters in the order of angles `[A, Q]`, without measurements."""
     angles = ParameterVector("angle", per_qubit * qubits)
     circuit = QuantumCircuit(qubits)
-    for gate, wires, angle in ansatz.operations(per_qubit, qubits):
+    for gate, wires, numbers in ansatz.operations(per_qubit, qubits):
         ours = [qubits - 1 - wire for wire in wires]
-        turned = [] if angle is None else [angles[angle * qubits + wires[0]]]
-        getattr(circuit, GATES[gate])(*turned, *ours)
+        turned_by = [angles[number * qubits + wires[0]] for number in numbers] + PHASE.get(gate, [])
+        getattr(circuit, METHODS.get(gate, GATES[gate]))(*turned_by, *ours)
     return circuit
 
 

@@ -5,7 +5,8 @@ are one 2 x 2 matrix per qubit, their Kronecker products one factor from the lef
 amplitudes and turns signs (`qpa.core.circuits.ansatz.entangled`). Backward takes state and adjoint back through the inverse
 circuit together (as Jones and Gacon 2020, arXiv 2009.02823). With `t` the state after a layer's rotations and `g` the adjoint
 there, the gradient of qubit `q`'s matrix `U` is `M U`, `M[a, c] = sum over the other qubits of g[a] conj(t[c])`; from matrices to
-angles autograd does it. The paper's own ansatz has a faster way (`qpa.core.circuits.ry_cnot`).
+angles autograd does it. The paper's own ansatz has a faster way (`qpa.core.circuits.ry_cnot`), those whose two-qubit gates have angles
+another (`qpa.core.circuits.blocks`).
 
 Shapes: `K` circuits, `L` layers, `Q` qubits; `l` and `r` the sizes of the two halves.
 """
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qpa.core.circuits import ry_cnot
+from qpa.core.circuits import blocks, matrices, ry_cnot
 from qpa.core.circuits.ansatz import RY_CNOT, Ansatz, entangled
 from qpa.core.circuits.ry_cnot import suited_threads
 from qpa.core.circuits.states import Simulator
@@ -25,38 +26,22 @@ from qpa.core.circuits.states import Simulator
 
 def simulator(ansatz: Ansatz) -> Simulator:
     """From angles `[K, A, Q]`, float32 or float64, to probabilities `[K, 2**Q]` in their dtype, differentiable."""
-    return ry_cnot.probabilities if ansatz == RY_CNOT else partial(probabilities, ansatz)
+    if ansatz == RY_CNOT:
+        return ry_cnot.probabilities
+    return partial(blocks.probabilities if ansatz.trained_pairs else probabilities, ansatz)
 
 
 def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
-    """Measurement probabilities of every basis state, `[K, 2**Q]`; each row sums to 1."""
-    return _Probabilities.apply(ansatz, rotations(ansatz, angles))  # pyright: ignore[reportReturnType]
+    """Measurement probabilities of every basis state, `[K, 2**Q]`; each row sums to 1. Of gates without angles between qubits."""
+    return _Probabilities.apply(ansatz, matrices.rotations(ansatz, angles))  # pyright: ignore[reportReturnType]
 
 
 def amplitudes(ansatz: Ansatz, angles: Tensor) -> Tensor:
-    """The states themselves, `[K, 2**Q]`, real or complex, without gradient."""
+    """The states themselves of any ansatz, `[K, 2**Q]`, real or complex, without gradient."""
+    if ansatz.trained_pairs:
+        return blocks.amplitudes(ansatz, angles)
     with torch.no_grad():
-        return _final(ansatz, rotations(ansatz, angles)).flatten(1)
-
-
-def rotations(ansatz: Ansatz, angles: Tensor) -> Tensor:
-    """The 2 x 2 matrix of all rotations of a qubit within a layer, `[L, K, Q, 2, 2]`."""
-    half = (angles / 2).unflatten(1, (-1, len(ansatz.rotations))).permute(2, 1, 0, 3)  # [R, L, K, Q]
-    gates = [_rotation(axis, angle, real=ansatz.real) for axis, angle in zip(ansatz.rotations, half, strict=True)]
-    return reduce(lambda earlier, later: later @ earlier, gates)
-
-
-def _rotation(axis: str, half: Tensor, *, real: bool) -> Tensor:
-    """`exp(-i half sigma)` of one axis, `[..., 2, 2]`."""
-    cos, sin, none = half.cos(), half.sin(), torch.zeros_like(half)
-    if axis == "RY":
-        gate = torch.stack([cos, -sin, sin, cos], -1)
-        gate = gate if real else torch.complex(gate, torch.zeros_like(gate))
-    elif axis == "RX":
-        gate = torch.complex(torch.stack([cos, none, none, cos], -1), torch.stack([none, -sin, -sin, none], -1))
-    else:
-        gate = torch.complex(torch.stack([cos, none, none, cos], -1), torch.stack([-sin, none, none, sin], -1))
-    return gate.unflatten(-1, (2, 2))
+        return _final(ansatz, matrices.rotations(ansatz, angles)).flatten(1)
 
 
 class _Probabilities(torch.autograd.Function):

@@ -100,11 +100,14 @@ def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
     start[:, 0] = 1
     device = tq.QuantumDevice(n_wires=qubits)  # on the CPU: its own start would be copied from there, and waited for
     device.set_states(start)
-    for gate, wires, angle in ansatz.operations(per_qubit, qubits):
-        if angle is None:
+    for gate, wires, numbers in ansatz.operations(per_qubit, qubits):
+        turned_by = angles[:, numbers[0] : numbers[-1] + 1, wires[0]] if numbers else None
+        if turned_by is None:
             tq.functional.gate_wrapper(gate.lower(), _matrix(gate, angles.device), "bmm", device, list(wires))
+        elif len(wires) == 2:
+            tq.functional.gate_wrapper(gate.lower(), _controlled(gate, turned_by), "bmm", device, list(wires))
         else:
-            getattr(tq.functional, gate.lower())(device, wires=list(wires), params=angles[:, angle, wires[0], None])
+            getattr(tq.functional, gate.lower())(device, wires=list(wires), params=turned_by)
     return device.get_states_1d().abs().square().to(angles.dtype)
 
 
@@ -113,3 +116,11 @@ def _matrix(gate: str, device: torch.device) -> Tensor:
     """Of a gate without an angle: torchquantum's own function would copy it to the device at every gate, and wait for it."""
     with torch.inference_mode(False):
         return imported().functional.mat_dict[gate.lower()].to(device)
+
+
+def _controlled(gate: str, angles: Tensor) -> Tensor:
+    """Of angles `[K, 1 or 3]`: torchquantum's own functions copy to the device at every gate, and CU3's takes one circuit alone."""
+    target = imported().functional.mat_dict[gate.removeprefix("C").lower()](angles).view(-1, 2, 2)
+    idle = torch.eye(2, dtype=target.dtype, device=target.device).expand_as(target)
+    none = torch.zeros_like(target)
+    return torch.cat([torch.cat([idle, none], 2), torch.cat([none, target], 2)], 1)
