@@ -55,11 +55,17 @@ def test_choice_takes_the_place_of_a_whole_group(of_files: Config) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("data.hub=x", "data.hub: no key of the chosen data, but of data=hub, data=wikitext2"),
+        (
+            "data.hub=x",
+            "data.hub: no key of the chosen data, but of data=cifar10, data=fashion_mnist, data=hub, data=image_hub, data=mnist",
+        ),
         ("data.files=[x]", "data.files: there is no such key"),
         ("generator.lr=1", "generator.lr: is optimizer.lr now"),
         ("+data.hub=x", "data.hub=x: no key of the chosen group"),
-        ("data=books", "data=books: there is no such choice; there are files, hub, pydoc, text, wikitext2"),
+        (
+            "data=books",
+            "data=books: there is no such choice; there are cifar10, digits, fashion_mnist, files, hub, ",
+        ),
         ("data.context=few", "data.context=few: should be a valid integer"),
         ("~data.context", "data.context=None: has to be given"),
         ("data.test_files=[a(b", "data.test_files=[a(b: has signs"),

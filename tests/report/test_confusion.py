@@ -41,7 +41,7 @@ def test_figure_has_the_shares_of_all_seeds_and_is_drawn(root: Path, tmp_path: P
     assert {*all_figures(comparison)} <= {*captions(comparison)}
     images.write(tmp_path, [comparison])
     assert (tmp_path / "confusion.png").stat().st_size > 1_000
-    assert "b, has macro-F1 0.250 and accuracy 0.500" in caption(comparison)
+    assert "b, has macro-F1 0.250 and accuracy 0.500; of the base model" in caption(comparison)
 
 
 def test_runs_without_labels_have_none(tmp_path: Path) -> None:

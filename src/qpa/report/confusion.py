@@ -9,6 +9,7 @@ from qpa.report.compare import Comparison, Setting, preferred
 from qpa.report.looks import Figure, styled, wrapped
 from qpa.report.verdict import label
 
+NAMES = {"macro_f1": "macro-F1"}
 COLOURS = [[0.0, "#f4f5f7"], [1.0, "#0072b2"]]
 
 
@@ -38,9 +39,9 @@ def caption(comparison: Comparison) -> str:
     """What a reader has to know of it, and of the base model's score."""
     protocol = comparison.settings[0].first.protocol
     majority = protocol["majority"]
-    said = f"Who always says the commonest label, {majority['label']}, has macro-F1 {majority['test']['macro_f1']:.3f} and accuracy "
-    said += f"{majority['test']['accuracy']:.3f}; of the base model, {protocol['base']}."
-    return f"Of the test texts that have a label, the share that is said to have each; all seeds together. {said}"
+    reached = " and ".join(f"{NAMES.get(name, name)} {value:.3f}" for name, value in majority["test"].items())
+    said = f"Who always says the commonest label, {majority['label']}, has {reached}; of the base model, {protocol['base']}."
+    return f"Of what is in the test split and has a label, the share that is said to have each; all seeds together. {said}"
 
 
 def _best_generated(comparison: Comparison) -> Setting | None:
