@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT, build, planned, train_run
 from safetensors.torch import load_file
 
-from qpa.adapters import methods
+from qpa.adapters import methods, saved
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.runs import measure, parts
@@ -37,10 +37,14 @@ sys.modules["bottleneck"] = bottleneck
 spec.loader.exec_module(bottleneck)
 for line in sys.stdin:
     base, adapter, out = json.loads(line)
-    ours = json.load(open(adapter + "/adapter_config.json"))["peft_type"] == bottleneck.PEFT_TYPE
-    loader = bottleneck.BottleneckModel if ours else PeftModel
+    kind = json.load(open(adapter + "/adapter_config.json"))["peft_type"]
     ids = torch.load(out)
-    model = loader.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), adapter).eval()
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    if kind == "WHOLE":
+        model.load_state_dict(load_file(adapter + "/model.safetensors"))
+    else:
+        model = (bottleneck.BottleneckModel if kind == bottleneck.PEFT_TYPE else PeftModel).from_pretrained(model, adapter)
+    model.eval()
     with torch.no_grad():
         torch.save(model(input_ids=ids).logits[:, -ids.shape[1]:], out)
     print("done", flush=True)
@@ -67,7 +71,7 @@ def stock_logits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[
     process.wait()
 
 
-NO_TARGETS = ("prefix", "prompt", "adapter")
+NO_TARGETS = ("prefix", "prompt", "adapter", "whole")
 HEAD_METHODS = [m for m in METHODS if m not in (*NO_TARGETS, "vblora")]  # no vector length divides most vocabularies
 
 
@@ -98,8 +102,8 @@ def test_stock_peft_reads_what_is_exported(
     assert (ours - start).abs().max() > 5e-5  # there is something that could be lost
     measure.export(built, tmp_path / "adapter")
     torch.testing.assert_close(stock_logits(base, tmp_path / "adapter"), ours, atol=1e-5, rtol=1e-5)
-    if method not in NO_TARGETS:
-        assert built.plan.adapter_bytes == sum(t.nbytes for t in load_file(tmp_path / "adapter" / "adapter_model.safetensors").values())
+    if method not in ("prefix", "prompt", "adapter"):
+        assert built.plan.adapter_bytes == sum(t.nbytes for t in load_file(saved.weights_file(tmp_path / "adapter")).values())
 
 
 def move(built: Parts) -> None:
@@ -116,7 +120,18 @@ def logits_of(built: Parts) -> torch.Tensor:
     return built.model.eval()(input_ids=IDS).logits[:, -IDS.shape[1] :]
 
 
-AT_BASE = ["adapter", "dora", "fourierft", "ia3", "lokr", "lora", "randlora", "tinylora", "vera"]  # plain PEFT's step 0 is the base model
+AT_BASE = [
+    "adapter",
+    "dora",
+    "fourierft",
+    "ia3",
+    "lokr",
+    "lora",
+    "randlora",
+    "tinylora",
+    "vera",
+    "whole",
+]  # plain PEFT's step 0 is the base model
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -15,10 +15,12 @@ from torch.func import functional_call
 
 from qpa.adapters import methods, saved
 from qpa.adapters.whole import WholeConfig, WholeModel
+from qpa.core.adaptation import Statistics
 from qpa.core.generator import real_shape, view
-from qpa.errors import ConfigError
+from qpa.errors import ConfigError, UserError
 from qpa.library.arguments import settings_from
 from qpa.library.generate import Generated, take_over
+from qpa.library.load import load
 from qpa.library.recipe import counted
 from qpa.library.sizes import layout_of
 
@@ -119,6 +121,37 @@ def test_a_few_steps_lower_the_loss_and_the_saved_network_is_stock_torchs(case: 
     assert torch.equal(network.eval()(IMAGES), model(IMAGES))
     again = saved.load_adapter(Mixed(), tmp_path / "adapter")
     assert torch.equal(again.eval()(IMAGES), model(IMAGES))
+
+
+def test_statistics_go_with_what_is_trained() -> None:
+    def made() -> tuple[WholeModel, Generated]:
+        model, taken = generated(mixed(), **CASES["published"])
+        taken.statistics = Statistics(model.get_base_model(), methods.statistics(model))
+        taken.write()
+        return model, taken
+
+    model, taken = made()
+    model(IMAGES)
+    state = {name: tensor.clone() for name, tensor in taken.state_dict().items()}
+    expected = model.eval()(IMAGES)
+    other, again = made()
+    again.check_state(state)
+    again.load_state_dict(state)
+    assert torch.equal(other.eval()(IMAGES), expected)
+    with pytest.raises(UserError, match="other weights"):
+        again.check_state({name: tensor for name, tensor in state.items() if "running_mean" not in name})
+    model.train()(IMAGES)  # they stay the network's own
+    assert taken.state_dict()["statistics.norm.num_batches_tracked"] == 2 > state["statistics.norm.num_batches_tracked"]
+
+
+def test_compact_form_makes_the_network_again_with_its_statistics(tmp_path: Path) -> None:
+    model, taken = generated(mixed(), **CASES["published"])
+    moved(taken).write()
+    model(IMAGES)
+    taken.save(tmp_path / "compact")
+    again = load(Mixed(), tmp_path / "compact")
+    assert isinstance(again, WholeModel)
+    assert torch.equal(again.eval()(IMAGES), model.eval()(IMAGES))
 
 
 def test_a_process_without_qpa_finds_the_same_logits(tmp_path: Path) -> None:

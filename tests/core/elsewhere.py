@@ -24,6 +24,7 @@ from qpa.core.latents.table import Table
 from qpa.core.layout import AdapterTensor, Layout, plan
 from qpa.core.mappers.codes import CodeMapper
 from qpa.core.mappers.paper import PaperMapper
+from qpa.core.mappers.quantum_train import QuantumTrainMapper
 from qpa.core.mappers.tied import TiedMapper
 
 CARD = "card"
@@ -59,7 +60,8 @@ def latents(layout: Layout) -> list[nn.Module]:
 
 def mappers(layout: Layout, *, from_zero: bool) -> list[nn.Module]:
     paper = PaperMapper(layout, hidden=[5, 4], activation="tanh", from_zero=from_zero)
-    return [TiedMapper(layout, width=3, from_zero=from_zero), CodeMapper(layout, width=3, from_zero=from_zero), paper]
+    squeezed = QuantumTrainMapper(layout, hidden=[4], activation="none", gain=0.1, bound=0.8, power=0.3, from_zero=from_zero)
+    return [TiedMapper(layout, width=3, from_zero=from_zero), CodeMapper(layout, width=3, from_zero=from_zero), paper, squeezed]
 
 
 def step(generator: Generator, layout: Layout, mode: FakeTensorMode) -> None:
@@ -100,7 +102,7 @@ def main() -> None:
     for circuits, begun in (("per_module", True), ("shared", False)):
         layout = plan(tensors(), circuits=circuits, qubits=None, chunk_size=None)
         start = torch.randn(layout.size) if begun else None
-        for latent, mapper in zip(latents(layout), itertools.cycle(range(3))):
+        for latent, mapper in zip(latents(layout), itertools.cycle(range(4))):
             step(Generator(layout, latents=latent, mapper=mappers(layout, from_zero=begun)[mapper], start=start), layout, made)
     print("all there")
 

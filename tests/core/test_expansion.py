@@ -17,7 +17,7 @@ from qpa.library.recipe import make_generator
 
 COMPUTES = {
     *("abs", "add", "add_", "bmm", "cos", "div", "exp", "gelu", "index_add_", "mean", "mm", "mul", "mul_"),
-    *("prod", "rsqrt", "silu", "sin", "square", "sub", "sub_", "sum", "tanh"),
+    *("pow", "prod", "rsqrt", "silu", "sin", "square", "sub", "sub_", "sum", "tanh"),
 }
 BIT = 2.0**-52
 TENSORS = [
@@ -34,6 +34,7 @@ SETTINGS = {
     "deep": {"mapper": "codes", "circuit": {"layers": 40}, "generator": {"circuits": "shared"}},
     "released": {"generator": "paper", "mapper": "paper"},
     "centred": {"generator": "paper", "mapper": "codes"},
+    "whole": {"generator": "paper", "mapper": "quantum_train"},
     **{kind: {"latents": kind} for kind in ("mlp", "mps", "table", "frozen_circuit", "random")},
 }  # fmt: skip
 

@@ -12,11 +12,12 @@ from qpa.core.generator import view
 from qpa.core.layout import AdapterTensor, Layout, plan
 from qpa.errors import ConfigError
 
-shapes = st.lists(st.one_of(st.tuples(st.integers(1, 40)), st.tuples(st.integers(1, 40), st.integers(1, 40))), min_size=1, max_size=6)
+sizes, few = st.integers(1, 40), st.integers(1, 5)
+shapes = st.lists(st.one_of(st.tuples(sizes), st.tuples(sizes, sizes), st.tuples(sizes, few, few, few)), min_size=1, max_size=6)
 
 
-def tensors(found: list[tuple[int, ...]]) -> list[AdapterTensor]:
-    return [AdapterTensor(f"model.{i // 2}.part{i % 2}", shape, f"model.{i // 2}") for i, shape in enumerate(found)]
+def tensors(found: list[tuple[int, ...]], along: str = "longer") -> list[AdapterTensor]:
+    return [AdapterTensor(f"model.{i // 2}.part{i % 2}", shape, f"model.{i // 2}", along=along) for i, shape in enumerate(found)]
 
 
 def check_every_number_has_one_place(layout: Layout) -> None:
@@ -27,9 +28,9 @@ def check_every_number_has_one_place(layout: Layout) -> None:
     assert flat.sum() == layout.generated == sum(slot.tensor.size for slot in layout.slots)
 
 
-@given(shapes, st.sampled_from(["per_module", "shared"]))
-def test_rows_fill_the_flat_vector_without_overlap(found: list, circuits: str) -> None:
-    layout = plan(tensors(found), circuits=circuits, qubits=None, chunk_size=None)
+@given(shapes, st.sampled_from(["per_module", "shared"]), st.sampled_from(["longer", "first", "last"]))
+def test_rows_fill_the_flat_vector_without_overlap(found: list, circuits: str, along: str) -> None:
+    layout = plan(tensors(found, along), circuits=circuits, qubits=None, chunk_size=None)
     check_every_number_has_one_place(layout)
     assert layout.size == layout.generated
 
@@ -66,6 +67,26 @@ def test_every_basis_state_stands_for_one_chunk_of_its_circuit() -> None:
         states = sorted(c.state for c in layout.chunks if c.circuit == circuit)
         assert states == list(range(len(states)))
         assert len(states) <= 2**layout.qubits
+
+
+@given(shapes)
+def test_a_whole_networks_weights_lie_in_the_order_in_which_it_holds_them(found: list) -> None:
+    layout = plan(tensors(found, "first"), circuits="shared", qubits=None, chunk_size=1)
+    parts = [view(torch.arange(layout.size), slot).flatten() for slot in layout.slots]
+    assert torch.equal(torch.cat(parts), torch.arange(layout.size))
+
+
+def test_rows_of_convolutions_are_as_long_as_those_of_the_matrices_that_they_are() -> None:
+    lora = [AdapterTensor("m.lora_A", (4, 32, 3, 3), "m"), AdapterTensor("m.lora_B", (96, 4, 1, 1), "m")]
+    assert [(t.rows, t.row) for t in lora] == [(4, 288), (4, 96)]
+    assert AdapterTensor("m.weight", (96, 4, 1, 1), "m", along="first").row == 4
+    assert AdapterTensor("m.lora_A", (4, 32, 3, 3), "m", along="last").row == 3  # of an earlier qpa's files
+
+
+def test_one_basis_state_for_each_of_a_million_weights() -> None:
+    layout = plan([AdapterTensor("m.weight", (1000, 1000), "m", along="first")], circuits="shared", qubits=None, chunk_size=1)
+    assert (layout.qubits, layout.lengths, layout.size) == (20, {1: 10**6}, 10**6)
+    assert layout.chunks[123_456][1:] == (123_456, 1, "m.weight", 0, 123, 456)
 
 
 def test_vocabulary_rows_are_cut_into_pieces_of_the_usual_row() -> None:
