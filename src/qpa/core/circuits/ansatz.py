@@ -98,7 +98,7 @@ class Ansatz:
         return self.angles_per_qubit_and_layer * layers + self._angles_of_rotations * self.final_rotations
 
     def pairs(self, qubits: int) -> list[Pair]:
-        """The qubits that a layer's two-qubit gates act on, in order; of two qubits either controls the other where it has angles."""
+        """The qubits that a layer's two-qubit gates act on, in order; each of two controls the other where it has angles."""
         return [(0, 1), (1, 0)] if self.trained_pairs and qubits == 2 else ENTANGLERS[self.entangler](qubits)
 
     def starts_uniform(self) -> int:

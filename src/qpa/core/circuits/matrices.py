@@ -1,4 +1,4 @@
-"""The matrices of gates with angles, differentiable by autograd: rotations and U3 of one qubit, and what controlled ones do.
+"""The matrices of gates with angles, differentiable by autograd: those of one qubit, and what controlled ones do to their targets.
 
 `U3(t, p, l) = [[cos(t/2), -e^(il) sin(t/2)], [e^(ip) sin(t/2), e^(i(p+l)) cos(t/2)]]`, as torchquantum, Qiskit's `UGate` and PennyLane
 have it. Shapes: `K` circuits, `L` layers (last rotations are one more), `Q` qubits.

@@ -34,11 +34,10 @@ from torch import Tensor
 from qpa.core.circuits.ansatz import Ansatz
 from qpa.core.circuits.cost import Usage
 from qpa.core.circuits.estimate import Device, job_seed
-from qpa.core.circuits.qasm import GATES, PHASE
+from qpa.core.circuits.qasm import GATES
 from qpa.errors import ConfigError
 
 T = TypeVar("T")
-METHODS = {"U3": "u"}  # of a circuit, where Qiskit has another name than OpenQASM
 LOST = (RequestException, ConnectionError, TimeoutError)
 ATTEMPTS = 6  # waits of 1, 2, 4, ... seconds between them
 CALIBRATION_SHOTS = 8192
@@ -46,14 +45,33 @@ MOST_EXECUTIONS = 10_000_000  # circuits times shots of one job, IBM's limit
 
 
 def parametrised(ansatz: Ansatz, per_qubit: int, qubits: int) -> QuantumCircuit:
-    """The circuit with `A Q` parameters in the order of angles `[A, Q]`, without measurements."""
+    """The circuit with `A Q` parameters in the order of angles `[A, Q]`, without measurements, up to a global phase."""
     angles = ParameterVector("angle", per_qubit * qubits)
     circuit = QuantumCircuit(qubits)
     for gate, wires, numbers in ansatz.operations(per_qubit, qubits):
-        ours = [qubits - 1 - wire for wire in wires]
-        turned_by = [angles[number * qubits + wires[0]] for number in numbers] + PHASE.get(gate, [])
-        getattr(circuit, METHODS.get(gate, GATES[gate]))(*turned_by, *ours)
+        turned_by = [angles[number * qubits + wires[0]] for number in numbers]
+        for method, *given in _simple(gate, *turned_by):
+            getattr(circuit, method)(*[qubits - 1 - wires[part] if isinstance(part, int) else part for part in given])
     return circuit
+
+
+def _simple(gate: str, *angles: Any) -> list[tuple[Any, ...]]:
+    """As rotations, cx and cz of the gate's qubits 0 and 1.
+
+    Qiskit would do it, but Aer 0.18 samples a parametrised crx, cry or crz wrongly, and the transpiler takes minutes for a parametrised cu.
+    """
+    if gate in ("CRX", "CRY", "CRZ"):
+        turn, flip = gate[1:].lower(), "cz" if gate == "CRX" else "cx"  # which turns the rotation round where the control is 1
+        return [(turn, angles[0] / 2, 1), (flip, 0, 1), (turn, -angles[0] / 2, 1), (flip, 0, 1)]
+    if gate == "U3":
+        theta, phi, lam = angles
+        return [("rz", lam, 0), ("ry", theta, 0), ("rz", phi, 0)]
+    if gate == "CU3":
+        theta, phi, lam = angles
+        outer = [("rz", (lam + phi) / 2, 0), ("rz", (lam - phi) / 2, 1)]
+        inner = [("rz", -(lam + phi) / 2, 1), ("ry", -theta / 2, 1)]
+        return [*outer, ("cx", 0, 1), *inner, ("cx", 0, 1), ("ry", theta / 2, 1), ("rz", phi, 1)]
+    return [(GATES[gate], *angles, *range(2 if gate in ("CNOT", "CZ") else 1))]
 
 
 def exact(ansatz: Ansatz) -> Device:
