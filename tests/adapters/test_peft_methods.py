@@ -120,18 +120,8 @@ def logits_of(built: Parts) -> torch.Tensor:
     return built.model.eval()(input_ids=IDS).logits[:, -IDS.shape[1] :]
 
 
-AT_BASE = [
-    "adapter",
-    "dora",
-    "fourierft",
-    "ia3",
-    "lokr",
-    "lora",
-    "randlora",
-    "tinylora",
-    "vera",
-    "whole",
-]  # plain PEFT's step 0 is the base model
+# of these plain PEFT's step 0 is the base model
+AT_BASE = ["adapter", "dora", "fourierft", "ia3", "lokr", "lora", "randlora", "tinylora", "vera", "whole"]
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -248,6 +248,17 @@ def test_settings_are_those_of_the_config_groups_by_name_by_key_or_as_a_config_h
     assert given == found(mapper="codes", circuit="brick", latents="mps")
 
 
+@pytest.mark.parametrize("mapper", ["quantum_train", {"kind": "quantum_train", "hidden": [4, 20, 4]}])
+def test_every_number_of_a_complex_network_has_a_basis_state_of_its_own(mapper: Any) -> None:
+    network = nn.Linear(3, 5, dtype=torch.complex64)
+    taken = qpa.generate(network, generator="paper", mapper=mapper)
+    assert len(taken.layout.chunks) == taken.counts.plain_peft == 2 * 20
+    before = network.weight.detach().clone()
+    network(torch.ones(2, 3, dtype=torch.complex64)).abs().sum().backward()
+    taken.optimizer(torch.optim.SGD, lr=0.1).step()
+    assert not torch.equal(network.weight.detach(), before)
+
+
 # What is refused
 
 
@@ -295,7 +306,7 @@ def test_what_is_generated_already_is_refused_until_its_generator_is_gone() -> N
         ({"circuit": {"layers": 10**12}}, "circuit.layers=1000000000000: "),
         ({"circuit": {"rotations": ["RQ"]}}, "circuit.rotations.0=RQ: "),
         ({"circuit": {"kind": "nosuch"}}, "circuit.kind=nosuch: no key"),
-        ({"mapper": "nosuch"}, "mapper=nosuch: there is no such choice; there are codes, paper, tied; or give a dict of keys"),
+        ({"mapper": "nosuch"}, "mapper=nosuch: there is no such choice; there are codes, paper, quantum_train, tied; or give a dict of keys"),
         ({"mapper": "../model/gpt2"}, "there is no such choice"),
         ({"mapper": {"nosuch": 1}}, "mapper.nosuch=1: no key"),
         ({"mapper": {"kind": "nosuch"}}, "mapper.kind=nosuch: there is no such kind"),
