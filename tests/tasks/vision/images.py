@@ -51,7 +51,7 @@ def arguments(folder: Path, *overrides: str, data: Path | None = None, model: st
     given = ["data=image_folder", f"data.folder={data}"] if data else ["data=digits"]
     shares = ["data.val_fraction=0.2", "data.test_fraction=0.3", "data.batch_size=4"]
     trainer = ["trainer=default", "trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu", "optimizer.lr=0.01"]
-    places = [f"cache_dir={folder}/cache", f"run_dir={folder}/run", "logger=none", "name=tiny", "mapper.width=4"]
+    places = [f"cache_dir={folder}/cache", f"run_dir={folder}/run", "logger=none", "name=tiny"]
     return ["task=vision", *METHOD, *given, *MODELS[model], *shares, *trainer, *places, *overrides]
 
 

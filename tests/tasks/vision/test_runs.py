@@ -86,6 +86,7 @@ def test_images_give_the_same_run_whichever_way_they_come(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("overrides", [[], ["generator=none"]], ids=["qpa", "none"])
 @pytest.mark.parametrize("model", ["cnn", "lite0"])
+@pytest.mark.few(2)
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, model: str, overrides: list[str]) -> None:
     """Also where images pass by layers at random."""
     data = folder_of(tmp_path / "digits", chosen())
