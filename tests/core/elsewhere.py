@@ -29,6 +29,7 @@ from qpa.core.mappers.tied import TiedMapper
 
 CARD = "card"
 SHAPES = [RY_CNOT, Ansatz(("RY",), "ring", "CZ"), Ansatz(("RX",), "brick"), Ansatz(("RX", "RY", "RZ"), "ring", "CZ", final_rotations=True)]
+SHAPES += [Ansatz(("U3",), "ring", "CU3"), Ansatz(("RY",), "ring", "CRY")]
 
 
 def tensors(width: int = 12) -> list[AdapterTensor]:
@@ -45,7 +46,7 @@ def latents(layout: Layout) -> list[nn.Module]:
         return Circuits(layout, RY_CNOT, layers=3, simulate=simulate, trained=trained)
 
     exact, theirs = statevector.simulator(RY_CNOT), torchquantum.simulator(RY_CNOT)
-    shifted = estimate.parameter_shift(estimate.unsampled(exact), 0)
+    shifted = estimate.parameter_shift(RY_CNOT, estimate.unsampled(exact))
     found = [
         circuits(exact),
         circuits(exact, trained=False),
@@ -80,7 +81,7 @@ def step(generator: Generator, layout: Layout, mode: FakeTensorMode) -> None:
 
 def simulate(shape: Ansatz, simulator: Simulator, mode: FakeTensorMode) -> None:
     with mode:
-        for qubits in (1, 5):
+        for qubits in (2 if shape.trained_pairs else 1, 5):
             angles = torch.rand(2, shape.angles_per_qubit(3), qubits, device=CARD, requires_grad=True)
             probabilities = simulator(angles)
             probabilities.square().sum().backward()

@@ -18,7 +18,7 @@ pytest.importorskip("qiskit_ibm_runtime")
 from conftest import ROOT, command_line
 from qiskit_ibm_runtime.api.exceptions import RequestsApiError
 from qiskit_ibm_runtime.exceptions import RuntimeJobFailureError
-from test_circuits import SHIPPED, angles_of, random_angles, shipped
+from test_circuits import RINGS, SHIPPED, angles_of, random_angles, shipped, sizes
 
 from qpa.core.circuits import qiskit as qiskit_backend
 
@@ -50,6 +50,24 @@ def test_noise_moves_samples_away_from_the_exact_probabilities_the_more_the_stro
     assert distances[0] < distances[1] < distances[2]
 
 
+@pytest.mark.parametrize("name", RINGS)
+def test_gates_with_angles_are_sampled_as_they_are_and_noise_acts_on_them(name: str) -> None:
+    angles = angles_of(name, circuits=3, layers=2, qubits=3)
+    exact, distances = statevector.simulator(shipped(name))(angles), []
+    for noise in (None, 0.02, 0.3):
+        device = qiskit_backend.Sampler(shipped(name), device="aer", shots=20_000, noise=noise, mitigated=False, seed=1)
+        distances.append(distance(device(angles), exact))
+    assert distances[0] < 0.02
+    assert distances[0] < distances[1] < distances[2]
+
+
+@pytest.mark.parametrize("name", RINGS)
+def test_gates_with_angles_run_on_a_fake_device(name: str) -> None:
+    device = qiskit_backend.Sampler(shipped(name), device="fake_manila", shots=2048, noise=None, mitigated=False, seed=1)
+    angles = angles_of(name, circuits=2, layers=1, qubits=3)
+    assert distance(device(angles), statevector.simulator(shipped(name))(angles)) < 0.35
+
+
 def test_a_fake_device_runs_its_own_gates_and_is_noisy() -> None:
     device = sampler("fake_manila")
     angles = random_angles(4, 4, 4)
@@ -75,7 +93,7 @@ def test_the_exported_program_read_back_by_qiskit_gives_the_same_probabilities(n
 
     from qpa.core.circuits import qasm
 
-    for qubits in (1, 2, 5):
+    for qubits in sizes(name, 1, 2, 5):
         angles = angles_of(name, circuits=1, layers=2, qubits=qubits)
         read = torch.tensor(Statevector(qasm3.loads(qasm.program(shipped(name), angles[0]))).probabilities())
         torch.testing.assert_close(read, statevector.simulator(shipped(name))(angles)[0], atol=1e-12, rtol=0)

@@ -54,7 +54,7 @@ def never_waiting() -> Iterator[None]:
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_ansatz_has_the_probabilities_and_gradients_of_float64(name: str, dtype: torch.dtype, tolerance: float) -> None:
     simulate = statevector.simulator(shipped(name))
-    for size in SIZES:
+    for size in SIZES[shipped(name).trained_pairs :]:  # whose first is of one qubit
         angles = random_angles(name, *size)
         for ours, right in zip(found(simulate, angles.to(CARD, dtype)), found(simulate, angles), strict=True):
             assert (ours.device.type, ours.dtype) == (CARD, dtype)
@@ -122,11 +122,12 @@ def test_samples_of_the_card_follow_from_seed_and_angles_alone() -> None:
     assert not torch.equal(first, Sampled(statevector.simulator(RY_CNOT), shots=50, seed=4)(angles))
 
 
-@pytest.mark.parametrize("rule", [parameter_shift, spsa])
-def test_gradients_by_rule_are_those_of_the_cpu(rule: Callable[..., Simulator]) -> None:
-    simulate = rule(unsampled(statevector.simulator(RY_CNOT)), 3)
+@pytest.mark.parametrize("rule", ["parameter_shift", "spsa"])
+def test_gradients_by_rule_are_those_of_the_cpu(rule: str) -> None:
+    device = unsampled(statevector.simulator(RY_CNOT))
+    simulate = parameter_shift(RY_CNOT, device) if rule == "parameter_shift" else spsa(device, 3)
     angles = random_angles("ry_cnot", 2, 2, 3).float()
-    if rule is parameter_shift:
+    if rule == "parameter_shift":
         angles = angles.double()  # spsa's signs follow from the angles' bytes, which a dtype changes
     ours, right = found(simulate, angles.to(CARD)), found(simulate, angles)
     for here, there in zip(ours, right, strict=True):

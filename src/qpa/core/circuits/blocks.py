@@ -8,7 +8,7 @@ amplitude is moved otherwise; the spiral is filled up with gates that do nothing
 
 Backward takes state and adjoint back through the blocks together (as Jones and Gacon 2020, arXiv 2009.02823). With `x` the state before a
 block and `h` the adjoint there, the gradient of `U` is `U h x^H`, one product; from there to angles autograd does it, on small
-matrices made anew, so that nothing but gates of 4 x 4 grows with the layers.
+matrices made anew. Nothing but the final state is kept.
 
 Shapes: `K` circuits, `T` gates, `B` blocks, `Q` qubits.
 """
@@ -29,7 +29,7 @@ MOST_NUMBERS = 1 << 20  # of blocks' matrices that there are at once
 
 def probabilities(ansatz: Ansatz, angles: Tensor) -> Tensor:
     """Measurement probabilities of every basis state, `[K, 2**Q]`, of angles `[K, A, Q]`; each row sums to 1."""
-    return _Probabilities.apply(gates(ansatz, angles), angles.shape[2])  # pyright: ignore[reportReturnType]
+    return _Probabilities.apply(ansatz, angles)  # pyright: ignore[reportReturnType]
 
 
 def amplitudes(ansatz: Ansatz, angles: Tensor) -> Tensor:
@@ -59,60 +59,67 @@ def _held(qubits: int) -> int:
 
 
 class _Probabilities(torch.autograd.Function):
-    """Squared amplitudes, and the gradient of every gate's matrix by the inverse circuit."""
+    """Squared amplitudes, and their gradient by the inverse circuit."""
 
     @staticmethod
-    def forward(ctx: Any, gates: Tensor, qubits: int) -> Tensor:
-        """Probabilities `[K, 2**Q]` of a spiral of gates."""
-        ctx.qubits = qubits
-        with suited_threads(gates):
-            state = _final(gates, qubits)
-        ctx.save_for_backward(gates, state)
+    def forward(ctx: Any, ansatz: Ansatz, angles: Tensor) -> Tensor:
+        """Probabilities `[K, 2**Q]` of angles `[K, A, Q]`."""
+        ctx.ansatz = ansatz
+        state = _final(gates(ansatz, angles), angles.shape[2])
+        ctx.save_for_backward(angles, state)
         return state.abs().square()
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Of the gates, from that of the probabilities."""
-        gates, state = ctx.saved_tensors
-        with suited_threads(state):
-            return _back(gates, torch.stack([state.conj(), 2 * state * gradient]), ctx.qubits), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Of the angles, from that of the probabilities."""
+        angles, state = ctx.saved_tensors
+        with torch.enable_grad():
+            trained = angles.detach().requires_grad_()
+            spiral = gates(ctx.ansatz, trained)
+        found = _back(spiral.detach(), torch.stack([state.conj(), 2 * state * gradient]), angles.shape[2])
+        return None, torch.autograd.grad(spiral, trained, found)[0]
 
 
 def _final(gates: Tensor, qubits: int) -> Tensor:
     """The state after all gates, `[K, 2**Q]`."""
     state = gates.new_zeros(gates.shape[1], 2**qubits)
     state[:, 0] = 1
-    free = torch.empty_like(state)
-    for few in _few(gates, qubits):
-        for block in _blocks(few, qubits):
-            size = block.shape[-1]
-            before, after = state.view(-1, 1, size, 2**qubits // size).mT, free.view(-1, 2, 2**qubits // size, size // 2)
-            torch.matmul(before, block.mT, out=after)
-            state, free = free, state
+    free = torch.empty_like(state)  # memory asked for anew at every block would take longer than the products
+    with suited_threads(state):
+        for few in _few(gates, qubits):
+            for block in _blocks(few, qubits):
+                size = block.shape[-1]
+                before, after = state.view(-1, 1, size, 2**qubits // size).mT, free.view(-1, 2, 2**qubits // size, size // 2)
+                torch.matmul(before, block.mT, out=after)
+                state, free = free, state
     return _moved(state, -len(gates) % qubits)
 
 
 def _back(gates: Tensor, both: Tensor, qubits: int) -> Tensor:
     """The gates' gradients, `[T, K, 2, 2, 2, 2]`, from the final state's conjugate and the adjoint there, `[2, K, 2**Q]`."""
-    circuits, found = gates.shape[1], []
+    found: list[Tensor] = []
     both = _moved(both, len(gates) % qubits)
-    free = torch.empty_like(both)  # memory asked for anew at every block would take longer than the products
-    for few in reversed(_few(gates, qubits)):
-        with torch.enable_grad():
+    free = torch.empty_like(both)
+    with suited_threads(both), torch.enable_grad():
+        for few in reversed(_few(gates, qubits)):
             trained = few.detach().requires_grad_()
             made = _blocks(trained, qubits)
-        blocks, overlaps = made.detach(), []
-        for inverse in reversed(torch.cat([blocks.mT, blocks.mH], 1).unbind()):  # [2 K, 2, s, s / 2]
-            size = inverse.shape[-2]
-            after, before = both.view(2 * circuits, 2, -1, size // 2).mT, free.view(2 * circuits, size, -1)
-            torch.bmm(inverse[:, 0], after[:, 0], out=before).baddbmm_(inverse[:, 1], after[:, 1])
-            state, adjoint = before.view(2, circuits, size, -1)
-            overlaps.append(adjoint @ state.mT)
-            both, free = free, both
-        gradients = blocks.flatten(2, 3) @ torch.stack(overlaps[::-1])
-        found.append(torch.autograd.grad(made, trained, gradients.view_as(made))[0])
+            gradients, both, free = _through(made.detach(), both, free)
+            found += torch.autograd.grad(made, trained, gradients)
     return torch.cat(found[::-1])
+
+
+def _through(blocks: Tensor, both: Tensor, free: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Back through some blocks: their gradients, state and adjoint before them, and memory that is free again."""
+    circuits, size, overlaps = blocks.shape[1], blocks.shape[-1], []
+    for inverse in reversed(torch.cat([blocks.mT, blocks.mH], 1).unbind()):  # [2 K, 2, s, s / 2]
+        after, before = both.view(2 * circuits, 2, -1, size // 2).mT, free.view(2 * circuits, size, -1)
+        torch.bmm(inverse[:, 0], after[:, 0], out=before).baddbmm_(inverse[:, 1], after[:, 1])
+        state, adjoint = before.view(2, circuits, size, -1)
+        overlaps.append(adjoint @ state.mT)
+        both, free = free, both
+    return (blocks.flatten(2, 3) @ torch.stack(overlaps[::-1])).view_as(blocks), both, free
 
 
 def _few(gates: Tensor, qubits: int) -> list[Tensor]:

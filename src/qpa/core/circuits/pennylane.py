@@ -58,7 +58,10 @@ def _node(ansatz: Ansatz, device: str, per_qubit: int, qubits: int) -> Any:
         for gate, wires, numbers in ansatz.operations(per_qubit, qubits):
             turned_by = [angles[..., number, wires[0]] for number in numbers]
             if gate == "CU3":
-                pennylane.ctrl(pennylane.U3, control=wires[0])(*turned_by, wires=wires[1])
+                theta, phi, lam = turned_by  # as three gates: PennyLane has no shift rule for a controlled U3
+                pennylane.ControlledPhaseShift(lam, wires=wires)
+                pennylane.CRY(theta, wires=wires)
+                pennylane.ControlledPhaseShift(phi, wires=wires)
             else:
                 getattr(pennylane, gate)(*turned_by, wires=wires)
         return pennylane.probs(wires=range(qubits))
