@@ -463,7 +463,7 @@ def test_later_format_says_so_and_a_renamed_base_is_fine(tmp_path: Path) -> None
     _edit(tmp_path / "adapter_config.json", base_model_name_or_path="where/it/is/now")
     qpa.load(base(), tmp_path)
     _edit(tmp_path / compact.DESCRIPTION, format=compact.FORMAT + 1)
-    with pytest.raises(UserError, match="is of format 2, and this qpa reads 1; install the qpa that has written it"):
+    with pytest.raises(UserError, match="is of format 3, and this qpa reads 2; install the qpa that has written it"):
         qpa.load(base(), tmp_path)
 
 
