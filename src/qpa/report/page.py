@@ -15,10 +15,14 @@ from qpa.report import confusion
 from qpa.report.axes import axes
 from qpa.report.compare import Comparison
 from qpa.report.figures import all_figures
+from qpa.report.looks import MOST_SHOWN
 from qpa.report.runs import Found, Run
 from qpa.report.table import LEGEND, heads, rows
 from qpa.report.verdict import decimals, label, sentences
 from qpa.runs import answers
+from qpa.runs.record import DRAWN
+
+SHOWN = ("answered", "drawn")  # of a task: on the page as it is, not for its script
 
 
 def write(path: Path, found: Found, comparisons: list[Comparison]) -> None:
@@ -34,7 +38,7 @@ def write(path: Path, found: Found, comparisons: list[Comparison]) -> None:
         style=_text("page.css"),
         script=_text("page.js"),
         plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode(),
-        data=json.dumps({"tasks": [{k: v for k, v in task.items() if k != "answered"} for task in tasks]}).replace("<", r"\u003c"),
+        data=json.dumps({"tasks": [{k: v for k, v in task.items() if k not in SHOWN} for task in tasks]}).replace("<", r"\u003c"),
     )
     path.write_text(html, encoding="utf-8")
 
@@ -82,6 +86,7 @@ def _task(comparison: Comparison) -> dict[str, Any]:
         "figures": {name: json.loads(figure.to_json() or "") for name, figure in all_figures(comparison).items()},
         "captions": captions(comparison),
         "answered": _answered(comparison, names),
+        "drawn": _drawn(comparison, names),
     }
 
 
@@ -90,6 +95,13 @@ def _answered(comparison: Comparison, names: dict[str, str]) -> list[dict[str, A
     runs = [run for s in comparison.settings for run in s.runs]
     said = [(run, answers.read(Path(run.folder))) for run in runs]
     return [{"label": names[run.setting], "seed": run.seed, "samples": samples} for run, samples in said if samples]
+
+
+def _drawn(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]]:
+    """What the task has drawn of one run of each of the best settings, where its folder is here."""
+    files = [(s.first, Path(s.first.folder) / DRAWN) for s in comparison.best[:MOST_SHOWN]]
+    there = [(run, base64.b64encode(file.read_bytes()).decode()) for run, file in files if file.is_file()]
+    return [{"label": names[run.setting], "seed": run.seed, "png": png} for run, png in there]
 
 
 def _run(run: Run, name: str) -> dict[str, Any]:

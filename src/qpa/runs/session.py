@@ -16,7 +16,7 @@ from qpa.runs import answers, baseline, parts, record
 from qpa.runs.measure import adapter_folder, export, measure
 from qpa.runs.parts import Parts
 from qpa.runs.plan import Plan
-from qpa.runs.record import Record
+from qpa.runs.record import DRAWN, Record
 from qpa.tasks.task import Learner
 from qpa.training import checkpoints, loggers
 from qpa.training.callbacks import EntanglementLog, StepClock
@@ -152,6 +152,8 @@ def run(session: Session, folder: Path, result: Record) -> None:
         scores = session.keeper.scores if built.usage is None else {}  # what is sampled is sampled anew for the export
         known = {"val": scores} if scores else {}
         measured = measure(plan, session.trainer, adapter, trained=says, known=known)
+        if plan.context.first:
+            plan.task.draw(measured, folder / DRAWN)
         marks, samples = answers.ask(plan, adapter)
         answers.save(samples, folder)
         measured |= marks

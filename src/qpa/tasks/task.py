@@ -312,6 +312,14 @@ class Task(ABC):
         """What else a user wants to know of a finished run: names and values, from its record's part `qpa`."""
         return []
 
+    def draw(self, measured: Measured, file: Path) -> None:  # noqa: B027 - most tasks have nothing to look at
+        """Draw what a reader of the report should see of a finished run, as a PNG.
+
+        Args:
+            measured: what it has reached.
+            file: where to.
+        """
+
     def save_beside(self, adapter: Path) -> None:  # noqa: B027 - as a rule an adapter says it all
         """Write into an exported adapter's folder what else its user needs."""
 

@@ -10,6 +10,7 @@ import torch
 from conftest import planned, train_run
 from images import VIT, chosen, config, dataset_of, folder_of
 from peft import PeftModel
+from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 from transformers import AutoConfig, AutoModelForImageClassification
@@ -65,6 +66,13 @@ def test_what_is_reported_is_scikit_learns_of_stock_pefts_logits(tmp_path: Path,
         assert ours[split]["calibration"] == pytest.approx(calibration_error(shares, truth), abs=1e-5)
         assert ours[split]["confusion"] == confusion_matrix(truth, logits.argmax(1), labels=range(3)).tolist()
         assert ours[split]["examples"] == len(truth)
+        losses = -np.log(shares[np.arange(len(truth)), truth])
+        worst = np.array(ours[split]["worst"])
+        assert worst[:, 3] == pytest.approx(np.sort(losses)[::-1][:16], rel=1e-3)
+        places = worst[:, 0].astype(int)
+        assert worst[:, 3] == pytest.approx(losses[places], rel=1e-3)
+        assert worst[:, 1:3].tolist() == np.stack([truth, logits.argmax(1)], axis=1)[places].tolist()
+    assert Image.open(tmp_path / "run" / "drawn.png").format == "PNG"
     head = {"cnn": 0, "vit": 16 * 3 + 3, "lite0": 1280 * 3 + 3}[model]
     params = ours["params"]
     assert params.get("beside", 0) == (0 if overrides else head)

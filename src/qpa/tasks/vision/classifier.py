@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchmetrics import MeanMetric, SumMetric
+from torchmetrics import MeanMetric, Metric, SumMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassConfusionMatrix
+from torchmetrics.utilities import dim_zero_cat
 from transformers import PreTrainedModel
 
 from qpa.tasks.task import Learner
@@ -17,12 +18,13 @@ from qpa.tasks.vision.view import View
 
 Batch = Mapping[str, Tensor]
 MOST_CONFUSED = 100  # classes of which a confusion matrix is kept
+MOST_WORST = 16  # images that are shown
 BINS = 15  # of the calibration error (Guo et al. 2017, arXiv 1706.04599)
 WHITE = 255
 
 
 class Images(Dataset):
-    """Pictures as tensors: `images`, bytes of one size, and `labels`.
+    """Pictures as tensors: `images`, bytes of one size, `labels`, and the `places` that they have among the pictures.
 
     Args:
         pictures: them.
@@ -35,7 +37,26 @@ class Images(Dataset):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"images": self.pixels[index], "labels": self.labels[index]}
+        return {"images": self.pixels[index], "labels": self.labels[index], "places": torch.tensor(index)}
+
+
+class Worst(Metric):
+    """The images of the highest loss: a row for each of place, class, what it is said to be, and loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("rows", default=[], dist_reduce_fx="cat")
+        self.rows: list[Tensor]
+
+    def update(self, logits: Tensor, labels: Tensor, places: Tensor) -> None:
+        """Count one batch."""
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        self.rows.append(torch.stack([places.float(), labels.float(), logits.argmax(1).float(), losses], dim=1))
+
+    def compute(self) -> Tensor:
+        """The worst first, `[MOST_WORST, 4]` at most."""
+        rows = dim_zero_cat(self.rows)
+        return rows[rows[:, 3].argsort(descending=True)[:MOST_WORST]]
 
 
 class Classifier(Learner):
@@ -75,12 +96,13 @@ class Classifier(Learner):
         return F.cross_entropy(logits, batch["labels"], reduction="sum"), torch.tensor(len(logits), device=logits.device)
 
     def scores(self) -> nn.ModuleDict:
-        """Accuracy, cross entropy, expected calibration error, and which class is taken for which."""
+        """Accuracy, cross entropy, expected calibration error, the worst images, and which class is taken for which."""
         found = {
             "accuracy": MulticlassAccuracy(self.classes, average="micro"),
             "loss": MeanMetric(),
             "calibration": MulticlassCalibrationError(self.classes, n_bins=BINS),
             "examples": SumMetric(),
+            "worst": Worst(),
         }
         return nn.ModuleDict(found | ({"confusion": MulticlassConfusionMatrix(self.classes)} if self.classes <= MOST_CONFUSED else {}))
 
@@ -90,6 +112,7 @@ class Classifier(Learner):
         given: dict[str, tuple[Any, ...]] = {
             "loss": (F.cross_entropy(logits, labels, reduction="none"),),
             "examples": (len(labels),),
+            "worst": (logits, labels, batch["places"]),
             "calibration": (logits.softmax(1), labels),  # of logits that all lie within 0 and 1 torchmetrics thinks that they are shares
         }
         for name, score in scores.items():

@@ -23,7 +23,7 @@ from qpa.config import (
 from qpa.config.context import Context
 from qpa.errors import ConfigError
 from qpa.tasks.pretrained import source
-from qpa.tasks.task import Batch, Metric, Task
+from qpa.tasks.task import Batch, Measured, Metric, Task
 from qpa.tasks.vision import known
 from qpa.tasks.vision import view as views
 from qpa.tasks.vision.view import View
@@ -224,6 +224,13 @@ class Vision(Task):
         images = learner.seen(self.probe()["images"].to(device))
         if problem := models.runs(learner.model, images):
             raise ConfigError("peft", self.config.peft["_target_"], f"the adapted model does not run: {problem}")
+
+    def draw(self, measured: Measured, file: Path) -> None:
+        """The test images of the highest loss, each with its class and what it is said to be."""
+        from qpa.tasks.vision import drawing
+
+        rows = [(int(place), int(true), int(said), loss) for place, true, said, loss in measured["test"]["worst"]]
+        drawing.draw(self.pictures["test"], rows, file)
 
     def save_beside(self, adapter: Path) -> None:
         """The classes by their numbers, and how an image is read."""
