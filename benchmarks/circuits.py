@@ -1,5 +1,8 @@
 """`python -m benchmarks.circuits [--quick]`: circuits forward and backward, ours against every simulator a user would pick.
 
+The paper's ansatz, and U3 and CU3 around the ring at the sizes of Quantum-Train (arXiv 2405.11304: MNIST and CIFAR-10, and 19 qubits at few
+layers, which others can do too); `--ring`: the latter alone.
+
 With a card (or `--card`, here too): ours as in the program and as one CUDA graph, against torchquantum as a user writes it and as our
 backend. The floor is one matrix product with as many floating-point operations as our forward and backward.
 """
@@ -16,21 +19,24 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from benchmarks.peers import PEERS, Peer
+from benchmarks.peers import PEERS, PEERS_OF_RING, Peer
 from benchmarks.sides import DEVICE
 from benchmarks.timing import NotTimedError, captured, each, finish, medians, ratio, write
 from qpa.core.circuits import statevector, torchquantum
-from qpa.core.circuits.ansatz import RY_CNOT
+from qpa.core.circuits.ansatz import RY_CNOT, Ansatz
 
 OURS = "qpa"
 HEADLINE = (8, 8, 1)  # Q, L, K
 CASES = [(qubits, layers, circuits) for circuits in (1, 64) for layers in (8, 64) for qubits in (4, 8, 11, 14)]
+RING = Ansatz(("U3",), "ring", "CU3")
+CASES_OF_RING = [(13, 16, 1), (19, 38, 1), (19, 4, 1)]
 QUICK = [HEADLINE, (8, 8, 64)]
 ON_CARD = [1, 64, 210, 1024]  # circuits of 8 qubits and 8 layers
 CARD_SIDES: dict[str, Callable[[], Peer]] = {
     "torchquantum": PEERS["torchquantum"],
     "circuit.backend=torchquantum": lambda: torchquantum.simulator(RY_CNOT),
 }
+MOST_SECONDS_OF_RING = 20.0  # likewise, timed three times
 MOST_SECONDS = 0.5  # of one call of a peer: what takes longer is not timed twenty times
 MOST_BYTES = 1 << 33  # that a simulator may keep for its backward: a complex state for every gate, thrice
 TOLERANCE = 1e-4  # relative, of fp32: probabilities and gradient
@@ -42,6 +48,7 @@ def main(quick: bool) -> None:
     peers, missing = each(PEERS)
     rows = [case_times(peers, missing, *case, quick=quick) for case in (QUICK if quick else CASES)]
     show(rows)
+    rings = [] if quick else of_ring()
     memory = {layers: peak_of_one_call(layers) for layers in (8, 64)}
     headline = next(row for row in rows if (row["Q"], row["L"], row["K"]) == HEADLINE)
     others = {name: seconds for name, seconds in headline["seconds"].items() if name in PEERS and seconds is not None}
@@ -53,6 +60,7 @@ def main(quick: bool) -> None:
         quick,
         {
             "rows": rows,
+            "u3_cu3_ring": rings,
             "vs_torchquantum": ratio(torchquantum, ours),
             "vs_best_peer": ratio(others[best], ours) if best else None,
             "best_peer": best,
@@ -61,6 +69,34 @@ def main(quick: bool) -> None:
         },
         gpu=False,
     )
+
+
+def of_ring() -> list[dict]:
+    """The rows of U3 and CU3 around the ring, printed as they come."""
+    peers, missing = each(PEERS_OF_RING)
+    rows = [ring_times(peers, missing, *case) for case in CASES_OF_RING]
+    show(rows)
+    return rows
+
+
+def ring_times(peers: Mapping[str, Peer | None], missing: dict[str, str], qubits: int, layers: int, circuits: int) -> dict:
+    """As `case_times`, three rounds, for calls that take seconds; what is kept for backward beside them."""
+    torch.manual_seed(0)
+    ours = statevector.simulator(RING)
+    angles, weights = torch.rand(circuits, 6 * layers, qubits) * 6.28, torch.randn(circuits, 2**qubits)
+    expected = found(ours, angles.double(), weights.double())
+    limits = {"gates": 2 * qubits * layers * circuits, "most": MOST_SECONDS_OF_RING}
+    calls, failed = each({name: partial(timeable, peer, angles, expected, weights, **limits) for name, peer in peers.items() if peer})
+    sides = {OURS: equal(ours, angles, weights, expected), **{name: call for name, call in calls.items() if call}}
+    why_not = missing | failed
+    print(f"u3_cu3_ring Q={qubits} L={layers} K={circuits}: {len(sides)} sides, {len(why_not)} not timed", file=sys.stderr)
+    seconds = medians(sides, repeats=3)
+    kept = kept_for_backward(ours, angles.requires_grad_())
+    row = {"Q": qubits, "L": layers, "K": circuits, "seconds": seconds | dict.fromkeys(why_not), "why_not": why_not}
+    return row | {
+        "times_faster": {name: ratio(seconds.get(name), seconds[OURS]) for name in PEERS_OF_RING},
+        "bytes_kept_for_backward": kept,
+    }
 
 
 def on_card(quick: bool) -> None:
@@ -116,20 +152,31 @@ def found(simulate: Peer, angles: Tensor, weights: Tensor) -> list[Tensor]:
     return [probabilities.detach().cpu().double(), trained.grad.cpu().double()]
 
 
-def timeable(peer: Peer, angles: Tensor, expected: list[Tensor], weights: Tensor) -> Callable[[], object]:
+def timeable(
+    peer: Peer, angles: Tensor, expected: list[Tensor], weights: Tensor, *, gates: int | None = None, most: float | None = None
+) -> Callable[[], object]:
     """A peer's step, after its probabilities and gradient were found to be equal.
+
+    Args:
+        peer: the simulator.
+        angles: of the circuits.
+        expected: probabilities and gradient.
+        weights: of the sum that is differentiated.
+        gates: of all circuits, where there are not two for every angle.
+        most: seconds of one call.
 
     Raises:
         NotTimedError: they are not, or one call takes too long or too much memory.
     """
-    kept = 24 * angles.numel() * 2 * weights.shape[1]
+    most = MOST_SECONDS if most is None else most
+    kept = 24 * (gates or 2 * angles.numel()) * weights.shape[1]
     if kept > MOST_BYTES:
         raise NotTimedError(f"not tried: a simulator that keeps every gate takes {kept / 2**30:.0f} GiB")
     call = equal(peer, angles, weights, expected)
     took = _seconds(call)
-    if took < 10 * MOST_SECONDS:
+    if took < 10 * most:
         took = min(took, _seconds(call))  # the first call may have built something
-    if took > MOST_SECONDS:
+    if took > most:
         raise NotTimedError(f"{took:.1f} s, from one call")
     return call
 
@@ -175,6 +222,11 @@ def matrix_product(qubits: int, layers: int, circuits: int) -> Callable[[], obje
 
 def peak_of_one_call(layers: int) -> int:
     """Bytes that one forward of 64 circuits of 11 qubits keeps for its backward, angles aside."""
+    return kept_for_backward(statevector.simulator(RY_CNOT), torch.rand(64, layers, 11, requires_grad=True))
+
+
+def kept_for_backward(simulate: Peer, angles: Tensor) -> int:
+    """Bytes that one forward keeps for its backward, angles aside."""
     kept = 0
 
     def count(tensor: Tensor) -> Tensor:
@@ -182,9 +234,8 @@ def peak_of_one_call(layers: int) -> int:
         kept += tensor.nbytes
         return tensor
 
-    angles = torch.rand(64, layers, 11, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        statevector.simulator(RY_CNOT)(angles)
+        simulate(angles)
     return kept - angles.nbytes
 
 
@@ -202,5 +253,8 @@ def _cell(row: dict, name: str) -> str:
 
 
 if __name__ == "__main__":
-    chosen = on_card if DEVICE.type == "cuda" or "--card" in sys.argv else main
-    chosen("--quick" in sys.argv)
+    if "--ring" in sys.argv:
+        finish("circuits-ring", False, {"rows": of_ring()}, gpu=False)
+    else:
+        chosen = on_card if DEVICE.type == "cuda" or "--card" in sys.argv else main
+        chosen("--quick" in sys.argv)

@@ -179,6 +179,45 @@ def fastqml() -> Peer:
     return simulate
 
 
+def torchquantum_of_ring() -> Peer:
+    """torchquantum, U3 on every qubit and CU3 around the ring, of one circuit: its CU3 takes no batch. Angles `[1, 6 L, Q]`."""
+    from qpa.core.circuits.torchquantum import imported
+
+    tq = imported()
+
+    def simulate(angles: Tensor) -> Tensor:
+        qubits = angles.shape[2]
+        device = tq.QuantumDevice(n_wires=qubits, bsz=1, device=angles.device)
+        for u3, cu3 in angles[0].unflatten(0, (-1, 2, 3)):
+            for qubit in range(qubits):
+                tq.functional.u3(device, wires=[qubit], params=u3[None, :, qubit])
+            for qubit in range(qubits):
+                tq.functional.cu3(device, wires=[qubit, (qubit + 1) % qubits], params=cu3[None, :, qubit])
+        return device.get_states_1d().abs().square()
+
+    return simulate
+
+
+def default_qubit_of_ring() -> Peer:
+    """PennyLane default.qubit, backpropagation, the same circuit."""
+    import pennylane as qml
+
+    @cache
+    def node(qubits: int) -> Peer:
+        @qml.qnode(qml.device("default.qubit", wires=qubits), interface="torch", diff_method="backprop")
+        def circuit(angles: Tensor) -> Tensor:
+            for u3, cu3 in angles.unflatten(0, (-1, 2, 3)):
+                for qubit in range(qubits):
+                    qml.U3(*u3[:, qubit], wires=qubit)
+                for qubit in range(qubits):
+                    qml.ctrl(qml.U3, control=qubit)(*cu3[:, qubit], wires=(qubit + 1) % qubits)
+            return qml.probs(wires=range(qubits))
+
+        return circuit
+
+    return lambda angles: node(angles.shape[2])(angles[0])[None].to(angles.dtype)
+
+
 PEERS = {
     "torchquantum": torchquantum,
     "PennyLane default.qubit, backprop": default_qubit,
@@ -188,3 +227,4 @@ PEERS = {
     "deepquantum": deepquantum,
     "fastqml": fastqml,
 }
+PEERS_OF_RING = {"torchquantum": torchquantum_of_ring, "PennyLane default.qubit, backprop": default_qubit_of_ring}

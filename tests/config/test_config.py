@@ -215,3 +215,35 @@ def test_run_folder_of_a_baseline_does_not_change_with_the_generator(make_config
     plain = fingerprint(make_config("generator=none"))
     assert fingerprint(make_config("generator=none", "circuit.layers=3", "mapper=codes", "latents=table")) == plain
     assert fingerprint(make_config("generator=none", "peft.r=3")) != plain
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["circuit.gate=CU3"], ["entangler=linear", "gate=CU3 has angles", "entangler=ring", "gate=CNOT or CZ"]),
+        (["circuit=u3_cu3_ring", "circuit.entangler=brick"], ["entangler=brick", "gate=CU3 has angles", "entangler=ring"]),
+        (["circuit=ry_cry_ring", "circuit.qubits=1"], ["qubits=1", "gate=CRY has angles", "two qubits or more"]),
+        (["circuit=ry_crx_ring", "circuit.rotations=[RZ]"], ["rotations=[RZ]", "add RY or RX"]),
+    ],
+)
+def test_gates_with_angles_that_some_qubit_would_not_have_are_one_line(overrides: list[str], words: list[str]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(composed("train", ["logger=none", *overrides]))
+    assert all(word in str(raised.value) for word in words)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_layout_of_one_qubit_refuses_gates_with_angles(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match=r"circuit.gate=CU3: .*circuit.qubits=2"):
+        build(make_config("circuit=u3_cu3_ring", "mapper.chunk_size=896"))
+
+
+def test_a_plan_counts_the_circuits_of_every_angles_shift_rule(make_config: Callable[..., Config]) -> None:
+    from qpa.commands.plan import circuits_per_step
+    from qpa.config.context import Context
+    from qpa.runs import plan as plans
+
+    found = plans.make(make_config("circuit=u3_cu3_ring", "circuit.layers=2", "circuit.shots=10", "circuit.qubits=4"), Context())
+    assert found.layout is not None
+    assert found.counts.latents == found.layout.circuits * 2 * 6 * 4
+    assert circuits_per_step(found) == found.layout.circuits * (1 + 2 * 4 * (2 * 5 + 4))

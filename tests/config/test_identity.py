@@ -90,6 +90,9 @@ def test_keys_without_effect_do_not_tell_runs_apart(make_config: MakeConfig) -> 
     assert known("latents=zeros", "circuit.layers=3") == known("latents=zeros")
     assert known("latents=mps", "circuit.layers=3") != known("latents=mps")  # its bond dimension follows from them
     assert known("latents=mps", "circuit.gate=CZ") == known("latents=mps")
+    of_ring = known("latents=mps", "circuit=ry_cry_ring")
+    assert of_ring != known("latents=mps")  # gates with angles count
+    assert known("latents=zeros", "circuit=ry_cry_ring") == known("latents=zeros", "circuit=ry_cnot")
     assert known("circuit.layers=3") != known()
 
 

@@ -6,6 +6,7 @@ from qpa.core.circuits.ansatz import Ansatz
 from qpa.core.circuits.execution import Execution
 
 REAL_NUMBERS = 56  # float32 for every basis state, that `statevector` takes with all it needs at any `L` (measured, 18 to 23 qubits)
+NUMBERS_OF_BLOCKS = 12  # likewise, where two-qubit gates have angles (7 to 11 measured, 18 to 22 qubits)
 COMPLEX_NUMBERS = 2  # that torchquantum keeps for every basis state and gate
 SECONDS_PER_SHOT = 300e-6  # a superconducting device's usual delay between shots (250 us on IBM's), reset, gates and readout
 
@@ -45,8 +46,8 @@ def state_bytes(ansatz: Ansatz, *, layers: int, qubits: int, circuits: int, exec
     """
     at_once = circuits * circuits_per_step(ansatz, execution.rule, layers=layers, qubits=qubits)
     if execution.backend == "statevector":
-        signs = 4 * 2 * qubits  # of the gradient, once for all circuits
-        return at_once * 4 * REAL_NUMBERS * (1 if ansatz.real else 2) + signs
+        numbers, signs = (NUMBERS_OF_BLOCKS, 0) if ansatz.trained_pairs else (REAL_NUMBERS, 4 * 2 * qubits)  # signs: of the gradient, once
+        return at_once * 4 * numbers * (1 if ansatz.real else 2) + signs
     turned = (len(ansatz.rotations) + ansatz.trained_pairs) * layers + len(ansatz.rotations) * ansatz.final_rotations
     gates = turned * qubits if execution.rule == "exact" else 1
     return at_once * 8 * COMPLEX_NUMBERS * gates
