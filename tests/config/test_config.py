@@ -187,7 +187,10 @@ def changed(plain: dict[str, Any], path: str) -> Config | None:
 TOLD_BY = {"task.kind", "model.source", "data.source", "generator.kind", "logger.kind"}  # each has keys of its own: see below
 
 
-def test_run_folder_changes_with_what_is_computed_and_with_nothing_else(make_config: Callable[..., Config]) -> None:
+def test_run_folder_changes_with_what_is_computed_and_with_nothing_else(
+    make_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where `cache_dir=other` and its kin are made
     sampled = ["circuit.backend=qiskit", "circuit.shots=50"]
     bases = [make_config("logger=wandb"), make_config(*sampled), make_config(*sampled, "circuit.device=fake_manila")]
     tried, known = set(), set()
