@@ -85,7 +85,7 @@ def test_study_that_would_be_counted_twice_or_is_none_is_refused(tmp_path: Path)
 def test_committed_records_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     found = find(Path("docs/results"))
-    assert len(found.finished) == 167
+    assert len(found.finished) == 188
     assert not found.unfinished
     assert not found.damaged
     assert sum(bool(run.curve) for run in found.finished) == 46
