@@ -7,6 +7,7 @@ PYTHON=${PYTHON:-.venv/bin/python}
 FOLDER=${FOLDER:-outputs}
 
 RATES=2e-3,5e-3,1e-2
+mkdir -p "$FOLDER"
 case $1 in
     instructions)
         FILE=$FOLDER/instructions.jsonl

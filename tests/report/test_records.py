@@ -88,4 +88,4 @@ def test_committed_records_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(found.finished) == 188
     assert not found.unfinished
     assert not found.damaged
-    assert sum(bool(run.curve) for run in found.finished) == 46
+    assert sum(bool(run.curve) for run in found.finished) == 67
