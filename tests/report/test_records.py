@@ -63,6 +63,13 @@ def test_damaged_records_are_named_and_not_put_into_a_study(tmp_path: Path, caps
     assert f"Damaged, left out: {broken}" in capsys.readouterr().out
 
 
+def test_data_that_lie_beside_runs_are_no_study(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    seeds(tmp_path / "runs", [20.0, 21.0])
+    (tmp_path / "runs" / "chats.jsonl").write_text('{"messages": []}\n' * 3)
+    assert len(kept(tmp_path).read_text().splitlines()) == 2
+    assert "Damaged" not in capsys.readouterr().out
+
+
 def test_study_that_would_be_counted_twice_or_is_none_is_refused(tmp_path: Path) -> None:
     seeds(tmp_path / "runs", [20.0])
     with pytest.raises(ConfigError, match="count its runs twice"):
@@ -78,7 +85,7 @@ def test_study_that_would_be_counted_twice_or_is_none_is_refused(tmp_path: Path)
 def test_committed_records_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     found = find(Path("docs/results"))
-    assert len(found.finished) == 167
+    assert len(found.finished) == 188
     assert not found.unfinished
     assert not found.damaged
-    assert sum(bool(run.curve) for run in found.finished) == 46
+    assert sum(bool(run.curve) for run in found.finished) == 67

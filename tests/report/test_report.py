@@ -314,7 +314,7 @@ def test_tables_of_the_results_are_those_of_the_report(monkeypatch: pytest.Monke
     monkeypatch.chdir(ROOT)
     results = Path("docs/results.md").read_text()
     tables = [markdown(comparison) for comparison in compare(find(Path("docs/results")).finished)]
-    assert len(tables) == 4
+    assert len(tables) == 6
     assert all(table in results for table in tables)
 
 

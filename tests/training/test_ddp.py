@@ -53,7 +53,7 @@ def together(text_file: Path, folder: Path, *overrides: str, trainer: str = "ddp
     return ["train.py", *command_line(text_file, folder.parent), *EXACT, f"run_dir={folder}", f"trainer={trainer}", *overrides]
 
 
-def torchrun(script: Path, *arguments: object) -> None:
+def torchrun(script: str | Path, *arguments: object) -> None:
     """Two processes, started by torchrun, that end well."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", script, *arguments]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}

@@ -18,6 +18,7 @@ from qpa.runs.record import RESULT
 from qpa.training import history
 
 STUDY = ".jsonl"
+LINE = b'{"folder": '
 Curve = tuple[tuple[int, float], ...]
 
 
@@ -75,7 +76,15 @@ def under(root: Path) -> list[Path]:
     """Run folders and studies at or under a path."""
     if root.suffix == STUDY and root.is_file():
         return [root]
-    return sorted([*(path.parent for path in root.rglob(RESULT)), *(path for path in root.rglob(f"*{STUDY}") if path.is_file())])
+    return sorted([*(path.parent for path in root.rglob(RESULT)), *filter(_is_study, root.rglob(f"*{STUDY}"))])
+
+
+def _is_study(path: Path) -> bool:
+    """Whether any line of a file is a study's as `write_study` has written it; else it is data that lies beside runs."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as lines:
+        return any(line.startswith(LINE) for line in lines)
 
 
 def at(path: Path) -> list[Place]:
