@@ -179,7 +179,6 @@ def test_ansaetze_with_qiskits_names_are_qiskits(name: str) -> None:
 
 @pytest.mark.parametrize("qubits", [2, 3, 5])
 def test_u3_and_cu3_around_the_ring_are_torchquantums_layer(qubits: int) -> None:
-    pytest.importorskip("torchquantum")
     from qpa.core.circuits.torchquantum import imported
 
     tq = imported()

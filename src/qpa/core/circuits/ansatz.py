@@ -48,7 +48,7 @@ class Shift(NamedTuple):
 
 
 # Generators with two eigenvalues that differ by 1 (Mitarai et al. 2018, arXiv 1803.00745; controlled phases too), and those with a third in
-# the middle, the controlled rotations (Anselmetti et al. 2021, arXiv 2104.05695, equation 8).
+# the middle, the controlled rotations (Anselmetti et al. 2021, arXiv 2104.05695).
 TWO_TERMS = (Shift(math.pi / 2, 1 / 2),)
 FOUR_TERMS = tuple(Shift(by * math.pi / 2, sign * (math.sqrt(2) + sign) / (4 * math.sqrt(2))) for by, sign in ((1, 1), (3, -1)))
 

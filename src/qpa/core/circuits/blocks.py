@@ -23,7 +23,7 @@ from qpa.core.circuits import matrices
 from qpa.core.circuits.ansatz import Ansatz
 from qpa.core.circuits.ry_cnot import suited_threads
 
-BLOCK = 4  # qubits: of 3 to 7 the fastest on a processor, forward and backward at 13 and 19 qubits
+BLOCK = 4  # qubits: of 3, 4 and 5 the fastest on one processor core, forward and backward at 13 and 19 qubits
 MOST_NUMBERS = 1 << 20  # of blocks' matrices that there are at once
 
 
