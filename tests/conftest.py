@@ -33,17 +33,20 @@ FITTING = {"peft=fourierft": ["peft.n_frequency=50"], "peft=vblora": ["peft.vect
 FITTING |= {f"experiment=all_linear/{name}_5": FITTING[f"peft={name}"] for name in ("fourierft", "vblora")}
 
 
+CASES = 3  # of a test's, run each time
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of the cases of a test marked `few(n)`, all but `n` of them, evenly spaced, are slow ones."""
+    """Of the cases of a test, all but `CASES` of them, or `n` where it is marked `few(n)`, evenly spaced, are slow ones."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
-        if item.get_closest_marker("few"):
+        if not item.get_closest_marker("slow"):
             cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     for several in cases.values():
         mark = several[0].get_closest_marker("few")
-        assert mark is not None
-        kept = {round(i * len(several) / mark.args[0]) for i in range(mark.args[0])}
+        most = mark.args[0] if mark else CASES
+        kept = {round(i * len(several) / most) for i in range(most)}
         for number, item in enumerate(several):
             if number not in kept:
                 item.add_marker(pytest.mark.slow)
@@ -151,7 +154,8 @@ def compose_config(tmp_path: Path, text_file: Path) -> Callable[..., DictConfig]
         text = [*files, "data.val_fraction=0.2", "data.context=32", "data.batch_size=4", FEW]
         trainer = ["trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu"]
         places = [f"cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run", "logger=none"]
-        width = [] if any("paper" in choice or "quantum_train" in choice for choice in overrides) else ["mapper.width=4"]
+        without = ("paper", "quantum_train", "peft=whole")  # the mappers of these have none
+        width = [] if any(name in choice for choice in overrides for name in without) else ["mapper.width=4"]
         fitting = [key for method in overrides for key in FITTING.get(method, [])]
         defaults = [f"model={model}", "model.weights=random", "model.num_layers=2", *shape, "data=text", *text, *trainer, *places, *width]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

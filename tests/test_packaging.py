@@ -144,6 +144,7 @@ def test_installed_commands_are_those_that_the_readme_names() -> None:
     assert all(callable(pkgutil.resolve_name(place)) for place in PROJECT["scripts"].values())
 
 
+@pytest.mark.slow
 def test_installed_commands_find_conf_and_sweeps_from_any_folder(installed: Path, tmp_path: Path, text_file: Path) -> None:
     tiny = command_line(text_file, tmp_path)
     assert "name: tiny\nstudy: latents\n" in call(installed, tmp_path, "qpa-train", *tiny, "sweeps=latents", "--cfg", "job")

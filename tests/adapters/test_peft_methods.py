@@ -86,7 +86,7 @@ def cases() -> Iterator[tuple[str, str, list[str]]]:
         yield "gemma3_270m", method, ["peft.target_modules=[lm_head,q_proj,down_proj]"]
 
 
-@pytest.mark.few(20)
+@pytest.mark.few(6)
 @pytest.mark.parametrize(("model", "method", "overrides"), list(cases()))
 def test_stock_peft_reads_what_is_exported(
     make_config: MakeConfig, saved_base: Callable[..., Path], stock_logits: Callable, tmp_path: Path,

@@ -60,6 +60,7 @@ def test_same_text_under_two_paths_is_one_setting_and_one_run(make_config: MakeC
     assert folder_of(make_config(moved)) != folder_of(make_config())
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("override", ["data.cache_hidden=false", "data.cache_hidden_gib=3.0", "trainer.checkpoint_every=3", "name=x"])
 def test_keys_that_change_no_result_do_not_split_a_settings_seeds(make_config: MakeConfig, tmp_path: Path, override: str) -> None:
     for seed in (1, 2):

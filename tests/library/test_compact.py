@@ -109,7 +109,7 @@ def stock(folder: Path, model: PreTrainedModel) -> nn.Module:
     return (BottleneckModel if kind == "QPA_BOTTLENECK" else PeftModel).from_pretrained(model, str(folder))
 
 
-@pytest.mark.few(20)
+@pytest.mark.few(6)
 @pytest.mark.parametrize("precision", FLOATS)
 @pytest.mark.parametrize(("model", "method"), CASES)
 def test_every_methods_adapter_comes_out_of_its_file_as_it_was(tmp_path: Path, model: str, method: str, precision: str) -> None:

@@ -96,6 +96,7 @@ def transformers_trainer(folder: Path, of: tuple[qpa.Generated, Optimizer], *, s
     return Trainer(found.module, arguments, **data, optimizers=(optimizer, scheduler))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "settings",
     [

@@ -23,6 +23,7 @@ def adapter_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapter" / ADAPTER)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize(
     "overrides", [[], ["peft=dora", "mapper=codes"], ["peft=adapter"], ["peft.target_modules=[lm_head]", "+peft.bias=all"]]
 )

@@ -70,7 +70,7 @@ CASES = [("", r) for r in (0.5, 0.05, 0.01, 0.001)] + [("experiment=lm_head", r)
 CASES += [("mapper=paper mapper.hidden=[32,32]", r) for r in (0.1, 0.005)] + [("peft=prompt model=gpt2", r) for r in (0.5, 0.1)]
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize(("arguments", "ratio"), CASES)
 def test_search_stays_under_the_budget_and_uses_it(capsys: pytest.CaptureFixture, arguments: str, ratio: float) -> None:
     arguments = arguments.split()

@@ -520,6 +520,7 @@ def test_method_that_changes_no_weights_is_not_merged(make_config: MakeConfig, m
     assert not (folder / "merged").exists()
 
 
+@pytest.mark.slow
 def test_run_with_more_steps_goes_on_from_the_longest_one_with_fewer(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

@@ -157,7 +157,7 @@ def grid(question: str) -> dict[str, list[str]]:
     return {key: str(values).split(",") for key, values in config.hydra.sweeper.params.items()}
 
 
-@pytest.mark.few(3)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_every_job_of_a_sweep_file_is_a_config_of_its_own(question: str) -> None:
     """Or the same one again, where a value is of no use to it: then it runs once."""

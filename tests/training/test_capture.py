@@ -93,7 +93,7 @@ CASES = {
 }
 
 
-@pytest.mark.few(4)
+@pytest.mark.few(2)
 @pytest.mark.parametrize("case", CASES)
 def test_captured_steps_come_to_the_numbers_of_plain_ones(case: str, make_config: MakeConfig, graphs: list[Rerun], tmp_path: Path) -> None:
     overrides = [*CASES[case], "optimizer.lr=0.05", "trainer.max_steps=5", "trainer.val_every=2"]

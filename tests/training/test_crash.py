@@ -103,6 +103,7 @@ def test_run_killed_twenty_times_equals_the_uninterrupted_one(text_file: Path, t
         print(f"\n{kills} kills after steps {reached}: 0 differences")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGUSR1))])
 def test_signal_ends_the_run_after_its_step_with_a_checkpoint(text_file: Path, tmp_path: Path, number: signal.Signals) -> None:
     folder = tmp_path / "run"

@@ -180,6 +180,7 @@ def child(parent: int, *, rank: int) -> int:
     raise AssertionError(f"there is no process of rank {rank}")
 
 
+@pytest.mark.slow
 @pytest.mark.few(1)
 @pytest.mark.parametrize(
     ("overrides", "words"),

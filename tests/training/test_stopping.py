@@ -108,6 +108,7 @@ def test_run_of_epochs_is_the_run_of_as_many_steps(make_config: MakeConfig, tmp_
     assert logged(folder, "train/loss") == logged(other, "train/loss")
 
 
+@pytest.mark.slow
 def test_resumed_run_of_epochs_equals_the_uninterrupted_one(make_config: MakeConfig, tmp_path: Path) -> None:
     fixed = ["trainer.max_epochs=0.2", "trainer.max_steps=null", "data.batch_size=16", "trainer.val_every=3", "trainer.checkpoint_every=1"]
     whole, ours = trained(make_config(f"run_dir={tmp_path}/whole", *fixed))
@@ -119,6 +120,7 @@ def test_resumed_run_of_epochs_equals_the_uninterrupted_one(make_config: MakeCon
     assert all(torch.equal(tensor, adapter(whole)[name]) for name, tensor in adapter(folder).items())
 
 
+@pytest.mark.slow
 def test_more_epochs_go_on_from_the_run_of_fewer(
     make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -177,6 +179,7 @@ def test_patience_ends_training_where_it_would_by_hand_and_the_best_step_is_expo
         assert ours["stopped"] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_patience_counts_on_in_a_resumed_run(make_config: MakeConfig, tmp_path: Path) -> None:
     fixed = [*RISING, "trainer.patience=2", "trainer.checkpoint_every=1"]
     whole, ours = trained(make_config(f"run_dir={tmp_path}/whole", *fixed))
@@ -190,6 +193,7 @@ def test_patience_counts_on_in_a_resumed_run(make_config: MakeConfig, tmp_path: 
         assert all(torch.equal(tensor, adapter(whole)[name]) for name, tensor in adapter(folder).items())
 
 
+@pytest.mark.slow
 def test_run_that_lost_patience_goes_on_with_more_or_without(make_config: MakeConfig, tmp_path: Path) -> None:
     first = f"run_dir={tmp_path}/run"
     _, ours = trained(make_config(first, *RISING, "trainer.patience=1"))
@@ -274,6 +278,7 @@ def test_time_ends_training_after_the_step_and_the_last_one_is_validated(
     assert ours["stopped"] in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_resumed_run_has_the_time_that_is_left(make_config: MakeConfig, tmp_path: Path, clock: SimpleNamespace) -> None:
     whole, ours = trained(make_config(f"run_dir={tmp_path}/whole", *FAST_CLOCK))
     assert ours["steps"] == 12

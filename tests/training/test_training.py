@@ -117,6 +117,7 @@ def one_step(config: Config) -> tuple[dict[str, torch.Tensor], float, float]:
     return state, float(logged["train/loss"]), float(logged["train/gradient_norm"])
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("method", [["generator=none"], ["generator=qpa", "peft.target_modules=[lm_head,q_proj]"]])
 def test_micro_batches_of_any_size_make_the_step_of_one_batch(
     make_config: MakeConfig, tmp_path: Path, four_windows: list[str], method: list[str]

@@ -14,7 +14,8 @@ from qpa.core.layout import Layout
 
 # More than machines differ by, found where every operation is rounded at random (tests/core/test_expansion.py). A sum is off by the last
 # bits of its terms, however small it comes out, so the measure is the largest weight of a tensor. But where a circuit makes a row small,
-# it does by the square of an amplitude, less one, and one again: that is off by as much as its root, and by the last bits of one.
+# it does by the square of an amplitude, less one, and one again: that is off by as much as its root, and by the last bits of one, whose
+# measure is the largest weight of all depths' tensors of its kind: of one tensor a circuit may make all rows small.
 MARGIN, OF_ONE = 2.0**-41, 2.0**-49
 NOTHING = 2.0**-39  # of a tensor's largest weight; what is no larger is zero, for terms may cancel to the last bit, or not quite
 
@@ -44,13 +45,14 @@ def expanded(generator: Generator, state: dict[str, Tensor], layout: Layout, dou
     generator.cpu().double().load_state_dict(state, strict=False)  # strictly checked already
     with torch.no_grad():
         made = generator()
-    weights, largest = torch.zeros_like(made), torch.zeros_like(made)  # of each weight's tensor
+    weights = torch.zeros_like(made)
     for slot in layout.slots:
         view(weights, slot).copy_(view(made, slot))
-        view(largest, slot).fill_(view(made, slot).abs().max())
+    largest = _largest_of(layout, weights, [slot.tensor.name for slot in layout.slots])
     rounded = _rounded(weights, largest)
     if doubtful is None:
-        margin = MARGIN * (_largest_of_rows(layout, weights) * largest).sqrt() + OF_ONE * largest
+        of_kind = _largest_of(layout, weights, [slot.tensor.kind for slot in layout.slots])
+        margin = MARGIN * (_largest_of_rows(layout, weights) * largest).sqrt() + OF_ONE * of_kind
         places = (_rounded(weights - margin, largest) != _rounded(weights + margin, largest)).nonzero().flatten()
         return rounded, Doubtful(places.int(), rounded[places])
     rounded[doubtful.places.long()] = doubtful.values
@@ -59,6 +61,18 @@ def expanded(generator: Generator, state: dict[str, Tensor], layout: Layout, dou
 
 def _rounded(weights: Tensor, largest: Tensor) -> Tensor:
     return torch.where(weights.abs() <= NOTHING * largest, 0, weights).float()
+
+
+def _largest_of(layout: Layout, weights: Tensor, groups: list[str]) -> Tensor:
+    """For every weight the largest of its tensor's group, `[size]`."""
+    found: dict[str, Tensor] = {}
+    for slot, group in zip(layout.slots, groups, strict=True):
+        largest = view(weights, slot).abs().max()
+        found[group] = torch.maximum(found.get(group, largest), largest)
+    each = torch.zeros_like(weights)
+    for slot, group in zip(layout.slots, groups, strict=True):
+        view(each, slot).fill_(found[group])
+    return each
 
 
 def _largest_of_rows(layout: Layout, weights: Tensor) -> Tensor:

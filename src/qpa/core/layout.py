@@ -25,6 +25,7 @@ from qpa.errors import ConfigError
 
 NUMBER = r"\.(\d+)(?=\.|$)"  # the first number in a tensor's name: its depth
 MOST_CHUNKS = 1 << 20  # counted in seconds; of one number each those of a network of a million
+MOST_ROWS = 200_000  # counted in two seconds; LoRA r=64 on the 126 decoder layers of the largest models makes 113,000
 LONGEST_ROW = 16_384  # of a tensor that no other depth has (a vocabulary's): cut, for a basis of its own would cost more than it holds
 
 
@@ -171,15 +172,13 @@ def plan(tensors: Sequence[AdapterTensor], *, circuits: str, qubits: int | None,
         chunk_size = math.ceil(largest / 2 ** (qubits or 0))
     needed = _qubits(math.ceil(largest / chunk_size))
     _check_fit(largest, qubits=qubits, chunk_size=chunk_size, needed=needed)
-    _check_count(sum(math.ceil(sum(t.size for t in group) / chunk_size) for group in groups), chunk_size)
+    _check_count(sum(math.ceil(sum(t.size for t in group) / chunk_size) for group in groups), chunk_size, most=MOST_CHUNKS)
     return _in_streams(groups, chunk_size, qubits or needed)
 
 
-def _check_count(chunks: int, chunk_size: int | None) -> None:
-    if chunks > MOST_CHUNKS:
-        raise ConfigError(
-            "mapper.chunk_size", chunk_size, f"makes {chunks:,} chunks, at most {MOST_CHUNKS:,} are handled; give a larger one"
-        )
+def _check_count(chunks: int, chunk_size: int | None, *, most: int) -> None:
+    if chunks > most:
+        raise ConfigError("mapper.chunk_size", chunk_size, f"makes {chunks:,} chunks, at most {most:,} are handled; give a larger one")
 
 
 def _check_fit(weights: int, *, qubits: int | None, chunk_size: int, needed: int) -> None:
@@ -202,7 +201,7 @@ def _in_rows(groups: list[list[AdapterTensor]]) -> Layout:
     """One chunk per row; of tensors that only one depth has, rows longer than `LONGEST_ROW` are cut."""
     tensors = [tensor for group in groups for tensor in group]
     lengths = _chunk_lengths(tensors)
-    _check_count(sum(t.rows * math.ceil(t.row / lengths[t.name]) for t in tensors), None)
+    _check_count(sum(t.rows * math.ceil(t.row / lengths[t.name]) for t in tensors), None, most=MOST_ROWS)
     chunks = [chunk for circuit, group in enumerate(groups) for chunk in _row_chunks(circuit, group, lengths)]
     qubits = _qubits(max(Counter(chunk.circuit for chunk in chunks).values()))
     order = list(dict.fromkeys(chunk.length for chunk in chunks))

@@ -22,7 +22,6 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from qpa.adapters import saved
 from qpa.config import Config, parse
 from qpa.config.context import ENTRY
 from qpa.config.earlier import completed
@@ -114,14 +113,14 @@ def _ours(plan: Plan) -> Record:
     }
 
 
-def fill(result: Record, plan: Plan, *, measured: Measured, adapter: Path, seconds: list[float], sent: int, total: int) -> None:
+def fill(result: Record, plan: Plan, *, measured: Measured, file_size: int, seconds: list[float], sent: int, total: int) -> None:
     """Add what a finished run has found.
 
     Args:
         result: the run's record.
         plan: of the run.
         measured: by split.
-        adapter: the exported adapter's folder.
+        file_size: bytes of the exported weights.
         seconds: of the optimizer steps of this process.
         sent: bytes that this process has sent to others.
         total: numbers of the whole model.
@@ -132,7 +131,7 @@ def fill(result: Record, plan: Plan, *, measured: Measured, adapter: Path, secon
     """
     result["train_info"] |= {
         "train_time": sum(seconds),
-        "file_size": saved.weights_file(adapter).stat().st_size,
+        "file_size": file_size,
         "num_trainable_params": plan.counts.trainable,
         "num_total_params": total,
     }

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 
-from qpa.adapters import methods
+from qpa.adapters import methods, saved
 from qpa.config import earlier
 from qpa.errors import ConfigError, UserError, line
 from qpa.runs import answers, baseline, parts, record
@@ -157,7 +157,8 @@ def run(session: Session, folder: Path, result: Record) -> None:
         marks, samples = answers.ask(plan, adapter)
         answers.save(samples, folder)
         measured |= marks
-        record.fill(result, plan, measured=measured, adapter=adapter, seconds=session.clock.seconds, sent=sent, total=total)
+        size, seconds = saved.weights_file(adapter).stat().st_size, session.clock.seconds
+        record.fill(result, plan, measured=measured, file_size=size, seconds=seconds, sent=sent, total=total)
         record.fill_length(result, plan.task, steps=session.trainer.global_step, reason=session.stopping.reason)
         baseline.compare(plan, result)
         loggers.summarise(opened, record.summary(result, measured))

@@ -48,6 +48,7 @@ def stock_logits(found: Config, split: str) -> tuple[np.ndarray, np.ndarray]:
     return torch.stack(said).numpy(), texts.truth
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("model", ["smollm2", "minilm", "gpt2"])
 @pytest.mark.parametrize("overrides", [[], ["generator=none"]], ids=["qpa", "none"])
 def test_what_is_reported_is_scikit_learns_of_stock_pefts_predictions(tmp_path: Path, model: str, overrides: list[str]) -> None:
@@ -93,6 +94,7 @@ def test_commonest_label_is_told_as_scikit_learn_judges_it(tmp_path: Path) -> No
     assert majority["test"]["accuracy"] == pytest.approx(truth.count(majority["label"]) / len(truth))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("model", ["smollm2", "minilm"])
 def test_batch_size_changes_no_score(tmp_path: Path, model: str) -> None:
     file = written(labelled(), tmp_path / "table.jsonl")
@@ -120,6 +122,7 @@ def test_two_processes_equal_one_with_double_batch(tmp_path: Path) -> None:
     torch.testing.assert_close(*adapters, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("overrides", [[], ["generator=none"]], ids=["qpa", "none"])
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, overrides: list[str]) -> None:
     file = written(labelled(60), tmp_path / "table.jsonl")
@@ -159,7 +162,7 @@ def test_padding_changes_no_logit(tmp_path: Path, rows: Rows, model: str) -> Non
         ("lora +peft.init_lora_weights=pissa", "minilm"),
     ],
 )
-@pytest.mark.few(4)
+@pytest.mark.few(1)
 def test_other_methods_are_read_by_peft_with_their_heads(tmp_path: Path, peft: str, model: str) -> None:
     """The run itself compares what is exported with what was trained."""
     modules = ["peft.target_modules=[attention,output]"] if (peft, model) == ("adapter", "minilm") else []

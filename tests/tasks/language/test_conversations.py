@@ -47,6 +47,7 @@ def in_all_forms(folder: Path, rows: list[dict[str, Any]]) -> dict[str, Path]:
     return {path.name: path for path in (file, packed, folder / "chats.parquet", folder / "saved", folder / "chats.json")}
 
 
+@pytest.mark.slow
 def test_same_conversations_in_any_file_are_the_same_run_tokens_and_perplexity(make_config: MakeConfig, tmp_path: Path) -> None:
     found = {}
     for name, path in in_all_forms(tmp_path, conversations(200)).items():

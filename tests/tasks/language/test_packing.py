@@ -95,6 +95,7 @@ def nll(model: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(logits, labels[1:], ignore_index=IGNORED, reduction="sum")
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("train_on", ["completions", "all"])
 def test_run_says_the_same_packed_and_padded(make_config: Any, tmp_path: Path, train_on: str) -> None:
     file = chats(tmp_path / "a.jsonl", 60)

@@ -76,7 +76,7 @@ def test_adapted_model_starts_as_the_quantised_base_in_training_and_after_evalua
 @pytest.mark.parametrize("method", METHODS)
 def test_method_learns_on_a_quantised_base_or_is_refused_in_one_line(method: str, saved: Callable[..., Config]) -> None:
     config = saved("model.quantization=nf4", f"peft={method}", "generator=none")
-    if method in ("unilora", "tinylora", "lokr"):
+    if method in ("unilora", "tinylora", "lokr", "whole"):
         with pytest.raises(ConfigError, match=r"model\.quantization=nf4: .*choose another peft"):
             planned(config)
         return

@@ -208,6 +208,7 @@ def test_run_trains_on_a_folder_of_parquet_and_records_which(dataset: Callable[.
     assert [line.split()[0] for line in found["texts"]["hub"]] == ["test.parquet", "train.parquet", "validation.parquet"]
 
 
+@pytest.mark.slow
 @pytest.mark.few(1)
 @pytest.mark.parametrize("content", [b"PAR1 and nothing" * 9, b""])
 def test_libraries_say_nothing_beside_our_line(tmp_path: Path, text_file: Path, content: bytes) -> None:

@@ -60,11 +60,11 @@ def test_efficientnet_says_what_the_port_says(size: int) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec(LITE0) is None, reason="the package is not installed")
 def test_published_weights_come_with_a_head_of_the_seeds() -> None:
-    task = planned(parse(composed("train", ["task=vision", "data=digits", "name=tiny", "model=efficientnet_lite0"]))).task
+    task = planned(parse(composed("train", ["task=vision", "data=digits", "name=tiny", "model=efficientnet_lite0", "peft=lora"]))).task
     place = importlib.util.find_spec(LITE0).submodule_search_locations[0]
     published = torch.load(next(Path(place).glob("models/*.pth")), weights_only=True)
     for name, tensor in task.base().state_dict().items():
         assert name.startswith("_fc.") or torch.equal(tensor, published[name])
     assert task.base().state_dict()["_fc.weight"].shape == (10, 1280)
     with pytest.raises(ConfigError, match=r"^model.sha256=00: .* has 5793"):
-        planned(parse(composed("train", ["task=vision", "name=tiny", "model=efficientnet_lite0", "model.sha256='00'"])))
+        planned(parse(composed("train", ["task=vision", "name=tiny", "model=efficientnet_lite0", "peft=lora", "model.sha256='00'"])))

@@ -30,7 +30,8 @@ class Usage:
 
 def circuits_per_step(ansatz: Ansatz, rule: str, *, layers: int, qubits: int) -> int:
     """How many circuits one circuit and its gradient need."""
-    terms = sum(map(len, ansatz.shifts(ansatz.angles_per_qubit(layers))))
+    of_layer, of_two = (sum(map(len, ansatz.shifts(ansatz.angles_per_qubit(n)))) for n in (1, 2))  # last rotations are in both
+    terms = of_layer + (layers - 1) * (of_two - of_layer)
     return {"exact": 1, "parameter_shift": 1 + 2 * terms * qubits, "spsa": 3}[rule]
 
 

@@ -10,7 +10,10 @@ from qpa.errors import ConfigError
 from qpa.tasks.pretrained import source
 from qpa.tasks.pretrained.modules import depth_key, position_key
 
-PLAIN_WEIGHTS_ONLY = {"peft.UniLoraConfig", "peft.TinyLoraConfig", "peft.LoKrConfig"}  # quantised ones they misread, or cannot shape
+PLAIN_WEIGHTS_ONLY = {
+    *("peft.UniLoraConfig", "peft.TinyLoraConfig", "peft.LoKrConfig"),  # quantised ones they misread, or cannot shape
+    "qpa.adapters.whole.WholeConfig",  # codes cannot be trained
+}
 MOST_LAYERS = 1_000  # the deepest transformer published (DeepNet, arXiv 2203.00555)
 
 
@@ -42,7 +45,7 @@ def _check_method(model: LanguageModelConfig, peft: Mapping[str, Any]) -> None:
         problem = "prefixes are a key-value cache, which recomputing drops; set it to false, or use another peft"
         raise ConfigError("model.gradient_checkpointing", True, problem)
     if model.quantization and method in PLAIN_WEIGHTS_ONLY:
-        problem = f"{str(method).removeprefix('peft.')} reads the base's numbers themselves; choose another peft, or leave it out"
+        problem = f"{str(method).rsplit('.', 1)[-1]} reads the base's numbers themselves; choose another peft, or leave it out"
         raise ConfigError("model.quantization", model.quantization, problem)
 
 

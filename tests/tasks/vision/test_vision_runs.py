@@ -53,6 +53,7 @@ def calibration_error(shares: np.ndarray, truth: np.ndarray) -> float:
     return sum((bins == b).mean() * abs(confidence[bins == b].mean() - right[bins == b].mean()) for b in np.unique(bins))
 
 
+@pytest.mark.few(2)
 @pytest.mark.parametrize("overrides", [[], ["generator=none"]], ids=["qpa", "none"])
 @pytest.mark.parametrize("model", ["cnn", "vit", "lite0"])
 def test_what_is_reported_is_scikit_learns_of_stock_pefts_logits(tmp_path: Path, model: str, overrides: list[str]) -> None:
@@ -94,7 +95,7 @@ def test_images_give_the_same_run_whichever_way_they_come(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("overrides", [[], ["generator=none"]], ids=["qpa", "none"])
 @pytest.mark.parametrize("model", ["cnn", "lite0"])
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, model: str, overrides: list[str]) -> None:
     """Also where images pass by layers at random."""
     data = folder_of(tmp_path / "digits", chosen())
@@ -119,7 +120,7 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, model: str, ov
         ("adapter peft.target_modules=[attention]", "vit"),
     ],
 )
-@pytest.mark.few(4)
+@pytest.mark.few(1)
 def test_other_methods_are_read_by_peft_with_their_heads(tmp_path: Path, peft: str, model: str) -> None:
     """The run itself compares what is exported with what was trained."""
     overrides = [f"peft={peft}".split()[0], *peft.split()[1:], "trainer.max_steps=2"]
