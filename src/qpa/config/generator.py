@@ -29,6 +29,7 @@ class LatentsConfig(Section):
     part = Part.METHOD
 
     kind: str
+    start: Literal["random"] | None = None  # not in what an earlier qpa has saved, nor in other packages' files
 
 
 class MLPLatentsConfig(LatentsConfig):
@@ -68,6 +69,13 @@ class PaperMapperConfig(MapperConfig):
 class QuantumTrainMapperConfig(PaperMapperConfig):
     """Kind `quantum_train`: that MLP on probabilities squeezed by `(bound * tanh(gain * 2**(N-1) * p)) ** power`, less their mean."""
 
+    labels: Literal["basis", "random"]
     gain: float = Field(gt=0)
     bound: float = Field(gt=0)
     power: float = Field(gt=0)
+
+
+class SubspaceMapperConfig(MapperConfig):
+    """Kind `subspace`: all weights in a random subspace."""
+
+    numbers: int = Field(ge=1)

@@ -20,7 +20,13 @@ STEPS = 2
 SAMPLING = 2
 NONE = "none"  # of `generator.kind`: the adapter itself is trained
 CIRCUITS = ("circuit", "frozen_circuit")  # of `latents.kind`
-UNLIMITED = ("trainer.max_epochs", "trainer.max_time", "trainer.patience")  # where they are null, as if there were no such keys
+UNSAID = (
+    "trainer.max_epochs",
+    "trainer.max_time",
+    "trainer.patience",
+    "latents.start",
+)  # where they are null, as if there were no such keys
+UNTRAINED = ("zeros", "random")  # of `latents.kind`: start nowhere
 WITHOUT_SIZE = ("table", "zeros", "random")  # likewise: a number for each chunk, whatever the circuits are
 
 
@@ -51,7 +57,9 @@ class Identity:
         if "trainer.devices" in flat:  # not in what is of the generator alone
             flat["trainer.devices"] *= flat["trainer.num_nodes"]
         kind = standing(config)
-        given = {path: value for path, value in flat.items() if value is not None or path not in UNLIMITED}
+        if kind not in (NONE, *UNTRAINED) and flat.get("latents.start"):
+            kind = CIRCUITS[0]  # which circuits there are has an effect on what starts from them, too
+        given = {path: value for path, value in flat.items() if value is not None or path not in UNSAID}
         return {path: value for path, value in given.items() if self.part(path) is not Part.SHOWN and self._has_effect(path, value, kind)}
 
     def picked(self, config: Mapping[str, Any], *parts: Part) -> dict[str, Any]:

@@ -15,15 +15,17 @@ from qpa.config.generator import (
     QPAGeneratorConfig,
     QuantumTrainMapperConfig,
     RowsMapperConfig,
+    SubspaceMapperConfig,
 )
 from qpa.config.kinds import Kinds
 from qpa.config.part import Part
 from qpa.config.section import Section
 
 GENERATORS = {"qpa": QPAGeneratorConfig, "none": GeneratorConfig}
-LATENTS = dict.fromkeys(("circuit", "frozen_circuit", "table", "zeros", "random"), LatentsConfig)
+LATENTS = dict.fromkeys(("circuit", "frozen_circuit", "table", "shared_table", "random_features", "zeros", "random"), LatentsConfig)
 LATENTS |= {"mlp": MLPLatentsConfig, "mps": MPSLatentsConfig}
 MAPPERS = {"tied": RowsMapperConfig, "codes": RowsMapperConfig, "paper": PaperMapperConfig, "quantum_train": QuantumTrainMapperConfig}
+MAPPERS |= {"subspace": SubspaceMapperConfig}
 
 Latents = Annotated[SerializeAsAny[LatentsConfig], Kinds("latents", LATENTS)]
 Mapper = Annotated[SerializeAsAny[MapperConfig], Kinds("mapper", MAPPERS)]

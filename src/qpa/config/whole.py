@@ -35,7 +35,7 @@ from qpa.config.trainer import TrainerConfig
 
 TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
-MODELS |= {"network": NetworkConfig, "image_package": EfficientNetConfig, "image_hub": HubImageModelConfig}
+MODELS |= {"cnn": NetworkConfig, "image_package": EfficientNetConfig, "image_hub": HubImageModelConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
 DATA |= {"image_package": PackagedImagesConfig, "image_folder": ImageFolderConfig, "image_hub": ImageHubConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}

@@ -10,23 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from qpa.config import IDENTITY, CircuitConfig, Settings, plugin
+from qpa.config.identity import UNTRAINED
 from qpa.config.part import Part
 from qpa.core.circuits import backends
 from qpa.core.counts import Counts, count
 from qpa.core.draws import drawn
 from qpa.core.generator import Generator
-from qpa.core.latents.circuits import Circuits
+from qpa.core.latents.circuits import Circuits, FromCircuits
+from qpa.core.latents.features import RandomFeatures
 from qpa.core.latents.fixed import random, zeros
 from qpa.core.latents.mlp import SmallMLPs
 from qpa.core.latents.mps import MatrixProductStates
-from qpa.core.latents.table import Table
+from qpa.core.latents.table import SharedTable, Table
 from qpa.core.layout import Layout
 from qpa.core.mappers.codes import CodeMapper
 from qpa.core.mappers.paper import PaperMapper
 from qpa.core.mappers.quantum_train import QuantumTrainMapper
+from qpa.core.mappers.subspace import SubspaceMapper
 from qpa.core.mappers.tied import TiedMapper
 from qpa.errors import ConfigError, line
-from qpa.library.circuit import angles, ansatz, execution
+from qpa.library.circuit import angles, ansatz, exactly, execution
 
 TRAINED_BYTES = 16  # of a number, its gradient, and Adam's two averages
 
@@ -44,11 +47,15 @@ MAPPERS: dict[str, Callable[..., nn.Module]] = {
         gain=settings.gain,
         bound=settings.bound,
         power=settings.power,
+        random_labels=settings.labels == "random",
         from_zero=from_zero,
     ),
+    "subspace": lambda layout, settings, from_zero: SubspaceMapper(layout, numbers=settings.numbers, from_zero=from_zero),
 }
 CONTROLS: dict[str, Callable[..., nn.Module]] = {
     "table": lambda layout, settings, budget: Table(layout),
+    "shared_table": lambda layout, settings, budget: SharedTable(layout, budget=budget),
+    "random_features": lambda layout, settings, budget: RandomFeatures(layout, budget=budget),
     "mlp": lambda layout, settings, budget: SmallMLPs(layout, hidden=settings.hidden, budget=budget),
     "mps": lambda layout, settings, budget: MatrixProductStates(layout, bond_dimension=settings.bond_dimension, budget=budget),
     "zeros": lambda layout, settings, budget: zeros(layout),
@@ -73,10 +80,10 @@ def make_generator(settings: Settings, layout: Layout, start: Tensor) -> Generat
 
 
 def _recordable(settings: Settings) -> bool:
-    """Of other packages' parts, samples, and other simulators nobody knows what they do beside their tensors."""
+    """Of other packages' parts, samples, and other simulators nobody knows what they do beside their tensors; random labels are drawn."""
     run = execution(settings.circuit)
     own = (run.backend, run.rule) == ("statevector", "exact") if settings.runs_circuits else settings.latents.kind in CONTROLS
-    return own and settings.mapper.kind in MAPPERS
+    return own and settings.mapper.kind in MAPPERS and getattr(settings.mapper, "labels", "basis") == "basis"
 
 
 def in_words(settings: Settings) -> str:
@@ -86,18 +93,24 @@ def in_words(settings: Settings) -> str:
 
 def make_latents(settings: Settings, layout: Layout) -> nn.Module:
     """The circuits, or what stands in their place."""
-    kind = settings.latents.kind
+    kind, scattered = settings.latents.kind, settings.latents.start == "random"
     with drawn(settings.seed, None if kind == "circuit" else "latents"):
         if settings.runs_circuits:
-            return make_circuits(settings.circuit, layout, seed=settings.seed, trained=kind == "circuit")
-        return make_control(settings.latents, layout, budget=angles(settings.circuit, layout.qubits))
+            return make_circuits(settings.circuit, layout, seed=settings.seed, trained=kind == "circuit", scattered=scattered)
+        control = make_control(settings.latents, layout, budget=angles(settings.circuit, layout.qubits))
+    if not scattered or kind in UNTRAINED:
+        return control
+    with drawn(settings.seed):  # where the circuits themselves would start
+        return FromCircuits(make_circuits(exactly(settings.circuit), layout, seed=settings.seed, trained=False), control)
 
 
-def make_circuits(circuit: CircuitConfig, layout: Layout, *, seed: int, trained: bool) -> Circuits:
+def make_circuits(circuit: CircuitConfig, layout: Layout, *, seed: int, trained: bool, scattered: bool = False) -> Circuits:
     """Circuits with angles from torch's present stream; `seed` is of the samples."""
     shape = ansatz(circuit)
     simulate, usage = backends.simulator(shape, execution(circuit), seed=seed)
-    return Circuits(layout, shape, layers=circuit.layers, simulate=simulate, shots=circuit.shots, usage=usage, trained=trained)
+    return Circuits(
+        layout, shape, layers=circuit.layers, simulate=simulate, shots=circuit.shots, usage=usage, trained=trained, scattered=scattered
+    )
 
 
 def make_control(settings: Any, layout: Layout, *, budget: int) -> nn.Module:

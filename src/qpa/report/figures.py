@@ -72,6 +72,10 @@ def pareto(comparison: Comparison) -> Figure:
             marker=dict(color=colour_of(first.latents), size=10, symbol=next(symbols) if first.plain else "circle-open"),
             name=family,
         )
+    if published := comparison.settings[0].first.protocol.get("published"):
+        numbers, values = zip(*published["points"], strict=True)
+        marker = dict(color="#222222", size=11, symbol="star")
+        figure.add_scatter(x=numbers, y=values, mode="markers", marker=marker, name=f"published: {published['words']}")
     figure.update_xaxes(title=across.title, type="log" if across.log else "linear")
     figure.update_yaxes(title=down.title)
     return styled(figure, 460)

@@ -62,7 +62,7 @@ def captions(comparison: Comparison) -> dict[str, str]:
     labelled = {"confusion": confusion.caption(comparison)} if comparison.settings[0].first.confusion else {}
     return labelled | {
         "pareto": "Every setting at its best rate by validation, mean over seeds; error bars: 95 % interval. Dotted: the Pareto front. "
-        "Open circles: the circuit and what stands in its place.",
+        "Open circles: the circuit and what stands in its place. Stars: what others have published, by their protocol.",
         "gain": "The share of the baseline's gain over the base model that is kept, by seed, with 95 % intervals over seeds, of settings "
         "that train about as much. Shaded: the circuit's interval. Open marks: one seed.",
         "differences": f"Differences of test {metric.name}, paired by seed, with 95 % intervals; {side} is better. Open marks: one seed.",

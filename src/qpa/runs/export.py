@@ -10,7 +10,7 @@ from qpa.errors import ConfigError
 from qpa.files import whole_folder
 from qpa.library.generate import Generated
 from qpa.library.load import load
-from qpa.runs import measure, parts, restored
+from qpa.runs import graphs, measure, parts, restored
 from qpa.runs.parts import Parts
 from qpa.training.quiet import quiet
 
@@ -64,6 +64,25 @@ def merged(config: Config, folder: Path) -> Path:
     with whole_folder(folder / "merged") as scratch:
         task.save_merged(lambda base: saved.load_adapter(base, folder / "adapter"), scratch)
     return folder / "merged"
+
+
+def onnx(config: Config, folder: Path) -> Path:
+    """Save a run's model, with its saved adapter folded in where it can be, for other frameworks; gives its folder.
+
+    Raises:
+        ConfigError: this task's models cannot be saved so, or the packages for it are missing.
+        ExportError: the saved model does not say what the adapted one says; nothing is written.
+    """
+    quiet()
+    task = restored.here(config).task
+    inputs = task.inputs()
+    if inputs is None:
+        raise ConfigError("onnx", "true", "this task's models have no ONNX form here; leave it out, or merged=true")
+    model = saved.load_adapter(task.base(own=True), folder / "adapter").eval()
+    with whole_folder(folder / "onnx") as scratch:
+        graphs.save(saved.merge(model), inputs, scratch)
+        task.save_beside(scratch)
+    return folder / "onnx"
 
 
 def _best(config: Config, folder: Path) -> Parts:

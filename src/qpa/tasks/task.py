@@ -203,6 +203,10 @@ class Task(ABC):
         """What the metric is a metric of, for the record."""
         return {}
 
+    def inputs(self) -> "dict[str, Tensor] | None":
+        """A batch of some examples as what the model itself reads, by name, for its graph; None: such models have none here."""
+        return None
+
     def base_name(self) -> str | None:
         """The name under which others find the base model, for the exported adapter; None where nobody can."""
         return None
@@ -312,11 +316,12 @@ class Task(ABC):
         """What else a user wants to know of a finished run: names and values, from its record's part `qpa`."""
         return []
 
-    def draw(self, measured: Measured, file: Path) -> None:  # noqa: B027 - most tasks have nothing to look at
+    def draw(self, measured: Measured, adapter: Path, file: Path) -> None:  # noqa: B027 - most tasks have nothing to look at
         """Draw what a reader of the report should see of a finished run, as a PNG.
 
         Args:
             measured: what it has reached.
+            adapter: the folder of the exported adapter.
             file: where to.
         """
 

@@ -24,7 +24,7 @@ def choices(*overrides: str) -> dict[str, Any]:
 
 def test_task_chooses_and_the_command_line_wins() -> None:
     assert choices() == {"data": "pydoc", "model": "package", "peft": "LoraConfig"}
-    assert choices("task=vision") == {"data": "image_package", "model": "network", "peft": "WholeConfig"}
+    assert choices("task=vision") == {"data": "image_package", "model": "cnn", "peft": "WholeConfig"}
     for order in (["task=vision", "model=vit", "data=cifar10", "peft=lora"], ["peft=lora", "data=cifar10", "model=vit", "task=vision"]):
         assert choices(*order) == {"data": "image_hub", "model": "image_hub", "peft": "LoraConfig"}
 

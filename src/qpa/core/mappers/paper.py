@@ -33,5 +33,9 @@ class PaperMapper(nn.Module):
 
     def forward(self, features: Tensor, start: Start | None = None) -> Tensor:
         """The circuit's numbers `[N]` -> all chunks as one flat vector; `start` as in `SharedRows`."""
-        hidden = self.hidden(torch.cat([self.bits, features[:, None]], dim=1))
+        hidden = self.hidden(torch.cat([self.labels(), features[:, None]], dim=1))
         return self.rows(hidden, start)
+
+    def labels(self) -> Tensor:
+        """What the MLP reads of each chunk beside its number: the bits of its basis state as -1 and +1, `[N, Q]`."""
+        return self.bits

@@ -1,5 +1,6 @@
 """Mapper `quantum_train`: as whole networks were first generated (arXiv 2402.16465, 2405.11304), one basis state a weight."""
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -22,18 +23,39 @@ class QuantumTrainMapper(PaperMapper):
         hidden: sizes of the hidden layers.
         activation: after each of them; the published MLP has none.
         gain, bound, power: the published `g`, `b` and `a`.
+        random_labels: read random signs in place of a basis state's bits, drawn anew whenever what is trained has changed. The released
+            code of QPA draws them at every forward; here the same numbers always make the same weights, so that a saved network is the
+            one that was measured.
         from_zero: as in `SharedRows`.
     """
 
     def __init__(
-        self, layout: Layout, *, hidden: Sequence[int], activation: str, gain: float, bound: float, power: float, from_zero: bool = True
+        self,
+        layout: Layout,
+        *,
+        hidden: Sequence[int],
+        activation: str,
+        gain: float,
+        bound: float,
+        power: float,
+        random_labels: bool = False,
+        from_zero: bool = True,
     ) -> None:
         super().__init__(layout, hidden=hidden, activation=activation, from_zero=from_zero)
-        self.gain, self.bound, self.power = gain, bound, power
+        self.gain, self.bound, self.power, self.random_labels = gain, bound, power, random_labels
 
     def forward(self, features: Tensor, start: Start | None = None) -> Tensor:
         """The circuit's numbers `S p - 1` `[N]` -> all chunks as one flat vector; `start` as in `SharedRows`."""
         return super().forward(self.scaled(features), start)
+
+    def labels(self) -> Tensor:
+        """As the paper's mapper, or random signs in their place, `[N, Q]`."""
+        if not self.random_labels or self.bits.is_meta:
+            return super().labels()
+        numbers = torch.cat([parameter.detach().flatten() for parameter in self.parameters()]).float().cpu().numpy()
+        seed = int.from_bytes(hashlib.sha256(numbers.tobytes()).digest()[:8], "big") >> 1
+        signs = torch.randint(0, 2, self.bits.shape, generator=torch.Generator().manual_seed(seed))
+        return (2 * signs - 1).to(self.bits)
 
     def scaled(self, features: Tensor) -> Tensor:
         """What the MLP reads of them, `[N]`. Less than -1 counts as -1: what stands in a circuit's place may be, but no probability."""

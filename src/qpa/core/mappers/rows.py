@@ -28,11 +28,17 @@ class Start(nn.Module):
             kept = torch.arange(len(grid), device=start.device) if start.is_meta else grid.any(1).nonzero().flatten()
             self.register_buffer(f"kept{i}", kept, persistent=False)
             self.register_buffer(f"chunks{i}", grid[kept], persistent=False)
-        self.lengths = len(parts)
+        self.lengths, self.counts, self.sizes = len(parts), [*layout.lengths.values()], [len(part) for part in parts]
 
     def parts(self) -> list[tuple[Tensor, Tensor]]:
         """By chunk length: which chunks, `[n]`, and their values, `[n, length]`."""
         return [(getattr(self, f"kept{i}"), getattr(self, f"chunks{i}")) for i in range(self.lengths)]
+
+    def added(self, flat: Tensor) -> Tensor:
+        """A flat vector `[size]` with it."""
+        parts = flat.split(self.sizes)
+        grids = [part.view(-1, size // count) for part, size, count in zip(parts, self.sizes, self.counts, strict=True)]
+        return torch.cat([grid.index_add(0, *own).flatten() for grid, own in zip(grids, self.parts(), strict=True)])
 
     def flat(self, layout: Layout) -> Tensor:
         """All of it again, `[size]`."""

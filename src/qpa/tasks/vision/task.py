@@ -24,12 +24,12 @@ from qpa.config.context import Context
 from qpa.errors import ConfigError
 from qpa.tasks.pretrained import source
 from qpa.tasks.task import Batch, Measured, Metric, Task
-from qpa.tasks.vision import known
+from qpa.tasks.vision import known, published
 from qpa.tasks.vision import view as views
 from qpa.tasks.vision.view import View
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from torch.utils.data import DataLoader
 
     from qpa.tasks.vision.classifier import Classifier, Images
@@ -122,7 +122,9 @@ class Vision(Task):
         commonest = max(range(len(self.names)), key=lambda number: int((train == number).sum()))
         reached = {split: {"accuracy": float((self.pictures[split].labels == commonest).mean())} for split in ("val", "test")}
         stands = known.stands(self.model, self.folder, len(self.names))
-        return {"labels": list(self.names), "several": False, "base": stands, "majority": {"label": self.names[commonest], **reached}}
+        majority = {"label": self.names[commonest], **reached}
+        found = {"labels": list(self.names), "several": False, "base": stands, "majority": majority}
+        return found | ({"published": points} if (points := published.points(self.model, _data_name(self.data))) else {})
 
     @classmethod
     def remarks(cls, ours: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -130,6 +132,12 @@ class Vision(Task):
         majority = ours["protocol"]["majority"]
         said = f"accuracy {majority['test']['accuracy']:.3f}"
         return [(f"always the commonest class ({majority['label']})", said), ("base model", ours["protocol"]["base"])]
+
+    def inputs(self) -> "dict[str, Tensor]":
+        """Images of the validation split, as the model reads them."""
+        from qpa.tasks.vision.classifier import Classifier
+
+        return {"images": Classifier(self.skeleton(), self.view, len(self.names)).seen(self.probe()["images"])}
 
     def base_name(self) -> str | None:
         """On the hub, as a path, or as its package calls it."""
@@ -225,12 +233,17 @@ class Vision(Task):
         if problem := models.runs(learner.model, images):
             raise ConfigError("peft", self.config.peft["_target_"], f"the adapted model does not run: {problem}")
 
-    def draw(self, measured: Measured, file: Path) -> None:
-        """The test images of the highest loss, each with its class and what it is said to be."""
+    def draw(self, measured: Measured, adapter: Path, file: Path) -> None:
+        """The first layer's filters; the test images of the highest loss, each with its class and what it is said to be."""
+        from qpa.adapters import saved
         from qpa.tasks.vision import drawing
 
+        try:
+            filters = drawing.first_filters(saved.merge(saved.load_adapter(self.base(own=True), adapter)))
+        except ConfigError:  # a method that changes no weights
+            filters = drawing.first_filters(self.base())
         rows = [(int(place), int(true), int(said), loss) for place, true, said, loss in measured["test"]["worst"]]
-        drawing.draw(self.pictures["test"], rows, file)
+        drawing.draw(filters, self.pictures["test"], rows, file)
 
     def save_beside(self, adapter: Path) -> None:
         """The classes by their numbers, and how an image is read."""
