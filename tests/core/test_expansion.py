@@ -35,7 +35,9 @@ SETTINGS = {
     "released": {"generator": "paper", "mapper": "paper"},
     "centred": {"generator": "paper", "mapper": "codes"},
     "whole": {"generator": "paper", "mapper": "quantum_train"},
-    **{kind: {"latents": kind} for kind in ("mlp", "mps", "table", "frozen_circuit", "random")},
+    "subspace": {"latents": "zeros", "mapper": "subspace"},
+    "scattered": {"latents": {"kind": "shared_table", "start": "random"}, "generator": "paper", "mapper": "quantum_train"},
+    **{kind: {"latents": kind} for kind in ("mlp", "mps", "table", "shared_table", "random_features", "frozen_circuit", "random")},
 }  # fmt: skip
 
 

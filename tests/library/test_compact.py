@@ -31,7 +31,7 @@ from qpa.library import compact, load
 
 ARCHITECTURES: dict[str, type[PretrainedConfig]] = {"smollm2": LlamaConfig, "gpt2": GPT2Config, "gemma2": Gemma2Config}
 METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml"))
-LATENTS = sorted(path.stem for path in (ROOT / "conf" / "latents").glob("*.yaml"))
+LATENTS = sorted(path.stem for path in (ROOT / "conf" / "latents").glob("[!_]*.yaml"))
 MAPPERS = ["tied", "codes", "paper"]
 CASES = [
     (model, method) for model in ARCHITECTURES for method in METHODS if (model, method) != ("gpt2", "lokr")

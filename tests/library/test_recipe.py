@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from qpa.config import Config
+from qpa.config import IDENTITY, Config
 from qpa.core.circuits.execution import Execution
 from qpa.core.draws import drawn
 from qpa.core.generator import Generator
@@ -16,7 +16,7 @@ from qpa.library.circuit import exactly, execution
 from qpa.library.recipe import make_generator
 
 LAYOUT = plan([AdapterTensor(f"m.{i}.t", (11, 4), f"m.{i}") for i in range(3)], circuits="per_module", qubits=None, chunk_size=4)
-CONTROLS = sorted({path.stem for path in (ROOT / "conf" / "latents").glob("*.yaml")} - {"circuit"})
+CONTROLS = sorted({path.stem for path in (ROOT / "conf" / "latents").glob("[!_]*.yaml")} - {"circuit"})
 MakeConfig = Callable[..., Config]
 
 
@@ -70,3 +70,27 @@ def test_circuits_of_a_config_are_run_as_it_says_or_exactly(make_config: MakeCon
     assert execution(circuit) == Execution("torchquantum", shots=10, gradient="spsa")
     assert execution(exactly(circuit)) == execution(make_config().circuit) == Execution()
     assert exactly(circuit).rotations == circuit.rotations
+
+
+@pytest.mark.parametrize("latents", ["table", "shared_table", "random_features", "mlp", "mps", "mps_equal"])
+def test_controls_of_a_random_start_begin_where_the_circuits_do(make_config: MakeConfig, latents: str) -> None:
+    random = ["latents.start=random", "circuit.layers=3"]
+    circuits = made(make_config(*random)).latents()
+    control = made(make_config(f"latents={latents}", *random)).latents
+    assert circuits.std() > 0.3  # scattered, not uniform
+    torch.testing.assert_close(control(), circuits, atol=0.5 if latents == "mlp" else 0.1, rtol=0.05)
+    assert all(not name.startswith("first") for name, _ in control.named_parameters())
+    before = control()
+    for parameter in control.parameters():
+        parameter.data += 0.3
+    assert not torch.equal(control(), before)
+
+
+def test_what_starts_at_random_is_another_run_and_known_by_its_circuits(make_config: MakeConfig) -> None:
+    def known(*overrides: str) -> set[str]:
+        return set(IDENTITY.effective(make_config(*overrides).model_dump(by_alias=True)))
+
+    assert "latents.start" not in known("latents=table")
+    assert "circuit.layers" not in known("latents=table")
+    assert {"latents.start", "circuit.layers", "circuit.rotations"} <= known("latents=table", "latents.start=random")
+    assert "circuit.layers" not in known("latents=zeros", "latents.start=random")

@@ -27,7 +27,8 @@ UNSAID = (
     "latents.start",
 )  # where they are null, as if there were no such keys
 UNTRAINED = ("zeros", "random")  # of `latents.kind`: start nowhere
-WITHOUT_SIZE = ("table", "zeros", "random")  # likewise: a number for each chunk, whatever the circuits are
+SUBSPACE = "subspace"  # of `mapper.kind`
+WITHOUT_SIZE = ("table", SUBSPACE, "zeros", "random")  # likewise: a number for each chunk, whatever the circuits are
 
 
 class Identity:
@@ -57,7 +58,7 @@ class Identity:
         if "trainer.devices" in flat:  # not in what is of the generator alone
             flat["trainer.devices"] *= flat["trainer.num_nodes"]
         kind = standing(config)
-        if kind not in (NONE, *UNTRAINED) and flat.get("latents.start"):
+        if kind not in (NONE, SUBSPACE, *UNTRAINED) and flat.get("latents.start"):
             kind = CIRCUITS[0]  # which circuits there are has an effect on what starts from them, too
         given = {path: value for path, value in flat.items() if value is not None or path not in UNSAID}
         return {path: value for path, value in given.items() if self.part(path) is not Part.SHOWN and self._has_effect(path, value, kind)}
@@ -88,8 +89,11 @@ class Identity:
 
 
 def standing(config: Mapping[str, Any]) -> str:
-    """What stands in the circuits' place, `none` where the adapter itself is trained."""
-    return NONE if config["generator"]["kind"] == NONE else config["latents"]["kind"]
+    """What stands in the circuits' place, `none` where the adapter itself is trained, `subspace` where that is all there is."""
+    if config["generator"]["kind"] == NONE:
+        return NONE
+    kind = config["latents"]["kind"]
+    return SUBSPACE if kind in UNTRAINED and config["mapper"]["kind"] == SUBSPACE else kind
 
 
 def hashed(value: object) -> str:

@@ -11,7 +11,14 @@ MOST_SHOWN = 14  # settings in figures that have a line for each; the Pareto fig
 LINE = 38  # pixels of a line in figures with one for each setting
 # Okabe and Ito's colours, which the colour-blind tell apart.
 COLOURS = {"none": "#7f7f7f", "circuit": "#0072b2", "table": "#e69f00", "zeros": "#009e73", "random": "#cc79a7"}
-COLOURS |= {"frozen_circuit": "#56b4e9", "mlp": "#d55e00", "mps": "#b8a800", "shared_table": "#8a4f00", "random_features": "#6a3d9a"}
+COLOURS |= {
+    "frozen_circuit": "#56b4e9",
+    "mlp": "#d55e00",
+    "mps": "#b8a800",
+    "shared_table": "#8a4f00",
+    "random_features": "#6a3d9a",
+    "subspace": "#b2182b",
+}
 OTHERS = ("#5b4b8a", "#8c564b", "#3a6b6b", "#8a6d3b")  # of what a plug-in brings
 SYMBOLS = ("diamond", "square", "triangle-up", "triangle-down", "cross", "x", "star", "hexagon", "bowtie")  # of plain methods
 Figure = go.Figure

@@ -11,7 +11,7 @@ from qpa.tasks.task import Metric
 
 NAMES = {"circuit": "the circuit", "frozen_circuit": "an untrained circuit", "table": "a learned table", "mlp": "a small MLP"}
 NAMES |= {"mps": "a matrix-product state", "zeros": "nothing in its place", "random": "random numbers"}
-NAMES |= {"shared_table": "a table of as many numbers", "random_features": "random features"}
+NAMES |= {"shared_table": "a table of as many numbers", "random_features": "random features", "subspace": "a random subspace"}
 
 MOST_TOLD = 6  # settings in words; where there are more, those on the front
 

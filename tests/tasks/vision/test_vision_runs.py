@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 from transformers import AutoConfig, AutoModelForImageClassification
 
+from qpa.adapters import saved
 from qpa.config import Config
-from qpa.runs import record
+from qpa.runs import export, record
+from qpa.tasks.vision import drawing
 from qpa.tasks.vision.task import Vision
 
 
@@ -153,3 +155,31 @@ def test_statistics_of_batch_norm_stay_the_base_models(tmp_path: Path) -> None:
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     base(torch.randn(2, 3, 16, 16))
     torch.testing.assert_close(base.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.few(1)
+@pytest.mark.parametrize(("model", "method"), [("cnn", "whole generator=paper mapper=quantum_train"), ("lite0", "lora"), ("vit", "lora")])
+def test_onnxruntime_says_of_the_exported_graph_what_the_saved_model_says(tmp_path: Path, model: str, method: str) -> None:
+    import onnxruntime
+
+    overrides = [f"peft={method}".split()[0], *method.split()[1:], "trainer.max_steps=2"]
+    found = config(tmp_path, *overrides, data=folder_of(tmp_path / "digits", chosen()), model=model)
+    run(found)
+    folder = Path(str(found.run_dir))
+    export.onnx(found, folder)
+    task = task_of(found)
+    images = task.learner(task.base()).seen(torch.from_numpy(task.pictures["test"].pixels[:7]))
+    session: Any = onnxruntime.InferenceSession(str(folder / "onnx" / "model.onnx"), providers=["CPUExecutionProvider"])
+    (said,) = session.run(["logits"], {"images": images.numpy()})
+    with torch.no_grad():
+        expected = saved.load_adapter(task.base(own=True), folder / "adapter").eval()(images)
+    np.testing.assert_allclose(said, getattr(expected, "logits", expected).numpy(), atol=1e-4, rtol=1e-4)
+    assert json.loads((folder / "onnx" / "classes.json").read_text())["classes"] == list(task.names)
+
+
+def test_first_filters_and_worst_images_are_drawn(tmp_path: Path) -> None:
+    found = config(tmp_path, "trainer.max_steps=2", data=folder_of(tmp_path / "digits", chosen()), model="cnn")
+    run(found)
+    assert Image.open(Path(str(found.run_dir)) / "drawn.png").size[0] > 500
+    filters = drawing.first_filters(task_of(found).base())
+    assert filters is not None and filters.shape == (4, 1, 3, 3)
