@@ -144,7 +144,7 @@ def test_any_config_is_planned_or_refused_in_one_line_at_a_bounded_cost(cases: i
         costs.append(calls(lambda: answers.append(planned(config)), most=WORK * usual))
 
     check()
-    assert min(sum(answers), len(answers) - sum(answers)) > cases / 50  # neither is all there is
+    assert min(sum(answers), len(answers) - sum(answers)) > cases / 100  # neither is all there is
     with capsys.disabled():
         counts = f"{sum(answers)} planned, {len(answers) - sum(answers)} refused"
         print(f"\n{cases} configs: {counts}, 0 tracebacks, the dearest at {max(costs) / usual:.1f} times the usual cost")
