@@ -1,5 +1,6 @@
 """A trained model as a graph for other frameworks (ONNX), and the proof that it says the same there."""
 
+import logging
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def save(model: nn.Module, inputs: dict[str, Tensor], folder: Path) -> None:
     """
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise ConfigError("onnx", "true", f"{missing[0]} is not installed; make setup EXTRAS=onnx, or pip install 'qpa[onnx]'")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     logits, given = Logits(model).eval(), tuple(inputs.values())
     batch = torch.export.Dim("batch")
     try:
