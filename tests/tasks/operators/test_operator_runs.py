@@ -1,20 +1,23 @@
 """Whole runs on operators: what they report against neuraloperator's own network, from scratch, from a trained one, and resumed."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import planned
-from functions import config, run
+from conftest import ROOT, planned
+from functions import arguments, config, run
 from neuralop.models import FNO
 from PIL import Image
 from safetensors.torch import load_file
 
 from qpa.commands import plan
 from qpa.config import Config
+from qpa.runs import record
 from qpa.tasks.operators.task import Operators
 
 
@@ -103,3 +106,15 @@ def test_plan_counts_a_complex_weight_as_two(capsys: pytest.CaptureFixture) -> N
     network = FNO(n_modes=(16,), in_channels=1, out_channels=1, hidden_channels=16, n_layers=4)
     assert found["generated"] == sum(p.numel() * (2 if p.is_complex() else 1) for p in network.parameters()) == 21_905
     assert found["trainable"] == 1_697
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_double_batch(tmp_path: Path) -> None:
+    alone = run(config(tmp_path))
+    shared = ["trainer=ddp", "trainer.max_steps=4", "trainer.val_every=2", "data.batch_size=2", f"run_dir={tmp_path}/two"]
+    command = [sys.executable, ROOT / "train.py", *arguments(tmp_path, *shared)]
+    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    together = record.read(tmp_path / "two")["qpa"]
+    assert together["test"]["relative_l2"] == pytest.approx(alone["test"]["relative_l2"], rel=1e-4)
+    assert together["test"]["samples"] == 6
