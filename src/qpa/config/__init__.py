@@ -2,7 +2,10 @@
 
 from qpa.config.circuit import CircuitConfig
 from qpa.config.data import (
+    BurgersConfig,
+    DarcyConfig,
     DataConfig,
+    EquationConfig,
     FilesDataConfig,
     HubDataConfig,
     ImageDataConfig,
@@ -32,6 +35,7 @@ from qpa.config.model import (
     LanguageModelConfig,
     ModelConfig,
     NetworkConfig,
+    OperatorConfig,
     PackageModelConfig,
     PretrainedModelConfig,
 )
@@ -48,11 +52,14 @@ __all__ = [
     "IDENTITY",
     "STOPS",
     "AnalysisConfig",
+    "BurgersConfig",
     "ChatConfig",
     "CircuitConfig",
     "Config",
+    "DarcyConfig",
     "DataConfig",
     "EfficientNetConfig",
+    "EquationConfig",
     "FilesDataConfig",
     "GeneratorConfig",
     "HubDataConfig",
@@ -70,6 +77,7 @@ __all__ = [
     "ModelConfig",
     "NetworkConfig",
     "OpenSection",
+    "OperatorConfig",
     "OptimizerConfig",
     "PackageModelConfig",
     "PackagedImagesConfig",

@@ -105,3 +105,27 @@ class ImageHubConfig(ImageDataConfig):
     splits: dict[str, str | None]
     image_column: str | None
     label_column: str | None
+
+
+class EquationConfig(DataConfig):
+    """Functions drawn at random, and solutions of a differential equation."""
+
+    grid: int = Field(ge=8)
+    train: int = Field(ge=1)
+    val: int = Field(ge=1)
+    test: int = Field(ge=1)
+    drawn_from: int = Field(ge=0)
+
+
+class BurgersConfig(EquationConfig):
+    """Source `burgers`."""
+
+    viscosity: float = Field(gt=0)
+    time: float = Field(gt=0)
+
+
+class DarcyConfig(EquationConfig):
+    """Source `darcy`."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)

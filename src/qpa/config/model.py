@@ -77,3 +77,13 @@ class EfficientNetConfig(ImageModelConfig):
 
 class HubImageModelConfig(ImageModelConfig, PretrainedModelConfig):
     """Source `image_hub`: any that classifies images, of a folder or of the Hugging Face hub."""
+
+
+class OperatorConfig(ModelConfig):
+    """Source `fno`: a Fourier neural operator, from the seed or as a run has trained it."""
+
+    modes: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    path: str | None
+    adapted: Annotated[str, Part.SHOWN]  # once it is in peft.target_modules, it counts

@@ -6,6 +6,8 @@ from pydantic import SerializeAsAny
 
 from qpa.config.circuit import CircuitConfig
 from qpa.config.data import (
+    BurgersConfig,
+    DarcyConfig,
     DataConfig,
     FilesDataConfig,
     HubDataConfig,
@@ -24,6 +26,7 @@ from qpa.config.model import (
     LanguageModelConfig,
     ModelConfig,
     NetworkConfig,
+    OperatorConfig,
     PackageModelConfig,
 )
 from qpa.config.optimizer import OptimizerConfig
@@ -33,11 +36,13 @@ from qpa.config.settings import GENERATORS, Latents, Mapper, Seed, Settings
 from qpa.config.task import TaskConfig
 from qpa.config.trainer import TrainerConfig
 
-TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig}
+TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig, "operators": TaskConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
 MODELS |= {"cnn": NetworkConfig, "image_package": EfficientNetConfig, "image_hub": HubImageModelConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
 DATA |= {"image_package": PackagedImagesConfig, "image_folder": ImageFolderConfig, "image_hub": ImageHubConfig}
+MODELS |= {"fno": OperatorConfig}
+DATA |= {"burgers": BurgersConfig, "darcy": DarcyConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}
 
 
