@@ -6,9 +6,13 @@ the first 4 of 64 are the 4 of 4 (their solutions to the solver's tolerance).
 Shapes: `n` samples, `G` grid points each way.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy import fft
 from numpy.typing import NDArray
-from scipy import fft, sparse
+from scipy import sparse
+from scipy.fft import idctn
 from scipy.integrate import solve_ivp
 from scipy.sparse.linalg import spsolve
 
@@ -74,12 +78,13 @@ def darcy(count: int, grid: int, *, low: float, high: float, rng: np.random.Gene
 
 
 def random_fields(count: int, grid: int, rng: np.random.Generator) -> Array:
-    """Functions of `N(0, (-Laplacian + 9)^-2)` with no slope at the border and without their mean: `[n, G, G]`."""
+    """Functions of `N(0, (-Laplacian + 9)^-2)` with no slope at the border, without their mean, up to a factor: `[n, G, G]`."""
     modes = np.pi * np.arange(grid)
     size = 1 / (modes[:, None] ** 2 + modes**2 + DARCY_SHIFT**2)
     drawn = rng.standard_normal((count, grid, grid)) * size
     drawn[:, 0, 0] = 0
-    return fft.idctn(drawn, axes=(1, 2), norm="ortho")
+    made: Any = idctn(drawn, axes=(1, 2), norm="ortho")
+    return made
 
 
 def darcy_of(coefficient: Array, source: Array) -> Array:
@@ -91,7 +96,9 @@ def darcy_of(coefficient: Array, source: Array) -> Array:
     middle = down[:-1] + down[1:] + across[:, :-1] + across[:, 1:]
     beside = np.pad(across[:, 1:-1], ((0, 0), (0, 1))).ravel()[:-1]  # none from a row's end to the next row
     below = down[1:-1].ravel()
-    matrix = sparse.diags([middle.ravel(), -beside, -beside, -below, -below], [0, 1, -1, inner, -inner], format="csc")
+    diagonals: Any = {0: middle.ravel(), 1: -beside, -1: -beside, inner: -below, -inner: -below}
+    matrix: Any = sparse.diags([*diagonals.values()], [*diagonals], format="csc")  # pyright: ignore[reportArgumentType] - one or several
     found = np.zeros((grid, grid))
-    found[1:-1, 1:-1] = spsolve(matrix, step**2 * source[1:-1, 1:-1].ravel()).reshape(inner, inner)
+    solved: Any = spsolve(matrix, step**2 * source[1:-1, 1:-1].ravel())
+    found[1:-1, 1:-1] = solved.reshape(inner, inner)
     return found
