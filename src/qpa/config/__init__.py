@@ -9,8 +9,11 @@ from qpa.config.data import (
     ImageFolderConfig,
     ImageHubConfig,
     PackagedImagesConfig,
+    PackagedSeriesConfig,
     PydocDataConfig,
     RowsDataConfig,
+    SeriesDataConfig,
+    SeriesFileConfig,
     TextDataConfig,
 )
 from qpa.config.generator import (
@@ -30,10 +33,13 @@ from qpa.config.model import (
     HubImageModelConfig,
     ImageModelConfig,
     LanguageModelConfig,
+    LSTMConfig,
     ModelConfig,
     NetworkConfig,
     PackageModelConfig,
     PretrainedModelConfig,
+    SeriesModelConfig,
+    SeriesTransformerConfig,
 )
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.parsing import parse
@@ -45,8 +51,6 @@ from qpa.config.verbs import AnalysisConfig, ChatConfig, PlanConfig, TuneConfig
 from qpa.config.whole import IDENTITY, Config
 
 __all__ = [
-    "IDENTITY",
-    "STOPS",
     "AnalysisConfig",
     "ChatConfig",
     "CircuitConfig",
@@ -57,10 +61,12 @@ __all__ = [
     "GeneratorConfig",
     "HubDataConfig",
     "HubImageModelConfig",
+    "IDENTITY",
     "ImageDataConfig",
     "ImageFolderConfig",
     "ImageHubConfig",
     "ImageModelConfig",
+    "LSTMConfig",
     "LanguageModelConfig",
     "LatentsConfig",
     "LoggerConfig",
@@ -73,6 +79,7 @@ __all__ = [
     "OptimizerConfig",
     "PackageModelConfig",
     "PackagedImagesConfig",
+    "PackagedSeriesConfig",
     "PaperMapperConfig",
     "PlanConfig",
     "PretrainedModelConfig",
@@ -80,7 +87,12 @@ __all__ = [
     "QPAGeneratorConfig",
     "RowsDataConfig",
     "RowsMapperConfig",
+    "STOPS",
     "Section",
+    "SeriesDataConfig",
+    "SeriesFileConfig",
+    "SeriesModelConfig",
+    "SeriesTransformerConfig",
     "Settings",
     "TaskConfig",
     "TextDataConfig",

@@ -77,3 +77,21 @@ class EfficientNetConfig(ImageModelConfig):
 
 class HubImageModelConfig(ImageModelConfig, PretrainedModelConfig):
     """Source `image_hub`: any that classifies images, of a folder or of the Hugging Face hub."""
+
+
+class SeriesModelConfig(ModelConfig):
+    """What models that read a series have: random weights."""
+
+    layers: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+
+
+class LSTMConfig(SeriesModelConfig):
+    """Source `lstm`: recurrent layers, then a linear one."""
+
+
+class SeriesTransformerConfig(SeriesModelConfig):
+    """Source `series_transformer`: an encoder that reads a window at once."""
+
+    width: int = Field(ge=1)
+    heads: int = Field(ge=1)

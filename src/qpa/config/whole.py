@@ -12,7 +12,9 @@ from qpa.config.data import (
     ImageFolderConfig,
     ImageHubConfig,
     PackagedImagesConfig,
+    PackagedSeriesConfig,
     PydocDataConfig,
+    SeriesFileConfig,
 )
 from qpa.config.generator import GeneratorConfig, QPAGeneratorConfig
 from qpa.config.identity import Identity
@@ -22,9 +24,11 @@ from qpa.config.model import (
     EfficientNetConfig,
     HubImageModelConfig,
     LanguageModelConfig,
+    LSTMConfig,
     ModelConfig,
     NetworkConfig,
     PackageModelConfig,
+    SeriesTransformerConfig,
 )
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.part import Part
@@ -33,11 +37,13 @@ from qpa.config.settings import GENERATORS, Latents, Mapper, Seed, Settings
 from qpa.config.task import TaskConfig
 from qpa.config.trainer import TrainerConfig
 
-TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig}
+TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig, "forecasting": TaskConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
 MODELS |= {"cnn": NetworkConfig, "image_package": EfficientNetConfig, "image_hub": HubImageModelConfig}
+MODELS |= {"lstm": LSTMConfig, "series_transformer": SeriesTransformerConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
 DATA |= {"image_package": PackagedImagesConfig, "image_folder": ImageFolderConfig, "image_hub": ImageHubConfig}
+DATA |= {"series_package": PackagedSeriesConfig, "series": SeriesFileConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}
 
 
