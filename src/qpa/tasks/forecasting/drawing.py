@@ -11,13 +11,14 @@ SIZE = (10, 6)  # inches
 LOOKS = {"persistence": ("#b0b0b0", 0.8), "observed": ("#222222", 1.4), "forecast": ("#c4461f", 1.0)}  # colour, width
 
 
-def draw(times: np.ndarray, lines: Mapping[str, np.ndarray], label: str, file: Path) -> None:
+def draw(times: np.ndarray, lines: Mapping[str, np.ndarray], labels: tuple[str, str], title: str, file: Path) -> None:
     """Write a PNG.
 
     Args:
         times: of what is forecast, `[n]`.
         lines: `observed`, `forecast` and `persistence` at these, `[n]` each.
-        label: the target and its unit.
+        labels: of both axes that go up: the target, and the forecast less what was observed, with their unit.
+        title: what is forecast.
         file: where to.
     """
     figure = Figure(figsize=SIZE, layout="constrained")
@@ -25,10 +26,11 @@ def draw(times: np.ndarray, lines: Mapping[str, np.ndarray], label: str, file: P
     for name, (colour, width) in LOOKS.items():
         above.plot(times, lines[name], color=colour, linewidth=width, label=name)
     above.legend(frameon=False)
-    above.set_ylabel(_plain(label))
+    above.set_title(_plain(title))
+    above.set_ylabel(_plain(labels[0]))
     below.axhline(0, color="#222222", linewidth=0.8)
     below.plot(times, lines["forecast"] - lines["observed"], color=LOOKS["forecast"][0], linewidth=1)
-    below.set_ylabel(_plain(f"forecast less observed\n{label}"))
+    below.set_ylabel(_plain(labels[1]))
     locator = AutoDateLocator()
     below.xaxis.set_major_locator(locator)
     below.xaxis.set_major_formatter(ConciseDateFormatter(locator))

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 SERIES_FILE = "series.json"  # beside an exported adapter
 PROBED = 4  # windows by which a saved adapter is compared with the trained model
+DRAWN = {
+    "title": "Hydrograph",
+    "words": "The test split: what was observed, what was forecast, and for each time the last value that was known. Below, the errors.",
+}
 HELD_OUT = ("val", "test")
 BASELINES = {"persistence": "the last value stays", "climatology": "the usual value of the season", "linear": "a linear model of the window"}
 
@@ -127,7 +131,8 @@ class Forecasting(Task):
         }
         spans = {split: [str(self.windows.times(split)[place]) for place in (0, -1)] for split in self.windows.places}
         what = {"target": given.target, "unit": self.data.unit, "inputs": list(given.columns), "step": given.step}
-        return what | {"window": self.windows.window, "horizon": self.windows.horizon, "forecast": spans, "reference": reached}
+        what |= {"window": self.windows.window, "horizon": self.windows.horizon, "forecast": spans}
+        return what | {"reference": reached, "drawn": DRAWN}
 
     @classmethod
     def remarks(cls, ours: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -218,8 +223,8 @@ class Forecasting(Task):
 
         forecast = self.forecasts(saved.load_adapter(self.base(own=True), adapter), "test")
         lines = {"observed": self.windows.observed("test"), "forecast": forecast, "persistence": self.baselines["persistence"]["test"]}
-        unit = f" ({self.data.unit})" if self.data.unit else ""
-        drawing.draw(self.windows.times("test"), lines, f"{self.windows.series.target}{unit}", file)
+        unit, target = f" ({self.data.unit})" if self.data.unit else "", self.windows.series.target
+        drawing.draw(self.windows.times("test"), lines, (f"{target}{unit}", f"error{unit}"), f"{target} {self._ahead} ahead", file)
 
     def forecasts(self, model: "nn.Module", split: str) -> "np.ndarray":
         """What a model says of all windows of a split, in the order of time and in the target's unit, `[n]`."""
