@@ -51,6 +51,8 @@ from qpa.config.verbs import AnalysisConfig, ChatConfig, PlanConfig, TuneConfig
 from qpa.config.whole import IDENTITY, Config
 
 __all__ = [
+    "IDENTITY",
+    "STOPS",
     "AnalysisConfig",
     "ChatConfig",
     "CircuitConfig",
@@ -61,7 +63,6 @@ __all__ = [
     "GeneratorConfig",
     "HubDataConfig",
     "HubImageModelConfig",
-    "IDENTITY",
     "ImageDataConfig",
     "ImageFolderConfig",
     "ImageHubConfig",
@@ -87,7 +88,6 @@ __all__ = [
     "QPAGeneratorConfig",
     "RowsDataConfig",
     "RowsMapperConfig",
-    "STOPS",
     "Section",
     "SeriesDataConfig",
     "SeriesFileConfig",

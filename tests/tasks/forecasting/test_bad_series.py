@@ -53,7 +53,10 @@ def months(table: pd.DataFrame) -> pd.DataFrame:
         (with_value("time", 3, "2001-01-03"), r"has 2001-01-03 twice \(row 4\); give one row for each time, sorted"),
         (with_value("time", 3, "2001-01-03T12:00"), r"2001-01-03T12:00 comes too soon after 2001-01-03, and most steps are of 1 day"),
         (swapped, r"is not in order: 2001-01-03 stands after 2001-01-04 \(row 4\)"),
-        (with_value("time", 3, "04.01.2001"), r"row 4 of column time is 04.01.2001, no ISO 8601 time, .*; mend it, or give data.time_format"),
+        (
+            with_value("time", 3, "04.01.2001"),
+            r"row 4 of column time is 04.01.2001, no ISO 8601 time, .*; mend it, or give data.time_format",
+        ),
         (with_value("flow", 9, ""), r"column flow is empty at 2001-01-10, and has to be a finite number \(1 such rows\); fill them in"),
         (with_value("rain", 9, "much"), r"column rain is much at 2001-01-10, and has to be a finite number"),
         (with_value("rain", 9, "inf"), r"column rain is inf at 2001-01-10, and has to be a finite number"),
@@ -81,8 +84,14 @@ def test_series_that_cannot_be_used_is_one_line(tmp_path: Path, spoil: Callable[
         ("data.window=300", r"^data.window=300: and data.horizon=1 are longer than the series, which has 240 times; give a shorter window"),
         ("data.window=190", r"leaves no time to forecast in split train .* come before the first forecast"),
         ("data.train_until=2001-03", r"^data.train_until=2001-03: give data.train_until and data.val_until both, or neither"),
-        ("data.train_until='1999' data.val_until=2001-06", r"data.train_until=1999: is not within the series, which runs from 2001-01-01 to 20"),
-        ("data.train_until=2001-03 data.val_until=2002-06", r"data.val_until=2002-06: is not within the series, which runs from 2001-01-01"),
+        (
+            "data.train_until='1999' data.val_until=2001-06",
+            r"data.train_until=1999: is not within the series, which runs from 2001-01-01 to 20",
+        ),
+        (
+            "data.train_until=2001-03 data.val_until=2002-06",
+            r"data.val_until=2002-06: is not within the series, which runs from 2001-01-01",
+        ),
         ("data.train_until=2001-06 data.val_until=2001-03", r"data.val_until=2001-03: leaves no time to forecast in split val"),
         ("data.train_until=spring data.val_until=2001-06", r"data.train_until=spring: is no time, as 1986-12-31 or 1986-12 is"),
         ("peft=prefix", r"its prompts stand before text, and this is a series; choose another, as peft=lora"),
@@ -116,7 +125,7 @@ def test_target_that_never_changes_is_one_line(tmp_path: Path, split: str, place
 
 def test_a_mistake_is_found_before_torch_is_imported(tmp_path: Path) -> None:
     file = saved(without(3)(river()), tmp_path / "bad.csv")
-    code = "import sys; from qpa.commands.train import script; sys.argv[0] = 'train.py'\ntry:\n script()\nfinally:\n assert 'torch' not in sys.modules"
+    code = "import sys\nfrom qpa.commands.train import script\ntry:\n    script()\nfinally:\n    assert 'torch' not in sys.modules"
     command = [sys.executable, "-c", code, *arguments(tmp_path, file=file)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1

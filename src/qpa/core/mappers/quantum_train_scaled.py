@@ -1,7 +1,8 @@
 """Mapper `quantum_train_scaled`: as `quantum_train`, with its constants trained and a trained factor for each tensor.
 
 So the released code of the LSTM for floods has it (Lin et al. 2024, arXiv 2407.08617), whose count it is: 3 constants and, of ten tensors,
-10 factors. There the factors of the last two tensors start at 26 and 37, here all at 1, and the mean is taken away before and not after them.
+10 factors. There the factors of the last two tensors start at 26 and 37, here all at 1; and there the mean is taken away before they
+multiply, here after.
 """
 
 import itertools

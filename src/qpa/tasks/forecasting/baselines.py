@@ -27,11 +27,11 @@ def _climatology(windows: Windows) -> Callable[[str], np.ndarray]:
     days, clocks = _calendar(windows.series.times)
     observed = windows.series.observed[: windows.known]
     usual: dict[int, np.ndarray] = {}
-    for clock in np.unique(clocks):
+    for clock in np.unique(clocks).tolist():
         own = np.flatnonzero(clocks[: windows.known] == clock)
         sums, counts = (_around(np.bincount(days[own], weights, minlength=YEAR)) for weights in (observed[own], None))
         usual[clock] = np.where(counts > 0, sums / np.maximum(counts, 1), observed.mean())
-    return lambda split: np.array([usual[clocks[place]][days[place]] for place in windows.places[split]])
+    return lambda split: np.array([usual[int(clocks[place])][days[place]] for place in windows.places[split]])
 
 
 def _calendar(times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

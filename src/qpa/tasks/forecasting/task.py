@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from qpa import files
-from qpa.config import Config, LSTMConfig, PackagedSeriesConfig, SeriesDataConfig, SeriesModelConfig, SeriesTransformerConfig, expected
+from qpa.config import Config, LSTMConfig, SeriesDataConfig, SeriesModelConfig, SeriesTransformerConfig, expected
 from qpa.config.context import Context
 from qpa.errors import ConfigError
 from qpa.tasks.forecasting import series
@@ -30,7 +30,11 @@ DRAWN = {
     "words": "The test split: what was observed, what was forecast, and for each time the last value that was known. Below, the errors.",
 }
 HELD_OUT = ("val", "test")
-BASELINES = {"persistence": "the last value stays", "climatology": "the usual value of the season", "linear": "a linear model of the window"}
+BASELINES = {
+    "persistence": "the last value stays",
+    "climatology": "the usual value of the season",
+    "linear": "a linear model of the window",
+}
 
 
 class Forecasting(Task):
