@@ -108,10 +108,8 @@ class Forecasting(Task):
 
     def title(self) -> str:
         """As `LSTM 5-50-50-1 on fulda, Q 1 day ahead`."""
-        model, columns, source = self.model, len(self.windows.series.columns), Path(series.place(self.data)[1]).stem
-        wide = [model.hidden] * model.layers if isinstance(model, LSTMConfig) else [f"{getattr(model, 'width', '')}"] * model.layers
-        kind = "LSTM" if isinstance(model, LSTMConfig) else "Transformer"
-        return f"{kind} {'-'.join(map(str, [columns, *wide, 1]))} on {source}, {self.windows.series.target} {self._ahead} ahead"
+        given, file = self.windows.series, series.place(self.data)[1]
+        return f"{_in_words(self.model, len(given.columns))} on {file.stem}, {given.target} {self._ahead} ahead"
 
     @property
     def _ahead(self) -> str:
@@ -120,23 +118,21 @@ class Forecasting(Task):
 
     def protocol(self) -> dict[str, Any]:
         """What is forecast from what, and what needs no network reaches there."""
+        found = self.windows
+        spans = {split: [str(found.times(split)[place]) for place in (0, -1)] for split in found.places}
+        return self._reads | {"unit": self.data.unit, "forecast": spans, "reference": self._reached(), "drawn": DRAWN}
+
+    def _reached(self) -> dict[str, Any]:
+        """By baseline and split, each measure."""
         import torch
 
         from qpa.tasks.forecasting.efficiency import measured_by
 
-        given, measures = self.windows.series, measured_by(ratios=self.ratios)
-        truth = {split: torch.from_numpy(self.windows.observed(split)).double() for split in HELD_OUT}
-        reached = {
-            name: {
-                split: {key: float(measure(torch.from_numpy(said).double(), truth[split])) for key, measure in measures.items()}
-                for split, said in forecasts.items()
-            }
-            for name, forecasts in self.baselines.items()
-        }
-        spans = {split: [str(self.windows.times(split)[place]) for place in (0, -1)] for split in self.windows.places}
-        what = {"target": given.target, "unit": self.data.unit, "inputs": list(given.columns), "step": given.step}
-        what |= {"window": self.windows.window, "horizon": self.windows.horizon, "forecast": spans}
-        return what | {"reference": reached, "drawn": DRAWN}
+        def measured(split: str, said: "np.ndarray") -> dict[str, float]:
+            pair = torch.from_numpy(said).double(), torch.from_numpy(self.windows.observed(split)).double()
+            return {name: measure(*pair).item() for name, measure in measured_by(ratios=self.ratios).items()}
+
+        return {name: {split: measured(split, said) for split, said in found.items()} for name, found in self.baselines.items()}
 
     @classmethod
     def remarks(cls, ours: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -248,6 +244,7 @@ class Forecasting(Task):
 
     @property
     def _reads(self) -> dict[str, Any]:
+        """What is forecast from what."""
         found, given = self.windows, self.windows.series
         return {"target": given.target, "inputs": list(given.columns), "window": found.window, "horizon": found.horizon, "step": given.step}
 
@@ -266,6 +263,15 @@ class Forecasting(Task):
 def _sections(config: Config) -> tuple[SeriesModelConfig, SeriesDataConfig]:
     """The groups `model` and `data`, of kinds that are read here."""
     return expected("model", config.model, SeriesModelConfig), expected("data", config.data, SeriesDataConfig)
+
+
+def _in_words(model: SeriesModelConfig, columns: int) -> str:
+    """As `LSTM 5-50-50-1`: columns, the width of each layer, and the one number that is said."""
+    if isinstance(model, LSTMConfig):
+        kind, wide = "LSTM", model.hidden
+    else:
+        kind, wide = "Transformer", expected("model", model, SeriesTransformerConfig).width
+    return f"{kind} {'-'.join(map(str, [columns, *[wide] * model.layers, 1]))}"
 
 
 TASK = Forecasting
