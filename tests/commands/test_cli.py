@@ -77,7 +77,11 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
         (["generator.lr=1e-3"], 1, ["generator.lr: is optimizer.lr now"]),
         (["+generator.lr=1e-3"], 1, ["generator.lr=0.001: is optimizer.lr now"]),
         (["logger=none", "logger.group=mine"], 1, ["logger.group", "logger=wandb"]),
-        (["mapper.kind=mlp"], 1, ["mapper.kind=mlp: there is no such kind; there are codes, paper, quantum_train, subspace, tied"]),
+        (
+            ["mapper.kind=mlp"],
+            1,
+            ["mapper.kind=mlp: there is no such kind; there are codes, paper, quantum_train, quantum_train_scaled, subspace, tied"],
+        ),
         (["data.source=null"], 1, ["data.source=None", "string"]),
         (["+mapper.hidden=[3]"], 1, ["mapper.hidden=[3]", "no key of the chosen group"]),
         (["run_dir=conf"], 1, ["run_dir=conf", "neither empty nor a run's folder"]),

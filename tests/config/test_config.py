@@ -109,10 +109,10 @@ def test_file_sets_no_default_that_a_file_it_builds_on_has_already(file: Path) -
 
 
 def test_every_default_is_in_one_file() -> None:
-    """Of those that compose together, one of each group and `train.yaml`: no key is set in two groups, but by what `peft=whole` brings."""
+    """Of those that compose together, one of each group and `train.yaml`: no key is set in two groups, but by `peft=whole` and its like."""
     groups: dict[str, set[str]] = {}
     for file in DEFAULTS:
-        brought = {"circuit.layers", "latents.start"} if "whole" in file.stem else set()
+        brought = {"circuit.layers", "latents.start", "optimizer.lr"} if "whole" in file.stem else set()
         groups.setdefault(file.parent.name, set()).update(set_by(file).keys() - brought)
     train = yaml.safe_load((CONF / "train.yaml").read_text())
     keys = [key for of_group in groups.values() for key in of_group] + [key for key in train if key != "defaults"]

@@ -35,6 +35,7 @@ SETTINGS = {
     "released": {"generator": "paper", "mapper": "paper"},
     "centred": {"generator": "paper", "mapper": "codes"},
     "whole": {"generator": "paper", "mapper": "quantum_train"},
+    "scaled": {"generator": "paper", "mapper": "quantum_train_scaled"},
     "subspace": {"latents": "zeros", "mapper": "subspace"},
     "scattered": {"latents": {"kind": "shared_table", "start": "random"}, "generator": "paper", "mapper": "quantum_train"},
     **{kind: {"latents": kind} for kind in ("mlp", "mps", "table", "shared_table", "random_features", "frozen_circuit", "random")},

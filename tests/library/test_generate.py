@@ -306,7 +306,10 @@ def test_what_is_generated_already_is_refused_until_its_generator_is_gone() -> N
         ({"circuit": {"layers": 10**12}}, "circuit.layers=1000000000000: "),
         ({"circuit": {"rotations": ["RQ"]}}, "circuit.rotations.0=RQ: "),
         ({"circuit": {"kind": "nosuch"}}, "circuit.kind=nosuch: no key"),
-        ({"mapper": "nosuch"}, "mapper=nosuch: there is no such choice; there are codes, paper, quantum_train, subspace, tied; or"),
+        (
+            {"mapper": "nosuch"},
+            "mapper=nosuch: there is no such choice; there are codes, paper, quantum_train, quantum_train_scaled, subspace, tied; or",
+        ),
         ({"mapper": "../model/gpt2"}, "there is no such choice"),
         ({"mapper": {"nosuch": 1}}, "mapper.nosuch=1: no key"),
         ({"mapper": {"kind": "nosuch"}}, "mapper.kind=nosuch: there is no such kind"),

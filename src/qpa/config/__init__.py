@@ -12,8 +12,11 @@ from qpa.config.data import (
     ImageFolderConfig,
     ImageHubConfig,
     PackagedImagesConfig,
+    PackagedSeriesConfig,
     PydocDataConfig,
     RowsDataConfig,
+    SeriesDataConfig,
+    SeriesFileConfig,
     TextDataConfig,
 )
 from qpa.config.generator import (
@@ -33,11 +36,14 @@ from qpa.config.model import (
     HubImageModelConfig,
     ImageModelConfig,
     LanguageModelConfig,
+    LSTMConfig,
     ModelConfig,
     NetworkConfig,
     OperatorConfig,
     PackageModelConfig,
     PretrainedModelConfig,
+    SeriesModelConfig,
+    SeriesTransformerConfig,
 )
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.parsing import parse
@@ -68,6 +74,7 @@ __all__ = [
     "ImageFolderConfig",
     "ImageHubConfig",
     "ImageModelConfig",
+    "LSTMConfig",
     "LanguageModelConfig",
     "LatentsConfig",
     "LoggerConfig",
@@ -81,6 +88,7 @@ __all__ = [
     "OptimizerConfig",
     "PackageModelConfig",
     "PackagedImagesConfig",
+    "PackagedSeriesConfig",
     "PaperMapperConfig",
     "PlanConfig",
     "PretrainedModelConfig",
@@ -89,6 +97,10 @@ __all__ = [
     "RowsDataConfig",
     "RowsMapperConfig",
     "Section",
+    "SeriesDataConfig",
+    "SeriesFileConfig",
+    "SeriesModelConfig",
+    "SeriesTransformerConfig",
     "Settings",
     "TaskConfig",
     "TextDataConfig",

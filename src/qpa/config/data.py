@@ -129,3 +129,34 @@ class DarcyConfig(EquationConfig):
 
     low: float = Field(gt=0)
     high: float = Field(gt=0)
+
+
+class SeriesDataConfig(DataConfig):
+    """A series of measurements, its splits, and the windows it is cut into."""
+
+    time_column: str
+    time_format: Annotated[str | None, Part.SHOWN]
+    target: str | None
+    inputs: list[str] | None = Field(min_length=1)
+    unit: Annotated[str | None, Part.SHOWN]
+    train_until: str | None
+    val_until: str | None
+    val_fraction: float = Field(gt=0, lt=1)
+    test_fraction: float = Field(gt=0, lt=1)
+    window: int = Field(ge=1)
+    horizon: int = Field(ge=1)
+
+
+class PackagedSeriesConfig(SeriesDataConfig):
+    """Source `series_package`: a series that a Python package carries; `sha256` is of its file."""
+
+    package: str
+    file: str
+    sha256: str
+    install: Annotated[str, Part.SHOWN]
+
+
+class SeriesFileConfig(SeriesDataConfig):
+    """Source `series`: a file of rows, one for each time."""
+
+    file: Annotated[str | None, Part.SHOWN]  # what is in it counts

@@ -67,7 +67,10 @@ class PaperMapperConfig(MapperConfig):
 
 
 class QuantumTrainMapperConfig(PaperMapperConfig):
-    """Kind `quantum_train`: that MLP on probabilities squeezed by `(bound * tanh(gain * 2**(N-1) * p)) ** power`, less their mean."""
+    """Kind `quantum_train`: that MLP on probabilities squeezed by `(bound * tanh(gain * 2**(N-1) * p)) ** power`, less their mean.
+
+    Kind `quantum_train_scaled`: these three trained too, and a factor for each tensor.
+    """
 
     labels: Literal["basis", "random"]
     gain: float = Field(gt=0)

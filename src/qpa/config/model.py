@@ -87,3 +87,21 @@ class OperatorConfig(ModelConfig):
     layers: int = Field(ge=1)
     path: str | None
     adapted: Annotated[str, Part.SHOWN]  # once it is in peft.target_modules, it counts
+
+
+class SeriesModelConfig(ModelConfig):
+    """What models that read a series have: random weights."""
+
+    layers: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+
+
+class LSTMConfig(SeriesModelConfig):
+    """Source `lstm`: recurrent layers, then a linear one."""
+
+
+class SeriesTransformerConfig(SeriesModelConfig):
+    """Source `series_transformer`: an encoder that reads a window at once."""
+
+    width: int = Field(ge=1)
+    heads: int = Field(ge=1)

@@ -25,7 +25,7 @@ GENERATORS = {"qpa": QPAGeneratorConfig, "none": GeneratorConfig}
 LATENTS = dict.fromkeys(("circuit", "frozen_circuit", "table", "shared_table", "random_features", "zeros", "random"), LatentsConfig)
 LATENTS |= {"mlp": MLPLatentsConfig, "mps": MPSLatentsConfig}
 MAPPERS = {"tied": RowsMapperConfig, "codes": RowsMapperConfig, "paper": PaperMapperConfig, "quantum_train": QuantumTrainMapperConfig}
-MAPPERS |= {"subspace": SubspaceMapperConfig}
+MAPPERS |= {"quantum_train_scaled": QuantumTrainMapperConfig, "subspace": SubspaceMapperConfig}
 
 Latents = Annotated[SerializeAsAny[LatentsConfig], Kinds("latents", LATENTS)]
 Mapper = Annotated[SerializeAsAny[MapperConfig], Kinds("mapper", MAPPERS)]

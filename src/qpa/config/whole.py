@@ -14,7 +14,9 @@ from qpa.config.data import (
     ImageFolderConfig,
     ImageHubConfig,
     PackagedImagesConfig,
+    PackagedSeriesConfig,
     PydocDataConfig,
+    SeriesFileConfig,
 )
 from qpa.config.generator import GeneratorConfig, QPAGeneratorConfig
 from qpa.config.identity import Identity
@@ -24,10 +26,12 @@ from qpa.config.model import (
     EfficientNetConfig,
     HubImageModelConfig,
     LanguageModelConfig,
+    LSTMConfig,
     ModelConfig,
     NetworkConfig,
     OperatorConfig,
     PackageModelConfig,
+    SeriesTransformerConfig,
 )
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.part import Part
@@ -36,12 +40,14 @@ from qpa.config.settings import GENERATORS, Latents, Mapper, Seed, Settings
 from qpa.config.task import TaskConfig
 from qpa.config.trainer import TrainerConfig
 
-TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig, "operators": TaskConfig}
+TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig}
+TASKS |= {"forecasting": TaskConfig, "operators": TaskConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
 MODELS |= {"cnn": NetworkConfig, "image_package": EfficientNetConfig, "image_hub": HubImageModelConfig}
+MODELS |= {"lstm": LSTMConfig, "series_transformer": SeriesTransformerConfig, "fno": OperatorConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
 DATA |= {"image_package": PackagedImagesConfig, "image_folder": ImageFolderConfig, "image_hub": ImageHubConfig}
-MODELS |= {"fno": OperatorConfig}
+DATA |= {"series_package": PackagedSeriesConfig, "series": SeriesFileConfig}
 DATA |= {"burgers": BurgersConfig, "darcy": DarcyConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}
 

@@ -26,6 +26,7 @@ from qpa.core.layout import Layout
 from qpa.core.mappers.codes import CodeMapper
 from qpa.core.mappers.paper import PaperMapper
 from qpa.core.mappers.quantum_train import QuantumTrainMapper
+from qpa.core.mappers.quantum_train_scaled import QuantumTrainScaledMapper
 from qpa.core.mappers.subspace import SubspaceMapper
 from qpa.core.mappers.tied import TiedMapper
 from qpa.errors import ConfigError, line
@@ -40,15 +41,9 @@ MAPPERS: dict[str, Callable[..., nn.Module]] = {
     "paper": lambda layout, settings, from_zero: PaperMapper(
         layout, hidden=settings.hidden, activation=settings.activation, from_zero=from_zero
     ),
-    "quantum_train": lambda layout, settings, from_zero: QuantumTrainMapper(
-        layout,
-        hidden=settings.hidden,
-        activation=settings.activation,
-        gain=settings.gain,
-        bound=settings.bound,
-        power=settings.power,
-        random_labels=settings.labels == "random",
-        from_zero=from_zero,
+    "quantum_train": lambda layout, settings, from_zero: QuantumTrainMapper(layout, **_published(settings), from_zero=from_zero),
+    "quantum_train_scaled": lambda layout, settings, from_zero: QuantumTrainScaledMapper(
+        layout, **_published(settings), from_zero=from_zero
     ),
     "subspace": lambda layout, settings, from_zero: SubspaceMapper(layout, numbers=settings.numbers, from_zero=from_zero),
 }
@@ -121,6 +116,12 @@ def make_control(settings: Any, layout: Layout, *, budget: int) -> nn.Module:
 def make_mapper(settings: Any, layout: Layout, *, from_zero: bool) -> nn.Module:
     """Config group `mapper` as a module."""
     return _made_by("mapper", settings.kind, MAPPERS)(layout, settings, from_zero=from_zero)
+
+
+def _published(settings: Any) -> dict[str, Any]:
+    """What both mappers of Quantum-Train are made with."""
+    given = {name: getattr(settings, name) for name in ("hidden", "activation", "gain", "bound", "power")}
+    return given | {"random_labels": settings.labels == "random"}
 
 
 def _made_by(group: str, kind: str, ours: dict[str, Callable[..., nn.Module]]) -> Callable[..., nn.Module]:

@@ -22,7 +22,8 @@ from qpa.report.verdict import decimals, label, sentences
 from qpa.runs import answers
 from qpa.runs.record import DRAWN
 
-SHOWN = ("answered", "drawn")  # of a task: on the page as it is, not for its script
+SHOWN = ("answered", "drawn", "shows")  # of a task: on the page as it is, not for its script
+UNSAID = {"title": "Drawn", "words": "What the task draws of a finished run."}  # of a task, or an older record, that does not say
 
 
 def write(path: Path, found: Found, comparisons: list[Comparison]) -> None:
@@ -87,6 +88,7 @@ def _task(comparison: Comparison) -> dict[str, Any]:
         "captions": captions(comparison),
         "answered": _answered(comparison, names),
         "drawn": _drawn(comparison, names),
+        "shows": comparison.settings[0].first.protocol.get("drawn", UNSAID),
     }
 
 

@@ -26,11 +26,12 @@ def heads(comparison: Comparison) -> Row:
 def rows(comparison: Comparison) -> list[Row]:
     """As many strings as `heads` for every setting at its best rate, the baseline among them, most trained numbers first.
 
-    Without a baseline nothing is compared; `of the baseline's` is then the share of what plain PEFT would train.
+    Without a baseline nothing is compared; `of the baseline's` is then the share of what plain PEFT would train. Last what the task's
+    protocol names as reference: what is reached without any of it.
     """
     differences = {d.setting.first.setting: d for d in comparison.against_baseline}
     shown = sorted(comparison.best, key=lambda s: (-s.first.trainable, tested(s)))
-    return [_row(setting, differences.get(setting.first.setting), comparison) for setting in shown]
+    return [_row(setting, differences.get(setting.first.setting), comparison) for setting in shown] + _references(comparison)
 
 
 def write_markdown(path: Path, comparisons: list[Comparison]) -> None:
@@ -67,6 +68,13 @@ def _row(setting: Setting, difference: Difference | None, comparison: Comparison
         f"{seconds:.2f}" if math.isfinite(seconds) else "",
         f"{memory:.2f} GiB",
     )
+
+
+def _references(comparison: Comparison) -> list[Row]:
+    reached = comparison.settings[0].first.protocol.get("reference", {})
+    values = {who: found["test"][comparison.metric.name] for who, found in reached.items()}
+    empty = ("",) * (len(heads(comparison)) - 4)
+    return [(who, "", "", f"{value:.{decimals(value, least=2)}f}", *empty) for who, value in values.items()]
 
 
 def _above(difference: Difference, digits: int) -> str:

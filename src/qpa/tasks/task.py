@@ -200,7 +200,11 @@ class Task(ABC):
         """Model and data in a few words, for reports."""
 
     def protocol(self) -> dict[str, Any]:
-        """What the metric is a metric of, for the record."""
+        """What the metric is a metric of, for the record.
+
+        The report knows two of its names: `reference`, by name and split the metrics of what needs no training, and `drawn`, `title` and
+        `words` of what `draw` draws.
+        """
         return {}
 
     def inputs(self) -> "dict[str, Tensor] | None":

@@ -59,6 +59,11 @@ class QuantumTrainMapper(PaperMapper):
 
     def scaled(self, features: Tensor) -> Tensor:
         """What the MLP reads of them, `[N]`. Less than -1 counts as -1: what stands in a circuit's place may be, but no probability."""
-        scaled = (self.gain / 2 * (1 + features)).clamp(min=SMALLEST)
-        powers = (self.bound * torch.tanh(scaled)) ** self.power
+        gain, bound, power = self.constants()
+        scaled = (gain / 2 * (1 + features)).clamp(min=SMALLEST)
+        powers = (bound * torch.tanh(scaled)) ** power
         return powers - powers.mean()
+
+    def constants(self) -> tuple[float | Tensor, float | Tensor, float | Tensor]:
+        """`gain`, `bound` and `power`."""
+        return self.gain, self.bound, self.power

@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 
 ALL_LINEAR = "all-linear"
 CLASSES_FILE = "classes.json"  # beside an exported adapter
+DRAWN = {
+    "title": "Furthest from right",
+    "words": "The examples of the test split that each model is most wrong about: what they are, what they are said to be, the loss. Above "
+    "them the filters that it sees first, each between its smallest and its largest number.",
+}
 PROBED = 4  # images by which a saved adapter is compared with the trained model
 
 
@@ -123,7 +128,7 @@ class Vision(Task):
         reached = {split: {"accuracy": float((self.pictures[split].labels == commonest).mean())} for split in ("val", "test")}
         stands = known.stands(self.model, self.folder, len(self.names))
         majority = {"label": self.names[commonest], **reached}
-        found = {"labels": list(self.names), "several": False, "base": stands, "majority": majority}
+        found = {"labels": list(self.names), "several": False, "base": stands, "majority": majority, "drawn": DRAWN}
         return found | ({"published": points} if (points := published.points(self.model, _data_name(self.data))) else {})
 
     @classmethod
