@@ -3,6 +3,7 @@
 from qpa.config.circuit import CircuitConfig
 from qpa.config.data import (
     DataConfig,
+    EnvironmentDataConfig,
     FilesDataConfig,
     HubDataConfig,
     ImageDataConfig,
@@ -33,13 +34,14 @@ from qpa.config.model import (
     ModelConfig,
     NetworkConfig,
     PackageModelConfig,
+    PolicyConfig,
     PretrainedModelConfig,
 )
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.parsing import parse
 from qpa.config.section import OpenSection, Section, checked
 from qpa.config.settings import Settings
-from qpa.config.task import TaskConfig
+from qpa.config.task import ControlConfig, TaskConfig
 from qpa.config.trainer import STOPS, TrainerConfig
 from qpa.config.verbs import AnalysisConfig, ChatConfig, PlanConfig, TuneConfig
 from qpa.config.whole import IDENTITY, Config
@@ -51,8 +53,10 @@ __all__ = [
     "ChatConfig",
     "CircuitConfig",
     "Config",
+    "ControlConfig",
     "DataConfig",
     "EfficientNetConfig",
+    "EnvironmentDataConfig",
     "FilesDataConfig",
     "GeneratorConfig",
     "HubDataConfig",
@@ -75,6 +79,7 @@ __all__ = [
     "PackagedImagesConfig",
     "PaperMapperConfig",
     "PlanConfig",
+    "PolicyConfig",
     "PretrainedModelConfig",
     "PydocDataConfig",
     "QPAGeneratorConfig",

@@ -105,3 +105,15 @@ class ImageHubConfig(ImageDataConfig):
     splits: dict[str, str | None]
     image_column: str | None
     label_column: str | None
+
+
+class EnvironmentDataConfig(DataConfig):
+    """Source `environment`: episodes of a gymnasium environment."""
+
+    environment: str
+    observation: str | None
+    actions: int | None = Field(ge=1)
+    max_episode_steps: int | None = Field(ge=1)
+    val_episodes: Annotated[int, Part.MEASURE] = Field(ge=1)
+    test_episodes: Annotated[int, Part.MEASURE] = Field(ge=1)
+    greedy: Annotated[bool, Part.MEASURE]

@@ -77,3 +77,10 @@ class EfficientNetConfig(ImageModelConfig):
 
 class HubImageModelConfig(ImageModelConfig, PretrainedModelConfig):
     """Source `image_hub`: any that classifies images, of a folder or of the Hugging Face hub."""
+
+
+class PolicyConfig(ModelConfig):
+    """Source `policy`: linear layers with an activation between, with random weights; what it sees and chooses from are the environment's."""
+
+    hidden: list[Annotated[int, Field(ge=1)]]
+    activation: Literal["relu", "tanh"]

@@ -7,6 +7,7 @@ from pydantic import SerializeAsAny
 from qpa.config.circuit import CircuitConfig
 from qpa.config.data import (
     DataConfig,
+    EnvironmentDataConfig,
     FilesDataConfig,
     HubDataConfig,
     ImageFolderConfig,
@@ -25,19 +26,22 @@ from qpa.config.model import (
     ModelConfig,
     NetworkConfig,
     PackageModelConfig,
+    PolicyConfig,
 )
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.part import Part
 from qpa.config.section import Section
 from qpa.config.settings import GENERATORS, Latents, Mapper, Seed, Settings
-from qpa.config.task import TaskConfig
+from qpa.config.task import ControlConfig, TaskConfig
 from qpa.config.trainer import TrainerConfig
 
-TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig}
+TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig, "control": ControlConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
 MODELS |= {"cnn": NetworkConfig, "image_package": EfficientNetConfig, "image_hub": HubImageModelConfig}
+MODELS |= {"policy": PolicyConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
 DATA |= {"image_package": PackagedImagesConfig, "image_folder": ImageFolderConfig, "image_hub": ImageHubConfig}
+DATA |= {"environment": EnvironmentDataConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}
 
 
