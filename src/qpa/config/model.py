@@ -80,7 +80,7 @@ class HubImageModelConfig(ImageModelConfig, PretrainedModelConfig):
 
 
 class PolicyConfig(ModelConfig):
-    """Source `policy`: linear layers with an activation between, with random weights; what it sees and chooses from are the environment's."""
+    """Source `policy`: linear layers with an activation between, with random weights; its inputs and outputs are the environment's."""
 
     hidden: list[Annotated[int, Field(ge=1)]]
     activation: Literal["relu", "tanh"]

@@ -103,6 +103,7 @@ def _ours(plan: Plan) -> Record:
         "task": {"kind": config.task.kind, "name": task.title(), "read": task.amount(), "counted": task.counted},
         "metric": asdict(task.metric),
         "protocol": task.protocol(),
+        "picture": asdict(task.picture),
         "params": plan.counts.record(),
         "precision": config.trainer.precision,
         "processes": config.trainer.processes,

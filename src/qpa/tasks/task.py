@@ -173,7 +173,7 @@ class Task(ABC):
     also: ClassVar[Mapping[str, str]] = {}
     """Splits held out beside `val` and `test`, each with its name in tables."""
     picture: ClassVar[Picture] = Picture("png", "Drawn", "What the task has drawn of each run.")
-    """What `draw` draws, where it draws."""
+    """What `draw` draws, of a task that draws."""
 
     def __init__(self, config: Config, context: Context) -> None:
         self.config, self.context = config, context

@@ -191,7 +191,7 @@ class FineTuning(LightningModule):
         return self.learner.to_device(batch, device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say whose it is, and what the learner has counted; the generator's weights are in it once, not with the optimizer's state again."""
+        """Whose it is, what the learner has counted; the generator's weights are in it once, not with the optimizer's state again."""
         checkpoint["lineage"] = dict(self.course.lineage)
         checkpoint["learner"] = self.learner.state()
         for state in checkpoint["optimizer_states"]:

@@ -127,14 +127,22 @@ def _observed(data: EnvironmentDataConfig, space: "Space") -> "Space":
             there = f"there are {', '.join(parts)}" if parts else "observations have none; leave it out"
             raise ConfigError("data.observation", data.observation, f"there is no such part; {there}")
         space = space[data.observation]  # pyright: ignore[reportIndexIssue]
-    if not space.is_np_flattenable:
-        if isinstance(space, Dict):
-            flat = [name for name, part in space.items() if part.is_np_flattenable]
-            problem = f"not all parts of an observation are numbers; data.observation= one of {', '.join(flat)} reads that alone"
-        else:
-            problem = f"its observations ({type(space).__name__}) are no fixed count of numbers; choose another"
-        raise ConfigError(KEY, data.environment, problem)
-    return space
+    if _numbers(space):
+        return space
+    problem = f"its observations ({type(space).__name__}) are no fixed count of numbers; choose another"
+    if isinstance(space, Dict) and (parts := [name for name, part in space.items() if _numbers(part)]):
+        problem = f"not all parts of an observation are numbers; data.observation= one of {', '.join(parts)} reads that alone"
+    raise ConfigError(KEY, data.environment, problem)
+
+
+def _numbers(space: "Space") -> bool:
+    """Whether all that is in a space is as many numbers."""
+    from gymnasium.spaces import flatdim
+
+    try:
+        return flatdim(space) > 0
+    except (ValueError, NotImplementedError):  # a graph, a sequence; a space of another package's own
+        return False
 
 
 def _actions(data: EnvironmentDataConfig, space: "Space") -> tuple[int, int]:
@@ -148,4 +156,3 @@ def _actions(data: EnvironmentDataConfig, space: "Space") -> tuple[int, int]:
     if data.actions is not None and data.actions > there:
         raise ConfigError("data.actions", data.actions, f"{data.environment} has {there}; give at most so many, or null for all")
     return int(space.start), data.actions or there
-

@@ -1,6 +1,5 @@
 """The task `control` itself: a policy plays a gymnasium environment; the mean return of its episodes."""
 
-import pkgutil
 import sys
 from collections.abc import Mapping
 from functools import cached_property
@@ -47,6 +46,8 @@ class Control(Task):
         if "num_virtual_tokens" in peft:
             problem = "its prompts stand before text, and a policy reads none; choose another, as peft=whole"
             raise ConfigError("peft", peft["_target_"], problem)
+        if trainer.max_epochs is not None:
+            raise ConfigError("trainer.max_epochs", trainer.max_epochs, "episodes have no end to count; give trainer.max_steps alone")
         _ = self.rules
         files.cache_folder(self.config.cache_dir)
 
