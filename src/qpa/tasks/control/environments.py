@@ -1,6 +1,7 @@
 """Environments of gymnasium as a policy sees them: numbers to look at, a few actions to choose from, an end to every episode."""
 
 import difflib
+import importlib.util
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,29 +93,34 @@ def _made(data: EnvironmentDataConfig, render: str | None) -> "Env":
     given = {} if data.max_episode_steps is None else {"max_episode_steps": data.max_episode_steps}
     try:
         return gymnasium.make(data.environment, render_mode=render, disable_env_checker=True, **given)
-    except (gymnasium.error.UnregisteredEnv, ModuleNotFoundError) as error:
-        raise ConfigError(KEY, data.environment, _missing(data.environment, [*gymnasium.registry])) from error
+    except gymnasium.error.UnregisteredEnv as error:
+        raise ConfigError(KEY, data.environment, _unknown(data.environment, [*gymnasium.registry])) from error
     except Exception as error:  # whatever another's code raises, a package that it needs among them
-        raise ConfigError(KEY, data.environment, f"cannot be made: {' '.join(str(error).split())}") from error
+        problem = _not_installed(data.environment) or f"cannot be made: {' '.join(str(error).split())}"
+        raise ConfigError(KEY, data.environment, problem) from error
 
 
-def _missing(name: str, there: list[str]) -> str:
-    """Why there is no such environment, and which was meant."""
+def _unknown(name: str, there: list[str]) -> str:
+    """Which environment was meant, perhaps."""
     module, _, rest = name.rpartition(":")
     package = WITHIN.get(rest.partition("-")[0].partition("/")[0])
     if package and not module:
         return f"is of the package {package}; give {KEY}={package}:{name}"
-    if module and not _importable(module):
-        extra = "make setup EXTRAS=control" if module == "minigrid" else f"pip install {module}"
-        return f"the package {module} is not installed; run {extra}"
     near = difflib.get_close_matches(rest, there, NEAR)
     return f"there is no such environment; {'did you mean ' + ', '.join(near) + '?' if near else 'CartPole-v1 is one'}"
 
 
-def _importable(module: str) -> bool:
-    from importlib.util import find_spec
+def _not_installed(name: str) -> str | None:
+    """How to install the package that an environment's name begins with, where it is not there."""
+    package = name.rpartition(":")[0].partition(".")[0]
+    if not package or _importable(package):
+        return None
+    way = "make setup EXTRAS=control" if package == "minigrid" else f"pip install {package}"
+    return f"the package {package} is not installed; run {way}"
 
-    return module.isidentifier() and find_spec(module) is not None
+
+def _importable(package: str) -> bool:
+    return package.isidentifier() and importlib.util.find_spec(package) is not None
 
 
 def _observed(data: EnvironmentDataConfig, space: "Space") -> "Space":
