@@ -73,7 +73,7 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
         (["+trainer.limit_val_batches=0"], 1, ["trainer", "limit_val_batches", "max_held_out_windows"]),
         (["generator.start=null"], 1, ["generator.start=None", "'peft' or 'paper'"]),
         (["generator.circuits=null"], 1, ["generator.circuits=None", "'per_module' or 'shared'"]),
-        (["generator=none", "generator.circuits=shared"], 1, ["generator.circuits", "generator=paper, generator=qpa"]),
+        (["generator=none", "generator.circuits=shared"], 1, ["generator.circuits", "generator=paper, generator=qpa, generator=shared"]),
         (["generator.lr=1e-3"], 1, ["generator.lr: is optimizer.lr now"]),
         (["+generator.lr=1e-3"], 1, ["generator.lr=0.001: is optimizer.lr now"]),
         (["logger=none", "logger.group=mine"], 1, ["logger.group", "logger=wandb"]),

@@ -107,7 +107,7 @@ def test_folder_of_ones_own_that_is_not_there_is_one_line(arguments: list[str]) 
 
 
 def test_key_of_another_choice_is_found() -> None:
-    assert choices_with("generator.circuits") == ["generator=paper", "generator=qpa"]
+    assert choices_with("generator.circuits") == ["generator=paper", "generator=qpa", "generator=shared"]
     assert choices_with("mapper.width") == ["mapper=codes", "mapper=tied"]
     assert choices_with("peft.use_dora") == ["peft=dora"]
     for key in ("peft.rank", "seed", "sweeps.study", "hydra.mode", "../x.y", ""):

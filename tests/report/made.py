@@ -33,6 +33,7 @@ def write_run(
         config[group][key] = changed.get(key, config[group][key])
     config |= {"seed": seed, "latents": {"kind": latents}}
     config["generator"]["kind"] = kind
+    config["mapper"]["kind"] = changed.get("mapper", config["mapper"]["kind"])
     config["optimizer"]["lr"] = config["generator"]["lr"]
     record["run_info"] |= {"command": f"python train.py seed={seed}", "error_msg": changed.get("error")}
     record["train_info"] |= {"status": changed.get("status", "success"), "file_size": draw.randint(10**6, 10**7)}

@@ -107,6 +107,16 @@ def test_circuit_and_control_are_tuned_alike_among_the_rates_of_both(tmp_path: P
     assert sentences(comparison)[0] == "The circuit is worse than a learned table."
 
 
+def test_circuit_is_compared_with_a_random_subspace_of_as_many_numbers_at_a_rate_of_its_own(tmp_path: Path) -> None:
+    seeds(tmp_path, [20.0, 21.0, 22.0], lr=0.01)
+    for numbers, values in ((50, [15.0, 16.1, 17.2]), (100, [1.0, 1.1, 1.2])):
+        seeds(tmp_path, values, lr=0.03, latents="zeros", mapper="subspace", width=numbers, trainable=numbers)
+    (comparison,) = compare(find(tmp_path).finished)
+    told = sentences(comparison)
+    assert told[0] == "The circuit is worse than a random subspace."
+    assert "against a random subspace, whose rate is 0.03 and not 0.01, 4.9" in told[1]
+
+
 def test_circuits_of_two_widths_are_judged_each_against_its_own_control(tmp_path: Path) -> None:
     for width, table in ((4, [25.0, 26.1, 27.2]), (8, [15.0, 16.1, 17.2])):
         seeds(tmp_path, [20.0, 21.0, 22.0], width=width, trainable=10 * width)

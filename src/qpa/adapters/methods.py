@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from qpa.adapters.bottleneck import CONFIG, Bottleneck, BottleneckConfig, BottleneckModel, is_of_bottleneck, read_bottleneck_config
-from qpa.adapters.whole import WholeConfig, WholeModel, read_whole_config
+from qpa.adapters.whole import WholeConfig, WholeModel, read_whole_config, saved_tensors
 from qpa.core.draws import SameEverywhere
 from qpa.core.generator import real_shape
 from qpa.core.layout import NUMBER, AdapterTensor
@@ -103,7 +103,7 @@ def _planned_on_cpu(skeleton: nn.Module, config: AdapterConfig) -> AdaptedModel:
 def tensors_saved(model: AdaptedModel) -> int:
     """Bytes of all tensors that peft saves of an adapter that is put on modules; 0 for prompts, which it makes when it saves."""
     if isinstance(model, WholeModel):
-        return sum(tensor.numel() * tensor.itemsize for tensor in model.get_base_model().state_dict().values())
+        return sum(tensor.numel() * tensor.itemsize for tensor in saved_tensors(model.get_base_model()).values())
     if isinstance(model, BottleneckModel) or model.active_peft_config.is_prompt_learning:
         return 0
     saved = peft.get_peft_model_state_dict(model, save_embedding_layers=False)

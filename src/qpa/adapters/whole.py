@@ -82,7 +82,7 @@ class WholeModel(nn.Module):
 
     def statistics(self) -> list[str]:
         """Names of the network's own numbers that it counts as it is trained, as batch norm does."""
-        saved = self.base_model.state_dict()
+        saved = saved_tensors(self.base_model)
         return [name for name, _ in self.base_model.named_buffers() if name in saved]
 
     @contextmanager
@@ -99,7 +99,8 @@ class WholeModel(nn.Module):
     def save_pretrained(self, folder: str) -> None:
         """Write config and network; a weight that has several names is there under each."""
         self.save_config(Path(folder))
-        save_file({name: t.detach().cpu().clone().contiguous() for name, t in self.base_model.state_dict().items()}, Path(folder) / WEIGHTS)
+        own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in saved_tensors(self.base_model).items()}
+        save_file(own, Path(folder) / WEIGHTS)
 
     def save_config(self, folder: Path) -> None:
         """Write the config alone."""
@@ -115,6 +116,11 @@ class WholeModel(nn.Module):
         model = cls(base, config)
         base.load_state_dict(load_file(Path(folder) / WEIGHTS))
         return model
+
+
+def saved_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Of a state dict its tensors: some packages, as neuraloperator, put settings beside them."""
+    return {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
 
 
 def read_whole_config(folder: Path) -> WholeConfig | None:

@@ -117,3 +117,27 @@ class EnvironmentDataConfig(DataConfig):
     val_episodes: Annotated[int, Part.MEASURE] = Field(ge=1)
     test_episodes: Annotated[int, Part.MEASURE] = Field(ge=1)
     greedy: Annotated[bool, Part.MEASURE]
+
+
+class EquationConfig(DataConfig):
+    """Functions drawn at random, and solutions of a differential equation."""
+
+    grid: int = Field(ge=8)
+    train: int = Field(ge=1)
+    val: int = Field(ge=1)
+    test: int = Field(ge=1)
+    drawn_from: int = Field(ge=0)
+
+
+class BurgersConfig(EquationConfig):
+    """Source `burgers`."""
+
+    viscosity: float = Field(gt=0)
+    time: float = Field(gt=0)
+
+
+class DarcyConfig(EquationConfig):
+    """Source `darcy`."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)

@@ -84,3 +84,13 @@ class PolicyConfig(ModelConfig):
 
     hidden: list[Annotated[int, Field(ge=1)]]
     activation: Literal["relu", "tanh"]
+
+
+class OperatorConfig(ModelConfig):
+    """Source `fno`: a Fourier neural operator, from the seed or as a run has trained it."""
+
+    modes: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+    layers: int = Field(ge=1)
+    path: str | None
+    adapted: Annotated[str, Part.SHOWN]  # once it is in peft.target_modules, it counts

@@ -6,6 +6,8 @@ from pydantic import SerializeAsAny
 
 from qpa.config.circuit import CircuitConfig
 from qpa.config.data import (
+    BurgersConfig,
+    DarcyConfig,
     DataConfig,
     EnvironmentDataConfig,
     FilesDataConfig,
@@ -25,6 +27,7 @@ from qpa.config.model import (
     LanguageModelConfig,
     ModelConfig,
     NetworkConfig,
+    OperatorConfig,
     PackageModelConfig,
     PolicyConfig,
 )
@@ -35,13 +38,13 @@ from qpa.config.settings import GENERATORS, Latents, Mapper, Seed, Settings
 from qpa.config.task import ControlConfig, TaskConfig
 from qpa.config.trainer import TrainerConfig
 
-TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig, "control": ControlConfig}
+TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig, "operators": TaskConfig, "control": ControlConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
 MODELS |= {"cnn": NetworkConfig, "image_package": EfficientNetConfig, "image_hub": HubImageModelConfig}
-MODELS |= {"policy": PolicyConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
 DATA |= {"image_package": PackagedImagesConfig, "image_folder": ImageFolderConfig, "image_hub": ImageHubConfig}
-DATA |= {"environment": EnvironmentDataConfig}
+MODELS |= {"fno": OperatorConfig, "policy": PolicyConfig}
+DATA |= {"burgers": BurgersConfig, "darcy": DarcyConfig, "environment": EnvironmentDataConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from qpa.config import IDENTITY
-from qpa.config.identity import Part
+from qpa.config.identity import SUBSPACE, Part
 from qpa.report.runs import Run
 from qpa.runs.baseline import gain_kept
 from qpa.tasks.task import Metric
@@ -98,7 +98,7 @@ class Comparison:
         baseline: plain PEFT as LoRA where there is one, at the rate and rank that validation prefers; None without any.
         against_baseline: every other setting at its own best rate.
         against_controls: every circuit against what stands in its place, each at the best of the rates that both were run at, all
-            else equal.
+            else equal; against a random subspace of as many numbers too.
         varied: by latents, the config keys that are needed to tell its settings apart, beyond the method.
         front: of the best, by trained count and test metric: nothing is better in one and no worse in the other.
     """
@@ -191,15 +191,26 @@ def preferred(settings: Sequence[Setting]) -> Setting:
 
 
 def _controls(settings: list[Setting]) -> Iterator[Difference]:
-    """Of settings that share all but what makes the mapper's features: the circuit against every control, equally well tuned."""
+    """Of settings that share all but what makes the mapper's features, and of subspaces: the circuit against each, equally well tuned."""
     for beside in _grouped(settings, lambda run: run.place):
         kinds = {kinds[0].first.latents: kinds for kinds in _grouped(beside, lambda run: run.latents)}
-        circuits = kinds.pop("circuit", [])
-        for controls in kinds.values():
-            rates = {s.first.learning_rate for s in circuits} & {s.first.learning_rate for s in controls}
-            sides = [[s for s in side if s.first.learning_rate in rates] for side in (circuits, controls)]
-            if rates and (difference := paired(*map(preferred, sides))):
-                yield difference
+        if circuits := kinds.pop("circuit", []):
+            for controls in (*kinds.values(), _subspaces(settings, preferred(circuits))):
+                sides = _at_shared_rates(circuits, controls)
+                if controls and (difference := paired(*map(preferred, sides))):
+                    yield difference
+
+
+def _subspaces(settings: list[Setting], beside: Setting) -> list[Setting]:
+    """Random subspaces of the same tensors and as many numbers: they have no mapper that a circuit could have."""
+    alike = SUBSPACE, beside.first.method, beside.first.trainable
+    return [s for s in settings if (s.first.latents, s.first.method, s.first.trainable) == alike]
+
+
+def _at_shared_rates(*sides: list[Setting]) -> list[list[Setting]]:
+    """Of both those at the rates that both were run at, lest one has had more to choose from; all, where no rate is shared."""
+    rates = set.intersection(*({s.first.learning_rate for s in side} for side in sides))
+    return [[s for s in side if s.first.learning_rate in rates] or side for side in sides]
 
 
 def _grouped(settings: Iterable[Setting], by: Callable[[Run], str]) -> list[list[Setting]]:

@@ -89,10 +89,16 @@ def _against_controls(comparison: Comparison) -> list[str]:
         for difference in differences:
             groups.setdefault(_judged(difference), []).append(difference)
         claims = [f"{words} {_listed([named(d.against.first.latents) for d in group])}" for words, group in groups.items()]
-        numbers = [f"against {named(d.against.first.latents)} {_signed(d)}" for d in differences]
+        numbers = [f"against {named(d.against.first.latents)}{_other_rate(d)} {_signed(d)}" for d in differences]
         name = "the circuit" if len(circuits) == 1 else label(differences[0].setting, comparison)
         lines += [f"{name[0].upper()}{name[1:]} {'; it '.join(claims)}.", f"Its {comparison.metric.name}: {'; '.join(numbers)}."]
     return lines
+
+
+def _other_rate(difference: Difference) -> str:
+    """Said where both have no rate in common."""
+    ours, theirs = difference.setting.first.learning_rate, difference.against.first.learning_rate
+    return "" if ours == theirs else f", whose rate is {theirs:g} and not {ours:g},"
 
 
 def _judged(difference: Difference) -> str:

@@ -1,14 +1,16 @@
 """Whole runs on images: what they report against scikit-learn on stock peft's logits, however the images come, whatever reads them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from conftest import planned, train_run
-from images import VIT, chosen, config, dataset_of, folder_of
+from conftest import ROOT, planned, train_run
+from images import VIT, arguments, chosen, config, dataset_of, folder_of
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
@@ -183,3 +185,17 @@ def test_first_filters_and_worst_images_are_drawn(tmp_path: Path) -> None:
     assert Image.open(Path(str(found.run_dir)) / "drawn.png").size[0] > 500
     filters = drawing.first_filters(task_of(found).base())
     assert filters is not None and filters.shape == (4, 1, 3, 3)
+
+
+@pytest.mark.slow
+def test_two_processes_equal_one_with_double_batch(tmp_path: Path) -> None:
+    data = folder_of(tmp_path / "digits", chosen())
+    alone = run(config(tmp_path, data=data))
+    shared = ["trainer=ddp", "trainer.max_steps=4", "trainer.val_every=2", "data.batch_size=2", f"run_dir={tmp_path}/two"]
+    command = [sys.executable, ROOT / "train.py", *arguments(tmp_path, *shared, data=data)]
+    done = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+    together = record.read(tmp_path / "two")["qpa"]
+    for score in ("accuracy", "loss", "calibration"):
+        assert together["test"][score] == pytest.approx(alone["test"][score], rel=1e-4)
+    assert together["test"]["confusion"] == alone["test"]["confusion"]
