@@ -154,7 +154,7 @@ def compose_config(tmp_path: Path, text_file: Path) -> Callable[..., DictConfig]
         text = [*files, "data.val_fraction=0.2", "data.context=32", "data.batch_size=4", FEW]
         trainer = ["trainer.max_steps=4", "trainer.val_every=2", "trainer.accelerator=cpu"]
         places = [f"cache_dir={tmp_path}/cache", f"run_dir={tmp_path}/run", "logger=none"]
-        without = ("paper", "quantum_train", "mapper=subspace", "peft=whole")  # the mappers of these have none
+        without = ("paper", "quantum_train", "qtrl", "mapper=subspace", "peft=whole")  # the mappers of these have none
         width = [] if any(name in choice for choice in overrides for name in without) else ["mapper.width=4"]
         fitting = [key for method in overrides for key in FITTING.get(method, [])]
         defaults = [f"model={model}", "model.weights=random", "model.num_layers=2", *shape, "data=text", *text, *trainer, *places, *width]

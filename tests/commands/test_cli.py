@@ -91,6 +91,7 @@ def command(*arguments: str, entry: tuple[str, ...] = ("train.py",), **environme
         (["peft=prefix", "model.gradient_checkpointing=true"], 1, ["model.gradient_checkpointing=True", "prefixes"]),
         (["latents=mps", "latents.bond_dimension=0"], 1, ["latents.bond_dimension=0", "greater than or equal to 1"]),
         (["peft.r=0"], 1, ["peft.r=0", "at least 1"]),
+        (["task=control", "data.environment=CartPol-v1"], 1, ["data.environment=CartPol-v1", "no such environment", "CartPole-v1"]),
         (["model=gpt2"], 1, ["model.hub=openai-community/gpt2", "model.path=DIR"]),
         (["model=causal_lm"], 1, ["model.hub=None", "model.path=DIR"]),
         (["model.path=/nowhere"], 1, ["model.path=/nowhere", "config.json"]),

@@ -5,6 +5,7 @@ from qpa.config.data import (
     BurgersConfig,
     DarcyConfig,
     DataConfig,
+    EnvironmentDataConfig,
     EquationConfig,
     FilesDataConfig,
     HubDataConfig,
@@ -41,6 +42,7 @@ from qpa.config.model import (
     NetworkConfig,
     OperatorConfig,
     PackageModelConfig,
+    PolicyConfig,
     PretrainedModelConfig,
     SeriesModelConfig,
     SeriesTransformerConfig,
@@ -49,7 +51,7 @@ from qpa.config.optimizer import OptimizerConfig
 from qpa.config.parsing import parse
 from qpa.config.section import OpenSection, Section, checked
 from qpa.config.settings import Settings
-from qpa.config.task import TaskConfig
+from qpa.config.task import ControlConfig, TaskConfig
 from qpa.config.trainer import STOPS, TrainerConfig
 from qpa.config.verbs import AnalysisConfig, ChatConfig, PlanConfig, TuneConfig
 from qpa.config.whole import IDENTITY, Config
@@ -62,9 +64,11 @@ __all__ = [
     "ChatConfig",
     "CircuitConfig",
     "Config",
+    "ControlConfig",
     "DarcyConfig",
     "DataConfig",
     "EfficientNetConfig",
+    "EnvironmentDataConfig",
     "EquationConfig",
     "FilesDataConfig",
     "GeneratorConfig",
@@ -91,6 +95,7 @@ __all__ = [
     "PackagedSeriesConfig",
     "PaperMapperConfig",
     "PlanConfig",
+    "PolicyConfig",
     "PretrainedModelConfig",
     "PydocDataConfig",
     "QPAGeneratorConfig",

@@ -107,6 +107,18 @@ class ImageHubConfig(ImageDataConfig):
     label_column: str | None
 
 
+class EnvironmentDataConfig(DataConfig):
+    """Source `environment`: episodes of a gymnasium environment."""
+
+    environment: str
+    observation: str | None
+    actions: int | None = Field(ge=1)
+    max_episode_steps: int | None = Field(ge=1)
+    val_episodes: Annotated[int, Part.MEASURE] = Field(ge=1)
+    test_episodes: Annotated[int, Part.MEASURE] = Field(ge=1)
+    greedy: Annotated[bool, Part.MEASURE]
+
+
 class EquationConfig(DataConfig):
     """Functions drawn at random, and solutions of a differential equation."""
 

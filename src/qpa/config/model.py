@@ -79,6 +79,13 @@ class HubImageModelConfig(ImageModelConfig, PretrainedModelConfig):
     """Source `image_hub`: any that classifies images, of a folder or of the Hugging Face hub."""
 
 
+class PolicyConfig(ModelConfig):
+    """Source `policy`: linear layers with an activation between, with random weights; its inputs and outputs are the environment's."""
+
+    hidden: list[Annotated[int, Field(ge=1)]]
+    activation: Literal["relu", "tanh"]
+
+
 class OperatorConfig(ModelConfig):
     """Source `fno`: a Fourier neural operator, from the seed or as a run has trained it."""
 

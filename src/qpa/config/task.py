@@ -1,5 +1,9 @@
 """Group `task`: what is learned."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from qpa.config.part import Part
 from qpa.config.section import Section
 
@@ -10,3 +14,10 @@ class TaskConfig(Section):
     part = Part.TASK
 
     kind: str
+
+
+class ControlConfig(TaskConfig):
+    """Kind `control`: how a policy learns from rewards; it is judged by the same return whatever these are."""
+
+    gamma: Annotated[float, Part.COURSE] = Field(gt=0, le=1)
+    entropy: Annotated[float, Part.COURSE] = Field(ge=0)

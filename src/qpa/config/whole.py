@@ -9,6 +9,7 @@ from qpa.config.data import (
     BurgersConfig,
     DarcyConfig,
     DataConfig,
+    EnvironmentDataConfig,
     FilesDataConfig,
     HubDataConfig,
     ImageFolderConfig,
@@ -31,24 +32,25 @@ from qpa.config.model import (
     NetworkConfig,
     OperatorConfig,
     PackageModelConfig,
+    PolicyConfig,
     SeriesTransformerConfig,
 )
 from qpa.config.optimizer import OptimizerConfig
 from qpa.config.part import Part
 from qpa.config.section import Section
 from qpa.config.settings import GENERATORS, Latents, Mapper, Seed, Settings
-from qpa.config.task import TaskConfig
+from qpa.config.task import ControlConfig, TaskConfig
 from qpa.config.trainer import TrainerConfig
 
 TASKS = {"language": TaskConfig, "classification": TaskConfig, "vision": TaskConfig}
-TASKS |= {"forecasting": TaskConfig, "operators": TaskConfig}
+TASKS |= {"control": ControlConfig, "forecasting": TaskConfig, "operators": TaskConfig}
 MODELS = {"package": PackageModelConfig, "hub": LanguageModelConfig}
 MODELS |= {"cnn": NetworkConfig, "image_package": EfficientNetConfig, "image_hub": HubImageModelConfig}
-MODELS |= {"lstm": LSTMConfig, "series_transformer": SeriesTransformerConfig, "fno": OperatorConfig}
+MODELS |= {"lstm": LSTMConfig, "series_transformer": SeriesTransformerConfig, "fno": OperatorConfig, "policy": PolicyConfig}
 DATA = {"pydoc": PydocDataConfig, "files": FilesDataConfig, "hub": HubDataConfig}
 DATA |= {"image_package": PackagedImagesConfig, "image_folder": ImageFolderConfig, "image_hub": ImageHubConfig}
 DATA |= {"series_package": PackagedSeriesConfig, "series": SeriesFileConfig}
-DATA |= {"burgers": BurgersConfig, "darcy": DarcyConfig}
+DATA |= {"environment": EnvironmentDataConfig, "burgers": BurgersConfig, "darcy": DarcyConfig}
 LOGGERS = {"wandb": WandbLoggerConfig, "none": LoggerConfig}
 
 

@@ -22,8 +22,7 @@ from qpa.report.verdict import decimals, label, sentences
 from qpa.runs import answers
 from qpa.runs.record import DRAWN
 
-SHOWN = ("answered", "drawn", "shows")  # of a task: on the page as it is, not for its script
-UNSAID = {"title": "Drawn", "words": "What the task draws of a finished run."}  # of a task, or an older record, that does not say
+SHOWN = ("answered", "drawn")  # of a task: on the page as it is, not for its script
 
 
 def write(path: Path, found: Found, comparisons: list[Comparison]) -> None:
@@ -88,7 +87,6 @@ def _task(comparison: Comparison) -> dict[str, Any]:
         "captions": captions(comparison),
         "answered": _answered(comparison, names),
         "drawn": _drawn(comparison, names),
-        "shows": comparison.settings[0].first.protocol.get("drawn", UNSAID),
     }
 
 
@@ -101,9 +99,13 @@ def _answered(comparison: Comparison, names: dict[str, str]) -> list[dict[str, A
 
 def _drawn(comparison: Comparison, names: dict[str, str]) -> list[dict[str, Any]]:
     """What the task has drawn of one run of each of the best settings, where its folder is here."""
-    files = [(s.first, Path(s.first.folder) / DRAWN) for s in comparison.best[:MOST_SHOWN]]
-    there = [(run, base64.b64encode(file.read_bytes()).decode()) for run, file in files if file.is_file()]
-    return [{"label": names[run.setting], "seed": run.seed, "png": png} for run, png in there]
+    runs = [(s.first, s.first.picture) for s in comparison.best[:MOST_SHOWN]]
+    files = [(run, picture, Path(run.folder) / f"{DRAWN}.{picture.kind}") for run, picture in runs if picture]
+    return [
+        {"label": names[run.setting], "seed": run.seed, "picture": picture, "data": base64.b64encode(file.read_bytes()).decode()}
+        for run, picture, file in files
+        if file.is_file()
+    ]
 
 
 def _run(run: Run, name: str) -> dict[str, Any]:

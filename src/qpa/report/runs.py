@@ -16,7 +16,7 @@ from qpa.files import read_json
 from qpa.report import records
 from qpa.report.records import Curve, Place, Stored
 from qpa.runs.record import JOB, RESULT
-from qpa.tasks.task import Metric
+from qpa.tasks.task import Metric, Picture
 
 SPELLED = {"Lora": "LoRA", "Vera": "VeRA", "UniLora": "Uni-LoRA", "VBLoRA": "VB-LoRA", "TinyLora": "TinyLoRA", "RandLora": "RandLoRA"}
 METRIC = TypeAdapter(Metric)
@@ -45,6 +45,7 @@ class Run:
         command: what runs it again.
         curve: the metric on the validation split after optimizer steps.
         protocol: what the metric is a metric of, as the task has it.
+        picture: what the task draws of it, where it draws; None on record of older runs.
         confusion: of a task whose examples have one label each, how many of each (rows) were said to have each (columns); else None.
         config: all keys of its setting with their values, `circuit.qubits` and the like.
     """
@@ -75,6 +76,7 @@ class Run:
     command: str
     curve: Curve
     protocol: dict[str, Any]
+    picture: Picture | None
     confusion: list[list[int]] | None
     config: dict[str, Any]
 
@@ -189,6 +191,7 @@ def _run(stored: Stored, command: str) -> Run:
         command=command,
         curve=stored.curve,
         protocol=ours.get("protocol", {}),
+        picture=Picture(**ours["picture"]) if "picture" in ours else None,
         confusion=None if ours.get("protocol", {}).get("several") else ours["test"].get("confusion"),
         config=setting,
     )

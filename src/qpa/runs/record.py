@@ -32,7 +32,7 @@ from qpa.tasks.task import Measured, Task
 
 RESULT = "result.json"
 CONFIG = "config.yaml"
-DRAWN = "drawn.png"  # what a task shows of a finished run, where it shows anything
+DRAWN = "drawn"  # and an ending: what a task shows of a finished run, where it shows anything
 JOB = "job.json"  # of a sweep's job, in the sweep's own folder
 PACKAGES = ("qpa", "torch", "transformers", "peft", "pytorch-lightning", "datasets", "tokenizers")
 SIMULATORS = ("torchquantum", "pennylane", "qiskit", "qiskit-aer", "qiskit-ibm-runtime")
@@ -103,6 +103,7 @@ def _ours(plan: Plan) -> Record:
         "task": {"kind": config.task.kind, "name": task.title(), "read": task.amount(), "counted": task.counted},
         "metric": asdict(task.metric),
         "protocol": task.protocol(),
+        "picture": asdict(task.picture),
         "params": plan.counts.record(),
         "precision": config.trainer.precision,
         "processes": config.trainer.processes,

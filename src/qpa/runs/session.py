@@ -153,7 +153,7 @@ def run(session: Session, folder: Path, result: Record) -> None:
         known = {"val": scores} if scores else {}
         measured = measure(plan, session.trainer, adapter, trained=says, known=known)
         if plan.context.first:
-            plan.task.draw(measured, adapter, folder / DRAWN)
+            plan.task.draw(measured, adapter, folder / f"{DRAWN}.{plan.task.picture.kind}")
         marks, samples = answers.ask(plan, adapter)
         answers.save(samples, folder)
         measured |= marks

@@ -61,6 +61,21 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """What a task draws of a finished run.
+
+    Attributes:
+        kind: of its file.
+        title: over it in the report.
+        words: what is seen.
+    """
+
+    kind: Literal["png", "gif"]
+    title: str
+    words: str
+
+
+@dataclass(frozen=True)
 class Question:
     """A held-out prompt that a model answers in words.
 
@@ -106,6 +121,17 @@ class Learner(ABC):
         """Bring a batch to where the model is."""
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
+    def state(self) -> dict[str, Any]:
+        """What it has counted in training that a run that goes on from a checkpoint has to know; plain numbers, by name."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - nothing was counted
+        """The counterpart."""
+
+    def told(self) -> dict[str, float]:
+        """Once after each optimizer step's last micro-batch: by name, what it has found beside the loss, to be logged as `train/NAME`."""
+        return {}
+
     def changes_from_step_to_step(self) -> str | None:
         """Why the loss of batches of one size cannot be recorded once and replayed on a GPU (`qpa.core.recorded`); None where it can."""
         return "this task does not say whether they can be"
@@ -146,6 +172,8 @@ class Task(ABC):
     """What losses are summed over, in words; also the name of their number among `scores`."""
     also: ClassVar[Mapping[str, str]] = {}
     """Splits held out beside `val` and `test`, each with its name in tables."""
+    picture: ClassVar[Picture] = Picture("png", "Drawn", "What the task has drawn of each run.")
+    """What `draw` draws, of a task that draws."""
 
     def __init__(self, config: Config, context: Context) -> None:
         self.config, self.context = config, context
@@ -202,8 +230,7 @@ class Task(ABC):
     def protocol(self) -> dict[str, Any]:
         """What the metric is a metric of, for the record.
 
-        The report knows two of its names: `reference`, by name and split the metrics of what needs no training, and `drawn`, `title` and
-        `words` of what `draw` draws.
+        The report knows one of its names: `reference`, by name and split the metrics of what needs no training.
         """
         return {}
 
@@ -321,7 +348,7 @@ class Task(ABC):
         return []
 
     def draw(self, measured: Measured, adapter: Path, file: Path) -> None:  # noqa: B027 - most tasks have nothing to look at
-        """Draw what a reader of the report should see of a finished run, as a PNG.
+        """Draw what a reader of the report should see of a finished run, as `picture` says.
 
         Args:
             measured: what it has reached.

@@ -136,6 +136,8 @@ class FineTuning(LightningModule):
         scale = self.course.full * self.course.trainer.accumulate_grad_batches  # Lightning has divided by the latter
         torch._foreach_mul_(gradients, scale / count)
         self.log("train/loss", loss / count)
+        for name, value in self.learner.told().items():
+            self.log(f"train/{name}", value)
         self.loss_read, self.count_read = torch.zeros_like(loss), torch.zeros_like(count)
         self._refuse_infinite(nn.utils.get_total_norm(gradients))
 
@@ -189,13 +191,15 @@ class FineTuning(LightningModule):
         return self.learner.to_device(batch, device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Say whose it is; the generator's weights are in it once, not with the optimizer's state again."""
+        """Whose it is, what the learner has counted; the generator's weights are in it once, not with the optimizer's state again."""
         checkpoint["lineage"] = dict(self.course.lineage)
+        checkpoint["learner"] = self.learner.state()
         for state in checkpoint["optimizer_states"]:
             state.pop(GENERATOR, None)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The counterpart."""
+        self.learner.load_state(checkpoint.get("learner", {}))  # of an earlier program it has none
         for state in checkpoint["optimizer_states"]:
             state[GENERATOR] = checkpoint["state_dict"]
 

@@ -8,7 +8,7 @@ is over, and each block while it is run, in the forward and once more in the bac
 The adapter is whole everywhere. Nothing frozen has a gradient, so nothing but the adaptation's gradient is summed (`exchange`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -115,6 +115,18 @@ class Sharded(Learner):
     def to_device(self, batch: Batch, device: torch.device) -> Batch:
         """As the learner's."""
         return self.learner.to_device(batch, device)
+
+    def state(self) -> dict[str, Any]:
+        """As the learner's."""
+        return self.learner.state()
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """As the learner's."""
+        self.learner.load_state(state)
+
+    def told(self) -> dict[str, float]:
+        """As the learner's."""
+        return self.learner.told()
 
     def changes_from_step_to_step(self) -> str:
         """Each step gathers the model anew."""

@@ -13,7 +13,7 @@ from qpa.config import Config, LSTMConfig, SeriesDataConfig, SeriesModelConfig, 
 from qpa.config.context import Context
 from qpa.errors import ConfigError
 from qpa.tasks.forecasting import series
-from qpa.tasks.task import Batch, Measured, Metric, Task
+from qpa.tasks.task import Batch, Measured, Metric, Picture, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 SERIES_FILE = "series.json"  # beside an exported adapter
 PROBED = 4  # windows by which a saved adapter is compared with the trained model
-DRAWN = {
-    "title": "Hydrograph",
-    "words": "The test split: what was observed, what was forecast, and for each time the last value that was known. Below, the errors.",
-}
+HYDROGRAPH = "The test split: what was observed, what was forecast, and for each time the last value that was known. Below, the errors."
 HELD_OUT = ("val", "test")
 BASELINES = {
     "persistence": "the last value stays",
@@ -42,6 +39,7 @@ class Forecasting(Task):
 
     metric: ClassVar[Metric] = Metric("nse", "", better="higher")
     counted: ClassVar[str] = "forecasts"
+    picture: ClassVar[Picture] = Picture("png", "Hydrograph", HYDROGRAPH)
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)
@@ -120,7 +118,7 @@ class Forecasting(Task):
         """What is forecast from what, and what needs no network reaches there."""
         found = self.windows
         spans = {split: [str(found.times(split)[place]) for place in (0, -1)] for split in found.places}
-        return self._reads | {"unit": self.data.unit, "forecast": spans, "reference": self._reached(), "drawn": DRAWN}
+        return self._reads | {"unit": self.data.unit, "forecast": spans, "reference": self._reached()}
 
     def _reached(self) -> dict[str, Any]:
         """By baseline and split, each measure."""

@@ -13,7 +13,7 @@ from qpa.config.context import Context
 from qpa.errors import ConfigError, line
 from qpa.tasks.operators import earlier, samples
 from qpa.tasks.operators.samples import Samples
-from qpa.tasks.task import Batch, Measured, Metric, Task
+from qpa.tasks.task import Batch, Measured, Metric, Picture, Task
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ALL_LINEAR = "all-linear"
 PROBED = 4  # samples by which a saved network is compared with the trained one
 DRAWN = 3  # that are drawn
+SHOWN = "Test samples: what is given, the solution beside what the networks say, and how far they are from it."
 
 
 class Operators(Task):
@@ -31,6 +32,7 @@ class Operators(Task):
 
     metric: ClassVar[Metric] = Metric("relative_l2", "", better="lower")
     counted: ClassVar[str] = "samples"
+    picture: ClassVar[Picture] = Picture("png", "Solutions", SHOWN)
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)

@@ -23,7 +23,7 @@ from qpa.config import (
 from qpa.config.context import Context
 from qpa.errors import ConfigError
 from qpa.tasks.pretrained import source
-from qpa.tasks.task import Batch, Measured, Metric, Task
+from qpa.tasks.task import Batch, Measured, Metric, Picture, Task
 from qpa.tasks.vision import known, published
 from qpa.tasks.vision import view as views
 from qpa.tasks.vision.view import View
@@ -37,12 +37,11 @@ if TYPE_CHECKING:
 
 ALL_LINEAR = "all-linear"
 CLASSES_FILE = "classes.json"  # beside an exported adapter
-DRAWN = {
-    "title": "Furthest from right",
-    "words": "The examples of the test split that each model is most wrong about: what they are, what they are said to be, the loss. Above "
-    "them the filters that it sees first, each between its smallest and its largest number.",
-}
 PROBED = 4  # images by which a saved adapter is compared with the trained model
+FURTHEST = (
+    "The examples of the test split that each model is most wrong about: what they are, what they are said to be, the loss. Above them the "
+    "filters that it sees first, each between its smallest and its largest number."
+)
 
 
 class Vision(Task):
@@ -50,6 +49,7 @@ class Vision(Task):
 
     metric: ClassVar[Metric] = Metric("accuracy", "", better="higher")
     counted: ClassVar[str] = "examples"
+    picture: ClassVar[Picture] = Picture("png", "Furthest from right", FURTHEST)
 
     def __init__(self, config: Config, context: Context) -> None:
         super().__init__(config, context)
@@ -128,7 +128,7 @@ class Vision(Task):
         reached = {split: {"accuracy": float((self.pictures[split].labels == commonest).mean())} for split in ("val", "test")}
         stands = known.stands(self.model, self.folder, len(self.names))
         majority = {"label": self.names[commonest], **reached}
-        found = {"labels": list(self.names), "several": False, "base": stands, "majority": majority, "drawn": DRAWN}
+        found = {"labels": list(self.names), "several": False, "base": stands, "majority": majority}
         return found | ({"published": points} if (points := published.points(self.model, _data_name(self.data))) else {})
 
     @classmethod
