@@ -148,7 +148,7 @@ def interrupt(config: Config, *, after: int) -> None:
         train_run(config)
 
 
-RISING = ["optimizer.lr=3", "optimizer.warmup=0", "trainer.max_steps=16", "trainer.val_every=2"]  # leads away from what it has found
+RISING = ["optimizer.lr=30", "optimizer.warmup=0", "trainer.max_steps=16", "trainer.val_every=2"]  # leads away from what it has found
 
 
 def by_hand(curve: dict[int, float], patience: int) -> int:
