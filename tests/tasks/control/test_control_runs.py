@@ -81,6 +81,7 @@ def is_read_by_stock_torch(file: Path, policy: nn.Module) -> None:
     torch.testing.assert_close(stock(seen), policy(seen))
 
 
+@pytest.mark.few(1)
 @pytest.mark.parametrize("overrides", [[], ["generator=none", "trainer.accumulate_grad_batches=2"]], ids=["qpa", "none"])
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, overrides: list[str]) -> None:
     """And its curve goes on over the environment's steps."""
@@ -124,7 +125,7 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> 
 CONTROLS = [f"latents={name}" for name in ("zeros", "table", "mps_equal", "random_features", "shared_table", "frozen_circuit", "mlp")]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("control", [*CONTROLS, "mapper=subspace latents=zeros generator.start=peft mapper.numbers=40"])
 def test_every_control_stands_in_the_circuits_place(tmp_path: Path, control: str) -> None:
     found = config(tmp_path, *control.split(), "trainer.max_steps=1", "trainer.val_every=1")
@@ -132,7 +133,7 @@ def test_every_control_stands_in_the_circuits_place(tmp_path: Path, control: str
 
 
 @pytest.mark.parametrize("peft", ["dora", "ia3 peft.feedforward_modules=[]", "lokr", "vera", "fourierft peft.n_frequency=4", "whole"])
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_other_methods_are_put_on_a_policys_layers(tmp_path: Path, peft: str) -> None:
     """The run itself compares what is exported with what was trained."""
     found = config(tmp_path, f"peft={peft}".split()[0], *peft.split()[1:], "trainer.max_steps=1", "trainer.val_every=1")

@@ -58,7 +58,7 @@ def by_hand(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     return said * scale["target"][1] + scale["target"][0], given["flow"].to_numpy()[days]
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("generator", ["paper", "none", "qpa"])
 def test_what_is_reported_is_spotpys_of_stock_torchs_forecasts(tmp_path: Path, generator: str) -> None:
     found = config(tmp_path, f"generator={generator}")
@@ -121,7 +121,7 @@ def test_two_processes_come_to_the_numbers_of_one(tmp_path: Path) -> None:
         assert other[split]["base_nse"] == pytest.approx(one[split]["base_nse"], rel=1e-6)
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("model", ["transformer", "lstm"])
 @pytest.mark.parametrize("method", ["lora", "dora", "whole latents=table", "whole mapper=subspace latents=zeros generator.start=peft"])
 def test_other_methods_and_controls_train(tmp_path: Path, method: str, model: str) -> None:
@@ -145,6 +145,7 @@ def test_adapter_of_another_window_is_refused(tmp_path: Path) -> None:
         task_of(config(tmp_path, "data.window=7")).check_beside(tmp_path / "run" / "adapter")
 
 
+@pytest.mark.slow
 @pytest.mark.few(1)
 @pytest.mark.parametrize("model", ["lstm", "transformer"])
 def test_onnxruntime_says_of_the_exported_graph_what_the_saved_network_says(tmp_path: Path, model: str) -> None:

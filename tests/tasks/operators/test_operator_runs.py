@@ -39,7 +39,7 @@ def stock_error(folder: Path, task: Operators, dimensions: int) -> float:
     return float(np.mean([np.linalg.norm(one) / np.linalg.norm(true) for one, true in zip(wrong, test.outputs, strict=True)]))
 
 
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 @pytest.mark.parametrize("overrides", [[], ["generator=none"], ["peft=whole"]], ids=["added", "none", "whole"])
 @pytest.mark.parametrize("data", ["burgers", "darcy"])
 def test_what_is_reported_is_the_error_of_neuraloperators_own_network(tmp_path: Path, data: str, overrides: list[str]) -> None:
@@ -64,7 +64,7 @@ def test_complex_weights_are_generated_as_they_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["peft=lora", "peft=lora generator=none", "peft=whole generator=none", "peft=whole_added", "peft=dora"])
-@pytest.mark.few(2)
+@pytest.mark.few(1)
 def test_a_trained_operator_is_adapted_in_its_own_scale(tmp_path: Path, method: str) -> None:
     """Before the first step it is the operator that was trained: at its own viscosity it has its own error."""
     before = run(config(tmp_path, "generator=none", "trainer.max_steps=12", "optimizer.lr=0.01"))
