@@ -23,7 +23,9 @@ from qpa.runs import record
 from qpa.tasks.language.windows import IGNORED
 
 MakeConfig = Callable[..., Config]
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml") if not path.stem.startswith(("whole", "qtrl")))  # no adapter
+METHODS = sorted(
+    path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml") if not path.stem.startswith(("whole", "qtrl"))
+)  # no adapter
 STARTS = sorted(value for hint in get_args(get_type_hints(LoraConfig)["init_lora_weights"]) for value in get_args(hint))  # all peft knows
 FROM_DATA, ROUNDED = ["corda", "eva", "lora_ga"], ["loftq"]
 STARTED = [

@@ -155,8 +155,8 @@ class SeriesDataConfig(DataConfig):
     val_until: str | None
     val_fraction: float = Field(gt=0, lt=1)
     test_fraction: float = Field(gt=0, lt=1)
-    window: int = Field(ge=1)
-    horizon: int = Field(ge=1)
+    window: int = Field(ge=1, le=1_000_000)
+    horizon: int = Field(ge=1, le=1_000_000)
 
 
 class PackagedSeriesConfig(SeriesDataConfig):

@@ -360,7 +360,7 @@ class Task(ABC):
         """Write into an exported adapter's folder what else its user needs."""
 
     def check_beside(self, adapter: Path) -> None:  # noqa: B027
-        """Refuse to measure an adapter that was trained for something else.
+        """Before an adapter is measured: refuse one that was trained for something else; take over what it was trained with, as a scale.
 
         Raises:
             ConfigError: for what.

@@ -11,6 +11,7 @@ from playing import config
 from qpa.config import parse
 from qpa.config.composing import composed
 from qpa.errors import ConfigError
+from qpa.runs import evaluate
 
 NO_SUCH = r"^data.environment=\S+: there is no such environment; "
 
@@ -85,3 +86,9 @@ def test_without_the_extra_one_line_names_it(tmp_path: Path, monkeypatch: pytest
         monkeypatch.delitem(gymnasium.registry, name)
     with pytest.raises(ConfigError, match=rf"{missing}.*make setup EXTRAS=control$"):
         train_run(config(tmp_path, f"data={data}"))
+
+
+def test_policy_of_another_environment_is_refused(tmp_path: Path) -> None:
+    train_run(config(tmp_path, "trainer.max_steps=1"))
+    with pytest.raises(ConfigError, match=r"^data.environment=Acrobot-v1: the policy plays CartPole-v1, with 4 numbers seen and 2 actions"):
+        evaluate.evaluate(config(tmp_path, "data.environment=Acrobot-v1"), tmp_path / "run")

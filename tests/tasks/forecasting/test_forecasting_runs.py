@@ -24,7 +24,7 @@ from qpa.errors import ConfigError
 from qpa.report import page, table
 from qpa.report.compare import compare
 from qpa.report.runs import find
-from qpa.runs import export, record
+from qpa.runs import evaluate, export, record
 from qpa.runs.table import build
 from qpa.tasks.forecasting.task import Forecasting
 
@@ -138,10 +138,20 @@ def test_ratios_are_left_out_where_what_is_observed_goes_below_zero(tmp_path: Pa
     assert ours["test"].keys() & {"kge", "peak_error", "nse", "mse"} == {"nse", "mse"}
 
 
+def test_evaluation_with_other_training_days_keeps_the_scale_of_the_training(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    ours = run(config(tmp_path, "trainer.max_steps=2", "data.val_fraction=0.3"))
+    capsys.readouterr()
+    _, measured = evaluate.evaluate(config(tmp_path, "data.val_fraction=0.2"), tmp_path / "run")
+    assert measured["test"]["mse"] == pytest.approx(ours["test"]["mse"], rel=1e-5)
+    assert "trained on times" not in capsys.readouterr().err
+    evaluate.evaluate(config(tmp_path, "data.val_fraction=0.3", "data.test_fraction=0.6"), tmp_path / "run")
+    assert "the network was trained on times until 2001-04-" in capsys.readouterr().err
+
+
 def test_adapter_of_another_window_is_refused(tmp_path: Path) -> None:
     run(config(tmp_path, "trainer.max_steps=2"))
     task_of(config(tmp_path)).check_beside(tmp_path / "run" / "adapter")
-    with pytest.raises(ConfigError, match=r"^data=window: the adapter was trained with 6, and the series here has 7; give the run's own"):
+    with pytest.raises(ConfigError, match=r"^data.window=7: the adapter was trained with 6; give the run's own"):
         task_of(config(tmp_path, "data.window=7")).check_beside(tmp_path / "run" / "adapter")
 
 

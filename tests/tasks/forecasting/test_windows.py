@@ -127,3 +127,28 @@ def test_baselines_are_what_they_say(tmp_path: Path) -> None:
     plain = np.c_[found.read("test").reshape(-1, 12), np.ones(len(days))] @ best
     assert np.corrcoef(plain, said["linear"]["test"])[0, 1] > 0.99  # the ridge is a little shorter
     assert torch.from_numpy(said["linear"]["test"]).isfinite().all()
+
+
+def test_a_column_that_does_not_change_in_training_is_read_in_its_own_unit(tmp_path: Path) -> None:
+    """Its deviation is 1, and not what rounding makes of equal numbers."""
+    table = river().assign(depth=1.3)
+    table.loc[220:, "depth"] = 1.4
+    found = task_of(config(tmp_path, file=saved(table, tmp_path / "depth.csv"))).windows
+    assert found.scaled[-1, found.series.columns.index("depth")] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_days_of_a_time_zone_are_its_own(tmp_path: Path, ending: str) -> None:
+    """Also across summer time."""
+    table = river(start="2001-03-01")
+    zoned = pd.DatetimeIndex(table["time"]).tz_localize("Europe/Berlin")
+    times = zoned if ending == "parquet" else zoned.map(lambda time: time.isoformat())
+    found = task_of(config(tmp_path, file=saved(table.assign(time=times), tmp_path / f"zoned.{ending}"))).windows.series
+    assert [str(time) for time in found.times] == [f"{day}T00:00:00" for day in table["time"]]
+    assert found.step == "1 day"
+
+
+def test_hours_across_summer_time_have_no_gap(tmp_path: Path) -> None:
+    hours = pd.date_range("2001-03-24", periods=240, freq="h", tz="Europe/Berlin").map(lambda time: time.isoformat())
+    found = task_of(config(tmp_path, file=saved(river().assign(time=hours), tmp_path / "hours.csv"))).windows.series
+    assert found.step == "1 hour"

@@ -18,7 +18,9 @@ from qpa.errors import ConfigError
         (["data.viscosity=-1"], "data.viscosity=-1: should be greater than 0"),
         (["data.train=0"], "data.train=0: "),
         (["model.modes=17"], "model.modes=17: a grid of 32 points has 16; at most so many"),
-        (["data=darcy", "data.low=13"], "data.low=13.0: is more than data.high=12"),
+        (["data=darcy", "data.low=12"], "data.low=12.0: has to be less than data.high=12"),
+        (["data.viscosity=1.5"], "data.viscosity=1.5: nothing but noise is left after data.time=0.3; give less of one of them"),
+        (["data.grid=2048"], "data.grid=2048: the solver would take 91,8"),
         (["peft=prompt"], "its prompts stand before text, and these are functions"),
         (["trainer=fsdp"], "trainer.strategy=fsdp: this model has no layers to share out"),
         (["model.path=/nowhere"], "model.path=/nowhere: no trained operator is there"),
@@ -45,3 +47,12 @@ def test_trained_operators_of_other_sizes_are_refused(tmp_path: Path) -> None:
         planned(config(tmp_path, path, "model.modes=3"))
     with pytest.raises(ConfigError, match=r"its functions have 1 dimension\(s\), and those of the data 2"):
         planned(config(tmp_path, path, data="darcy"))
+
+
+@pytest.mark.parametrize("spoil", [{"operator.json": b"[]"}, {"operator.json": b"{}"}, {"model.safetensors": b"0" * 100}])
+def test_damaged_operators_are_refused(tmp_path: Path, spoil: dict[str, bytes]) -> None:
+    run(config(tmp_path, "generator=none", "trainer.max_steps=2"))
+    for name, content in spoil.items():
+        (tmp_path / "run" / "adapter" / name).write_bytes(content)
+    with pytest.raises(ConfigError, match="damaged"):
+        run(config(tmp_path, f"model.path={tmp_path}/run", f"run_dir={tmp_path}/other"))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from qpa.commands import plan
 from qpa.config import Config
-from qpa.runs import record
+from qpa.runs import evaluate, record
 from qpa.tasks.operators.task import Operators
 
 
@@ -74,6 +74,16 @@ def test_a_trained_operator_is_adapted_in_its_own_scale(tmp_path: Path, method: 
     other = run(config(tmp_path, *again, "data.viscosity=0.2", "data.train=4", f"run_dir={tmp_path}/other"))
     assert other["test"]["base_relative_l2"] != pytest.approx(before["test"]["relative_l2"], rel=1e-2)
     assert other["protocol"]["base"] == "trained on other data"
+
+
+def test_evaluation_at_another_viscosity_keeps_the_scale_of_the_training(tmp_path: Path) -> None:
+    """It is what the operator reaches there as the base model of another run."""
+    found = config(tmp_path, "generator=none")
+    run(found)
+    other = ["data.viscosity=0.2", "data.train=4", f"run_dir={tmp_path}/other", f"model.path={tmp_path}/run"]
+    base = run(config(tmp_path, "generator=none", *other, "trainer.max_steps=1"))["test"]["base_relative_l2"]
+    _, measured = evaluate.evaluate(config(tmp_path, "generator=none", *other[:2]), tmp_path / "run")
+    assert measured["test"]["relative_l2"] == pytest.approx(base, rel=1e-5)
 
 
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:

@@ -142,6 +142,19 @@ def test_row_without_a_label_is_one_line(tmp_path: Path, missing: int | None) ->
     refused(config(tmp_path, *saved(tmp_path / "a", dataset)), rf"row {len(rows) - 1} of train has no label; labels are missing there")
 
 
+@pytest.mark.parametrize("missing", [float("nan"), -1.0])
+def test_number_that_is_no_label_is_one_line(tmp_path: Path, missing: float) -> None:
+    rows = chosen()
+    labels = [*(float(label) for _, label in rows[:-1]), missing]
+    dataset = dataset_of(rows).remove_columns("label").add_column("label", labels)
+    refused(config(tmp_path, *saved(tmp_path / "a", dataset)), rf"row {len(rows) - 1} of train has no label; labels are missing there")
+
+
+def test_one_folder_for_two_splits_is_one_line(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "digits", chosen())
+    refused(config(tmp_path, f"data.test_folder={folder}/../digits", data=folder), r"^data.test_folder=.*: is data.folder too; give other")
+
+
 def test_model_or_data_of_another_task_is_one_line(tmp_path: Path) -> None:
     for group, choice in (("model", "smollm2"), ("data", "pydoc")):
         found = parse(composed("train", ["task=vision", "name=tiny", f"{group}={choice}", f"run_dir={tmp_path}/run"]))

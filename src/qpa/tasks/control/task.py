@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 ALL_LINEAR, LINEAR = "all-linear", r"linear\d+"  # what peft says, and what a policy's layers are called
 RANDOM_EPISODES = 100
+ENVIRONMENT_FILE = "environment.json"  # beside an exported policy
 PROBED = 64  # observations by which a saved adapter is compared with the trained policy
 
 
@@ -183,6 +184,25 @@ class Control(Task):
             drawing.draw(self.data, seeds.FIRST["test"], episode.actions, file)
         except Exception as error:  # whatever another's code raises; the run is worth more than its picture
             print(f"qpa: no picture of an episode: {line(error)}", file=sys.stderr)
+
+    def save_beside(self, adapter: Path) -> None:
+        """What it has learned to play."""
+        files.write_json(adapter / ENVIRONMENT_FILE, self._plays)
+
+    @property
+    def _plays(self) -> dict[str, Any]:
+        return {"environment": self.data.environment, "observed": self.rules.observed, "actions": self.rules.actions}
+
+    def check_beside(self, adapter: Path) -> None:
+        """Refuse a policy that sees or does something else than is seen and done here."""
+        try:
+            saved = files.read_json(adapter / ENVIRONMENT_FILE)
+            alike = all(saved[key] == self._plays[key] for key in ("observed", "actions"))
+        except (OSError, ValueError, KeyError, TypeError):
+            return  # of another program, or moved alone
+        if not alike:
+            problem = f"the policy plays {saved['environment']}, with {saved['observed']} numbers seen and {saved['actions']} actions"
+            raise ConfigError("data.environment", self.data.environment, f"{problem}; give one that it fits")
 
 
 def _sections(config: Config) -> tuple[ControlConfig, PolicyConfig, EnvironmentDataConfig]:

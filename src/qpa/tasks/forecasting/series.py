@@ -21,6 +21,7 @@ from qpa.errors import ConfigError, line
 Key = tuple[str, object]
 SEPARATORS = ",;\t"
 COMMENT = "#"  # what follows is no row, as a line of units below the names
+ZONE = r"^(.{11,}?)(Z|[+-]\d\d(:?\d\d)?)$"  # at the end of a time; a date alone is shorter
 PARQUET = (".parquet", ".pq")
 MONTH = np.timedelta64(28, "D")  # from here on, steps are counted in calendar months
 UNITS = (("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1))
@@ -187,12 +188,26 @@ def _times(column: Any, data: SeriesDataConfig, key: Key) -> np.ndarray:
         right = f"not written as {data.time_format}" if data.time_format else "no ISO 8601 time, as 1979-12-31 is"
         problem = f"row {int(bad[0]) + 1} of column {column.name} is {column.iloc[int(bad[0])]}, {right}; mend it, or give data.time_format"
         raise ConfigError(*key, problem)
-    times = parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[s]")
+    times = _local(column, data, parsed.dt.tz_localize(None).to_numpy(dtype="datetime64[s]"))
     for row in np.flatnonzero(np.diff(times) <= np.timedelta64(0, "s"))[:1]:
         here, following = _said(times[row]), _said(times[row + 1])
         wrong = f"has {here} twice" if here == following else f"is not in order: {following} stands after {here}"
         raise ConfigError(*key, f"{wrong} (row {int(row) + 2}); give one row for each time, sorted")
     return times
+
+
+def _local(column: Any, data: SeriesDataConfig, universal: Any) -> Any:
+    """Times as they are written, without their zone, where steps are alike so; else universal ones, as of hours across summer time."""
+    import pandas
+
+    if pandas.api.types.is_datetime64_any_dtype(column):
+        local = column.dt.tz_localize(None)
+    elif data.time_format is None:
+        local = pandas.to_datetime(column.astype(str).str.replace(ZONE, r"\1", regex=True), format="ISO8601", errors="coerce")
+    else:
+        return universal
+    written = local.to_numpy(dtype="datetime64[s]")
+    return written if not np.isnat(written).any() and len(np.unique(np.diff(written))) == 1 else universal
 
 
 def _step(times: np.ndarray, key: Key) -> str:

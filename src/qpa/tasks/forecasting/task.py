@@ -4,9 +4,12 @@ import copy
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import numpy as np
 
 from qpa import files
 from qpa.config import Config, LSTMConfig, SeriesDataConfig, SeriesModelConfig, SeriesTransformerConfig, expected
@@ -16,7 +19,6 @@ from qpa.tasks.forecasting import series
 from qpa.tasks.task import Batch, Measured, Metric, Picture, Task
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor, nn
     from torch.utils.data import DataLoader
 
@@ -79,6 +81,9 @@ class Forecasting(Task):
     @cached_property
     def examples_of(self) -> "dict[str, Examples]":
         """By split, as tensors."""
+        return self._examples()
+
+    def _examples(self) -> "dict[str, Examples]":
         from qpa.tasks.forecasting.forecaster import Examples
 
         return {split: Examples(self.windows, split) for split in self.windows.places}
@@ -238,7 +243,7 @@ class Forecasting(Task):
         """What is read and forecast, and the scale of both."""
         mean, deviation = self.windows.scale
         scale = {"mean": mean.tolist(), "deviation": deviation.tolist(), "target": list(self.windows.target_scale)}
-        files.write_json(adapter / SERIES_FILE, self._reads | {"scale": scale})
+        files.write_json(adapter / SERIES_FILE, self._reads | {"scale": scale, "until": str(self.windows.times("train")[-1])})
 
     @property
     def _reads(self) -> dict[str, Any]:
@@ -255,7 +260,19 @@ class Forecasting(Task):
             return  # of another program, or moved alone
         if other:
             name, there, here = other[0]
-            raise ConfigError("data", name, f"the adapter was trained with {there}, and the series here has {here}; give the run's own")
+            key = "data" if name == "step" else f"data.{name}"
+            raise ConfigError(key, here, f"the adapter was trained with {there}; give the run's own")
+        self._go_on_from(saved)
+
+    def _go_on_from(self, saved: Mapping[str, Any]) -> None:
+        """Read and forecast in the scale that the network was trained in; say where it has been trained on what is forecast here."""
+        scale, until = saved.get("scale", {}), saved.get("until")
+        if {"mean", "deviation", "target"} <= scale.keys():
+            mean, target = np.array(scale["mean"]), scale["target"]
+            self.windows = replace(self.windows, given=(mean, np.array(scale["deviation"]), (target[0], target[1])))
+            self.examples_of = self._examples()
+        if until and self.windows.times("test")[0] <= np.datetime64(until):
+            print(f"qpa: the network was trained on times until {until}, and the test split here begins before that", file=sys.stderr)
 
 
 def _sections(config: Config) -> tuple[SeriesModelConfig, SeriesDataConfig]:

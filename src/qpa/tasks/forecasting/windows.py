@@ -26,12 +26,15 @@ class Windows:
         window: `W`.
         horizon: steps from a window's last time to the one that is forecast.
         places: by split, the places in the series that are forecast.
+        given: mean and deviation of each column, and both of what is forecast, that a network was trained with; None: those of the
+            training values.
     """
 
     series: Series
     window: int
     horizon: int
     places: dict[str, np.ndarray]
+    given: tuple[np.ndarray, np.ndarray, tuple[float, float]] | None = None
 
     @cached_property
     def known(self) -> int:
@@ -41,13 +44,16 @@ class Windows:
     @cached_property
     def scale(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and deviation of each column while training, `[F]` each; a column that does not change there has a deviation of 1."""
+        if self.given:
+            return self.given[:2]
         values = self.series.values[: self.known]
-        deviation = values.std(0)
-        return values.mean(0), np.where(deviation > 0, deviation, 1.0)
+        return values.mean(0), np.where(np.ptp(values, axis=0) > 0, values.std(0), 1.0)  # of equal ones rounding would make a small one
 
     @cached_property
     def target_scale(self) -> tuple[float, float]:
         """The same of what is forecast."""
+        if self.given:
+            return self.given[2]
         observed = self.series.observed[: self.known]
         return float(observed.mean()), float(observed.std())
 

@@ -6,11 +6,12 @@ from typing import Any
 
 from qpa import files
 from qpa.config import OperatorConfig
-from qpa.errors import ConfigError
+from qpa.errors import ConfigError, line
 
 WEIGHTS = "model.safetensors"  # as peft=whole saves a network
 OPERATOR_FILE = "operator.json"  # beside it: equation, sizes, scale
 SIZES = ("modes", "hidden", "layers")
+SCALE = ("input_mean", "input_std", "output_mean", "output_std")
 
 
 def folder(model: OperatorConfig) -> Path | None:
@@ -51,12 +52,14 @@ def read(place: Path) -> dict[str, Any]:
     """What is beside its weights.
 
     Raises:
-        ConfigError: no JSON.
+        ConfigError: it is not as we write it.
     """
     try:
-        return files.read_json(place / OPERATOR_FILE)
-    except (OSError, ValueError) as error:
-        raise ConfigError("model.path", place, f"{OPERATOR_FILE} cannot be read; export the run again") from error
+        found = files.read_json(place / OPERATOR_FILE)
+        _ = [float(found["scale"][name]) for name in SCALE], found["dimensions"], [found[key] for key in SIZES]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError("model.path", place, f"its {OPERATOR_FILE} is damaged ({line(error)}); train it again") from error
+    return found
 
 
 def write(place: Path, content: dict[str, Any]) -> None:

@@ -22,7 +22,11 @@ Pair = tuple[Array, Array]  # inputs and outputs
 BURGERS_SCALE, BURGERS_SHIFT = 25.0, 5.0  # of u0 ~ N(0, 625 (-d2/dx2 + 25)^-2), section 5.1 of the paper
 DARCY_SHIFT = 3.0  # of N(0, (-Laplacian + 9)^-2), section 5.2
 TOGETHER = 256  # trajectories that are solved as one system
-RELATIVE, ABSOLUTE = 1e-6, 1e-9  # tolerances of the solver: errors of 1e-4 of a solution and less (tests/tasks/operators/test_equations.py)
+RELATIVE, ABSOLUTE = (
+    1e-6,
+    1e-11,
+)  # tolerances of the solver: errors of 1e-4 of a solution and less (tests/tasks/operators/test_equations.py)
+STABLE = 6.0  # how far along the negative axis DOP853 is stable (Hairer, Norsett and Wanner 1993), by step and damping
 UNRESOLVED = 5e-3  # of a solution's amplitudes: what its highest third of kept modes may hold
 
 

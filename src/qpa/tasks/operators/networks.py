@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
@@ -33,6 +34,6 @@ def fno(model: OperatorConfig, dimensions: int, folder: Path | None, *, seed: in
     if folder and not meta:
         try:
             found.load_state_dict(load_file(folder / WEIGHTS))
-        except RuntimeError as error:
-            raise ConfigError("model.path", model.path, f"its weights are of another network ({line(error)})") from error
+        except (RuntimeError, SafetensorError) as error:
+            raise ConfigError("model.path", model.path, f"its weights are damaged, or of another network ({line(error)})") from error
     return found.to(device).requires_grad_(False).eval()

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -28,7 +29,12 @@ class Scale:
     def of(cls, samples: Samples) -> Self:
         """That of training samples."""
         inputs, outputs = samples.inputs.astype(float), samples.outputs.astype(float)
-        return cls(float(inputs.mean()), float(inputs.std()) or 1.0, float(outputs.mean()), float(outputs.std()) or 1.0)
+        return cls(float(inputs.mean()), _deviation(inputs), float(outputs.mean()), _deviation(outputs))
+
+
+def _deviation(values: np.ndarray) -> float:
+    """1 where all are the same, of which rounding would make a small one."""
+    return float(values.std()) if np.ptp(values) else 1.0
 
 
 class Pairs(Dataset):

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from qpa.tasks.operators import equations
 
 SOLVER = 1  # raised when equations.py gives other numbers: what is in a cache is then of an earlier one
 SPLITS = ("train", "val", "test")
+MOST_DECAY = 10  # of the longest wave, in powers of e: beyond, the solver's errors are not small beside what is left
+MOST_STEPS = 20_000  # of the solver: minutes for a few hundred samples
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,19 @@ def check(data: EquationConfig) -> None:
     Raises:
         ConfigError: with the way out.
     """
-    if isinstance(data, DarcyConfig) and data.low > data.high:
-        raise ConfigError("data.low", data.low, f"is more than data.high={data.high:g}; exchange them")
+    if isinstance(data, DarcyConfig) and data.low >= data.high:
+        raise ConfigError("data.low", data.low, f"has to be less than data.high={data.high:g}")
+    if not isinstance(data, BurgersConfig):
+        return
+    amount = data.viscosity * data.time
+    if amount * (2 * math.pi) ** 2 > MOST_DECAY:
+        problem = f"nothing but noise is left after data.time={data.time:g}; give less of one of them"
+        raise ConfigError("data.viscosity", data.viscosity, problem)
+    steps = amount * (2 * math.pi * (data.grid // 3)) ** 2 / equations.STABLE
+    if steps > MOST_STEPS:
+        problem = f"the solver would take {steps:,.0f} steps, more than {MOST_STEPS:,}"
+        way_out = f"give less of it, of data.time={data.time:g} or of data.viscosity={data.viscosity:g}"
+        raise ConfigError("data.grid", data.grid, f"{problem}; {way_out}")
 
 
 def digest(data: EquationConfig, split: str) -> str:

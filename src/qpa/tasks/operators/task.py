@@ -196,6 +196,13 @@ class Operators(Task):
         sizes = {key: getattr(self.model, key) for key in earlier.SIZES}
         earlier.write(adapter, {"equation": _equation(self.data), "dimensions": self.dimensions} | sizes | {"scale": asdict(self.scale)})
 
+    def check_beside(self, adapter: Path) -> None:
+        """Read and say functions in the scale that the network was trained in, whatever the training samples are here."""
+        from qpa.tasks.operators.operator import Scale
+
+        if (adapter / earlier.OPERATOR_FILE).is_file():
+            self.scale = Scale(**earlier.read(adapter)["scale"])
+
 
 def _sections(config: Config) -> tuple[OperatorConfig, EquationConfig]:
     """The groups `model` and `data`, of kinds that are read here."""

@@ -65,6 +65,7 @@ def read(data: ImageDataConfig) -> dict[str, Pictures]:
     if isinstance(data, ImageFolderConfig):
         given = {"train": data.folder, "val": data.val_folder, "test": data.test_folder}
         keys = {"train": "data.folder", "val": "data.val_folder", "test": "data.test_folder"}
+        _check_apart({keys[split]: Path(folder) for split, folder in given.items() if folder})
         return {split: _of_folder(data, keys[split], Path(folder)) for split, folder in given.items() if folder}
     data = expected("data", data, ImageHubConfig)
     splits = hub.read(data, hub.SPLITS)
@@ -120,6 +121,14 @@ def _of_folder(data: ImageFolderConfig, key: str, folder: Path) -> Pictures:
     return _stacked(data, (key, folder), found, names)
 
 
+def _check_apart(folders: Mapping[str, Path]) -> None:
+    """Refuse a folder for two splits: what is measured there would have been trained on."""
+    first: dict[Path, str] = {}
+    for key, folder in folders.items():
+        if (before := first.setdefault(folder.resolve(), key)) != key:
+            raise ConfigError(key, folder, f"is {before} too; give other images, or leave it out for a held-out share")
+
+
 def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     """Numbers by their value, else words by the alphabet."""
     names = sorted(names)
@@ -136,7 +145,7 @@ def _of_dataset(data: ImageHubConfig, split: str, dataset: "Dataset") -> Picture
     names = getattr(columns[label], "names", None)
     known = dataset[label]
     said = [*known] if names is None else [names[n] if n is not None and 0 <= n < len(names) else None for n in known]
-    if (bad := next((n for n, name in enumerate(said) if name is None or name == ""), None)) is not None:
+    if (bad := next((n for n, name in enumerate(said) if _missing(name)), None)) is not None:
         raise ConfigError(*key, f"row {bad} of {split} has no {label}; labels are missing there, give a split that has them")
     said = [str(name) for name in said]
     names = tuple(names) if names else _in_order({*said})
@@ -144,6 +153,11 @@ def _of_dataset(data: ImageHubConfig, split: str, dataset: "Dataset") -> Picture
     rows = dataset.cast_column(image, datasets.Image(decode=False)).select_columns([image])
     found = (Found(f"row {n} of {split}", _opener(row[image]), numbers[said[n]]) for n, row in enumerate(_rows(rows)))
     return _stacked(data, key, found, names)
+
+
+def _missing(label: object) -> bool:
+    """Whether it is none: empty, NaN, a list, or below zero, as splits without labels have it."""
+    return not isinstance(label, str | int | float) or label in ("", None) or label != label or (not isinstance(label, str) and label < 0)
 
 
 def _rows(dataset: "Dataset") -> Iterator[dict[str, Any]]:

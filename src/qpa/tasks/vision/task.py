@@ -253,17 +253,21 @@ class Vision(Task):
     def save_beside(self, adapter: Path) -> None:
         """The classes by their numbers, and how an image is read."""
         view = {"image_size": self.view.size, "mean": self.view.mean, "std": self.view.std}
-        files.write_json(adapter / CLASSES_FILE, {"classes": list(self.names)} | view)
+        files.write_json(adapter / CLASSES_FILE, {"classes": list(self.names)} | view | {"trained_on": self.pictures["train"].digest})
 
     def check_beside(self, adapter: Path) -> None:
         """Refuse an adapter that tells other classes than the data has."""
         try:
-            saved = json.loads((adapter / CLASSES_FILE).read_text())["classes"]
+            beside = json.loads((adapter / CLASSES_FILE).read_text())
+            saved, trained_on = beside["classes"], beside.get("trained_on")
         except (OSError, ValueError, KeyError, TypeError):
             return  # of another program, or moved alone
         if saved != list(self.names):
             problem = f"the adapter tells the classes {', '.join(saved)}, and the training images here have others"
             raise ConfigError("data", ", ".join(self.names), f"{problem}; give the run's own training images")
+        if trained_on not in (None, self.pictures["train"].digest):
+            problem = "it was trained on other images than are for training here, which may be among these for testing"
+            print(f"qpa: {problem}", file=sys.stderr)
 
 
 def _sections(config: Config) -> tuple[ImageModelConfig, ImageDataConfig]:
