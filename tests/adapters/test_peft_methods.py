@@ -19,7 +19,7 @@ from qpa.runs import measure, parts
 from qpa.runs.parts import Parts
 
 MakeConfig = Callable[..., Config]
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml"))
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml") if not path.stem.startswith(("whole_", "qtrl")))
 MODELS = ["smollm2", "gpt2", "gemma2", "gemma3_270m"]
 IDS = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
 

@@ -64,7 +64,7 @@ def test_choice_takes_the_place_of_a_whole_group(of_files: Config) -> None:
         ("+data.hub=x", "data.hub=x: no key of the chosen group"),
         (
             "data=books",
-            "data=books: there is no such choice; there are cifar10, digits, fashion_mnist, files, hub, ",
+            "data=books: there is no such choice; there are burgers, cartpole, cifar10, darcy, digits, fashion_mnist, files, ",
         ),
         ("data.context=few", "data.context=few: should be a valid integer"),
         ("~data.context", "data.context=None: has to be given"),

@@ -18,7 +18,6 @@ from qpa.errors import ConfigError
         (["data.viscosity=-1"], "data.viscosity=-1: should be greater than 0"),
         (["data.train=0"], "data.train=0: "),
         (["model.modes=17"], "model.modes=17: a grid of 32 points has 16; at most so many"),
-        (["data=darcy", "data.low=12"], "data.low=12.0: has to be less than data.high=12"),
         (["data.viscosity=1.5"], "data.viscosity=1.5: nothing but noise is left after data.time=0.3; give less of one of them"),
         (["data.grid=2048"], "data.grid=2048: the solver would take 91,8"),
         (["peft=prompt"], "its prompts stand before text, and these are functions"),
@@ -31,6 +30,11 @@ def test_mistake_is_one_line(tmp_path: Path, overrides: list[str], words: str) -
         planned(config(tmp_path, *overrides))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_single_permeability_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^data.low=12.0: has to be less than data.high=12"):
+        planned(config(tmp_path, "data.low=12", data="darcy"))
 
 
 def test_too_coarse_a_grid_is_said_as_soon_as_it_is_solved(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from qpa.tasks.pretrained import base_model
 from qpa.tasks.pretrained.tokenizer import byte_encoder
 
 MakeConfig = Callable[..., Config]
-METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml"))
+METHODS = sorted(path.stem for path in (ROOT / "conf" / "peft").glob("[!_]*.yaml") if not path.stem.startswith(("whole_", "qtrl")))
 IDS = torch.randint(0, 256, (2, 16), generator=torch.Generator().manual_seed(0))
 WIDEST_GAP = (1 - 0.6961928) / 2  # half of it, between the last two of NF4's 16 values (Dettmers et al. 2023, appendix E)
 SCALES = 0.05  # what rounding the blocks' scales to 8 bits may add
