@@ -308,7 +308,7 @@ def test_what_is_generated_already_is_refused_until_its_generator_is_gone() -> N
         ({"circuit": {"kind": "nosuch"}}, "circuit.kind=nosuch: no key"),
         (
             {"mapper": "nosuch"},
-            "mapper=nosuch: there is no such choice; there are codes, paper, quantum_train, quantum_train_scaled, subspace, tied; or",
+            "mapper=nosuch: there is no such choice; there are codes, paper, qtrl, ",
         ),
         ({"mapper": "../model/gpt2"}, "there is no such choice"),
         ({"mapper": {"nosuch": 1}}, "mapper.nosuch=1: no key"),
