@@ -7,13 +7,14 @@ import random
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 from made import ACCURACY, BASES, PERPLEXITY, RETURN, TASKS, seeds, write_run
 
 from qpa.commands.report import main
 from qpa.report.axes import axes
 from qpa.report.compare import Comparison, compare
-from qpa.report.figures import all_figures
+from qpa.report.figures import all_figures, mean_curve
 from qpa.report.gains import gain, sizes
 from qpa.report.images import write_figure
 from qpa.report.looks import COLOURS
@@ -103,6 +104,17 @@ def test_table_and_figures_name_metric_and_unit(tmp_path: Path) -> None:
     assert figures["differences"].xaxis.title.text == "difference of test accuracy, points"
     assert figures["curves"].yaxis.title.text == "validation accuracy, %"
     assert "right is better" in captions(comparison)["differences"]
+
+
+def test_curves_of_runs_that_are_measured_at_other_places_are_averaged_where_both_are(tmp_path: Path) -> None:
+    """Two straight lines, of which the mean is one again."""
+    rising = tuple((place, 2.0 * place) for place in range(50, 400, 70))
+    falling = ((10, -10.0), (310, -310.0))
+    places, means = mean_curve([rising, falling], alike=False)
+    assert (places[0], 300 <= places[-1] <= 310) == (50, True)
+    np.testing.assert_allclose(means, 0.5 * np.array(places), rtol=1e-5)
+    assert mean_curve([((1, 2.0), (3, 4.0)), ((3, 6.0),)], alike=True) == ([1, 3], [2.0, 5.0])
+    assert mean_curve([], alike=False) == ([], [])
 
 
 def test_baseline_and_rates_are_those_with_the_higher_validation_accuracy(tmp_path: Path) -> None:

@@ -2,10 +2,20 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from qpa.config.part import Part
 from qpa.config.section import Section
+
+
+def _leaves_some(test: float, info: ValidationInfo) -> float:
+    if test + info.data.get("val_fraction", 0) >= 1:
+        raise ValueError(f"and data.val_fraction={info.data['val_fraction']:g} leave nothing to train on; give smaller ones")
+    return test
+
+
+TestShare = Annotated[float, Field(gt=0, lt=1), AfterValidator(_leaves_some)]
+Year = BeforeValidator(lambda given: str(given) if type(given) is int else given)  # 1986 means all of it
 
 
 class DataConfig(Section):
@@ -79,7 +89,7 @@ class ImageDataConfig(DataConfig):
     size: int | None = Field(ge=1)
     channels: Literal[1, 3, "model"] | None
     val_fraction: float = Field(gt=0, lt=1)
-    test_fraction: float = Field(gt=0, lt=1)
+    test_fraction: TestShare
     max_held_out: Annotated[int | None, Part.MEASURE] = Field(ge=1)
 
 
@@ -151,10 +161,10 @@ class SeriesDataConfig(DataConfig):
     target: str | None
     inputs: list[str] | None = Field(min_length=1)
     unit: Annotated[str | None, Part.SHOWN]
-    train_until: str | None
-    val_until: str | None
+    train_until: Annotated[str | None, Year]
+    val_until: Annotated[str | None, Year]
     val_fraction: float = Field(gt=0, lt=1)
-    test_fraction: float = Field(gt=0, lt=1)
+    test_fraction: TestShare
     window: int = Field(ge=1, le=1_000_000)
     horizon: int = Field(ge=1, le=1_000_000)
 

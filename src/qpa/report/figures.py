@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+import numpy as np
 from plotly.subplots import make_subplots
 
 from qpa.report.axes import axes, titled
@@ -12,6 +13,7 @@ from qpa.report.compare import Comparison, Difference, Setting, front
 from qpa.report.confusion import confusion
 from qpa.report.gains import gain, sizes
 from qpa.report.looks import LINE, MOST_SHOWN, SYMBOLS, Figure, colour_of, in_lines, interval, styled, wrapped
+from qpa.report.records import Curve
 from qpa.report.verdict import label, named, unit_of_differences
 
 CURVE_POINTS = 60
@@ -106,17 +108,33 @@ def curves(comparison: Comparison, settings: Sequence[Setting]) -> Figure:
     """The metric on the validation split while training, the mean over seeds."""
     figure = Figure()
     for setting in settings:
-        by_step: dict[int, list[float]] = {}
-        for step, value in (point for run in setting.runs for point in run.curve):
-            by_step.setdefault(step, []).append(value)
-        steps = sorted(by_step)
-        steps = steps[:: max(1, len(steps) // CURVE_POINTS)]
+        places, means = mean_curve([run.curve for run in setting.runs if run.curve], alike=setting.first.over is None)
         line = dict(color=colour_of(setting.first.latents), width=2, dash="dash" if setting.first.plain else "solid")
-        means = [float(f"{fmean(by_step[step]):.6g}") for step in steps]
-        figure.add_scatter(x=steps, y=means, mode="lines+markers", line=line, name=label(setting, comparison))
-    figure.update_xaxes(title="optimizer steps")
+        figure.add_scatter(x=places, y=means, mode="lines+markers", line=line, name=label(setting, comparison))
+    figure.update_xaxes(title=(settings[0].first.over or "optimizer_steps").replace("_", " "))
     figure.update_yaxes(title=f"validation {titled(comparison.metric)}")
     return styled(figure, 400 + 12 * len(settings))
+
+
+def mean_curve(given: Sequence[Curve], *, alike: bool) -> tuple[list[int], list[float]]:
+    """Places and means over runs at them, at most about `CURVE_POINTS`.
+
+    Args:
+        given: of each run, at least one point.
+        alike: whether runs are measured at the same places; else they are interpolated, where all of them are.
+    """
+    if alike:
+        by_place: dict[int, list[float]] = {}
+        for place, value in itertools.chain(*given):
+            by_place.setdefault(place, []).append(value)
+        places = sorted(by_place)
+        places = places[:: max(1, len(places) // CURVE_POINTS)]
+        means = [fmean(by_place[place]) for place in places]
+    else:
+        begins, ends = (choose(curve[end][0] for curve in given) for choose, end in ((max, 0), (min, -1))) if given else (0, -1)
+        places = [*range(begins, ends + 1, max(1, (ends - begins) // CURVE_POINTS))]
+        means = np.mean([np.interp(places, *zip(*curve, strict=True)) for curve in given], 0).tolist() if places else []
+    return places, [float(f"{mean:.6g}") for mean in means]
 
 
 def split(comparison: Comparison, settings: Sequence[Setting]) -> Figure:

@@ -1,7 +1,7 @@
 """Where the records of runs lie: each in its run's folder, or all of a study in one file of JSON lines.
 
 A line holds `folder`, where the run lay; `record`, all of its `result.json`; and, where the run logged any, `curve`: its metric on
-the validation split as pairs of step and value.
+the validation split as pairs of optimizer step and value, or of what else its task has curves drawn over.
 """
 
 import csv
@@ -29,7 +29,7 @@ class Stored:
     Attributes:
         folder: of the run.
         record: all of its `result.json`.
-        curve: the metric on the validation split after optimizer steps.
+        curve: the metric on the validation split after optimizer steps, or after what the task counts in their place.
     """
 
     folder: str
@@ -111,8 +111,12 @@ def _curve(folder: Path, record: dict[str, Any]) -> Curve:
     """From the metrics that a run logged; none where they are damaged."""
     try:
         steps = record["qpa"].get("steps") or record["run_info"]["train_config"]["trainer"]["max_steps"]
-        column = f"val/{judged(record)['metric']['name']}"
-        points = [(min(step + 1, steps), numbers[column]) for step, numbers in history.read(folder) if column in numbers]
+        by = judged(record)
+        column, over = f"val/{by['metric']['name']}", by["task"].get("over")
+        points, counted = [], 0
+        for step, numbers in history.read(folder):
+            counted = int(numbers.get(f"train/{over}", counted)) if over else min(step + 1, steps)
+            points += [(counted, numbers[column])] if column in numbers else []
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error):
         return ()
     return tuple(point for point in points if math.isfinite(point[1]))

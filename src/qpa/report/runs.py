@@ -43,7 +43,8 @@ class Run:
         seconds_per_step: median; None of a run that was resumed after its last step.
         peak_memory_bytes, adapter_bytes: peak while training, size of the exported adapter.
         command: what runs it again.
-        curve: the metric on the validation split after optimizer steps.
+        curve: the metric on the validation split after optimizer steps, or after what the task counts in their place.
+        over: what that is; None: optimizer steps.
         protocol: what the metric is a metric of, as the task has it.
         picture: what the task draws of it, where it draws; None on record of older runs.
         confusion: of a task whose examples have one label each, how many of each (rows) were said to have each (columns); else None.
@@ -75,6 +76,7 @@ class Run:
     adapter_bytes: PositiveInt
     command: str
     curve: Curve
+    over: str | None
     protocol: dict[str, Any]
     picture: Picture | None
     confusion: list[list[int]] | None
@@ -190,6 +192,7 @@ def _run(stored: Stored, command: str) -> Run:
         adapter_bytes=record["train_info"]["file_size"],
         command=command,
         curve=stored.curve,
+        over=by["task"].get("over"),
         protocol=ours.get("protocol", {}),
         picture=Picture(**ours["picture"]) if "picture" in ours else None,
         confusion=None if ours.get("protocol", {}).get("several") else ours["test"].get("confusion"),

@@ -100,7 +100,7 @@ def _ours(plan: Plan) -> Record:
     return {
         "fingerprint": plan.fingerprint,
         **plan.content,
-        "task": {"kind": config.task.kind, "name": task.title(), "read": task.amount(), "counted": task.counted},
+        "task": {"kind": config.task.kind, "name": task.title(), "read": task.amount(), "counted": task.counted, "over": task.over},
         "metric": asdict(task.metric),
         "protocol": task.protocol(),
         "picture": asdict(task.picture),

@@ -170,6 +170,8 @@ class Task(ABC):
     """What steps, rates and runs are chosen by."""
     counted: ClassVar[str]
     """What losses are summed over, in words; also the name of their number among `scores`."""
+    over: ClassVar[str | None] = None
+    """Which of what `Learner.told` says curves are drawn over; None: optimizer steps."""
     also: ClassVar[Mapping[str, str]] = {}
     """Splits held out beside `val` and `test`, each with its name in tables."""
     picture: ClassVar[Picture] = Picture("png", "Drawn", "What the task has drawn of each run.")

@@ -21,6 +21,7 @@ NO_SUCH = r"^data.environment=\S+: there is no such environment; "
     [
         (["data.environment=CartPol-v1"], NO_SUCH + r"did you mean CartPole-v1, CartPole-v0"),
         (["data.environment=CartPole-v9"], NO_SUCH + r"did you mean CartPole-v1, CartPole-v0"),
+        (["data.environment=CartPole"], r"has no version, and another one is another task; give data.environment=CartPole-v1"),
         (["data.environment=xyz"], NO_SUCH + r"CartPole-v1 is one"),
         (["data.environment=minigrid:MiniGrid-Empty-5x5-v7"], NO_SUCH + "did you mean MiniGrid-Empty-5x5-v0"),
         (["data.environment=nothing_here:Some-v0"], r"the package nothing_here is not installed; run pip install nothing_here"),
@@ -45,7 +46,7 @@ NO_SUCH = r"^data.environment=\S+: there is no such environment; "
         (["peft=prompt"], r"^peft=peft.PromptTuningConfig: its prompts stand before text, and a policy reads none"),
     ],
 )
-@pytest.mark.few(21)
+@pytest.mark.few(22)
 def test_what_cannot_be_played_is_one_line(tmp_path: Path, overrides: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as error:
         train_run(config(tmp_path, *overrides))

@@ -23,6 +23,7 @@ from torch import nn
 from qpa.adapters import saved
 from qpa.commands import plan, report
 from qpa.config import Config
+from qpa.report import runs
 from qpa.runs import export, record
 from qpa.tasks.control import drawing, seeds
 
@@ -97,6 +98,9 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, overrides: lis
         assert curve(tmp_path / "half", name) == {step: value for step, value in steps.items() if step >= 2}
     counted = [*curve(tmp_path / "run", "train/environment_steps").values()]
     assert counted == sorted(counted) and counted[0] > 10
+    measured = dict(runs.find(tmp_path / "run").finished[0].curve)
+    after = {step: int(counted[step]) for step in curve(tmp_path / "run", "val/return")}
+    assert measured == {after[step]: value for step, value in curve(tmp_path / "run", "val/return").items()}
 
 
 @pytest.mark.slow

@@ -57,8 +57,14 @@ def months(table: pd.DataFrame) -> pd.DataFrame:
             with_value("time", 3, "04.01.2001"),
             r"row 4 of column time is 04.01.2001, no ISO 8601 time, .*; mend it, or give data.time_format",
         ),
-        (with_value("flow", 9, ""), r"column flow is empty at 2001-01-10, and has to be a finite number \(1 such rows\); fill them in"),
+        (with_value("flow", 9, ""), r"column flow is empty at 2001-01-10, and has to be a finite number below 1e\+30 \(1 such rows\); fill"),
         (with_value("rain", 9, "much"), r"column rain is much at 2001-01-10, and has to be a finite number"),
+        (with_value("rain", 0, "much"), r"column rain is much at 2001-01-01, and has to be a finite number"),
+        (with_value("flow", 9, "1e300"), r"column flow is 1e300 at 2001-01-10, and has to be a finite number below 1e\+30"),
+        (with_value("rain", 9, "2.5 # guessed"), r"column rain is 2.5 # guessed at 2001-01-10, and has to be a finite number"),
+        (lambda table: table.set_axis(["time", "flow", "flow"], axis=1), r"has two columns of the name flow; rename one"),
+        (lambda table: table.reset_index().rename(columns={"index": ""}), r"row 1 has 0 in column 1, which has no name; name it, or mend"),
+        (with_value("flow", 4, "5.0,6"), r"column flow is 5.0,6 at 2001-01-05, and has to be a finite number"),
         (with_value("rain", 9, "inf"), r"column rain is inf at 2001-01-10, and has to be a finite number"),
         (lambda table: table.head(1), r"has a single time; give a series"),
         (lambda table: table.head(0), r"has no rows"),
@@ -67,6 +73,12 @@ def months(table: pd.DataFrame) -> pd.DataFrame:
 def test_series_that_cannot_be_used_is_one_line(tmp_path: Path, spoil: Callable[[pd.DataFrame], pd.DataFrame], words: str) -> None:
     file = saved(spoil(river()), tmp_path / "bad.csv")
     refused(config(tmp_path, file=file), f"^data.file={re.escape(str(file))}.*{words}")
+
+
+def test_row_with_more_numbers_than_names_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "longer.csv"
+    file.write_text(river().to_csv(index=False) + "2001-08-29,0.1,5.2,7.5\n")
+    refused(config(tmp_path, file=file), r"row 241 has 7.5 in column 4, which has no name; name it, or mend the row")
 
 
 @pytest.mark.few(4)
@@ -82,6 +94,17 @@ def test_series_that_cannot_be_used_is_one_line(tmp_path: Path, spoil: Callable[
         ("data.file=none.csv", r"^data.file=none.csv: there is no such file"),
         ("data.file=null", r"^data.file=None: give a CSV or Parquet file"),
         ("data.window=300", r"^data.window=300: and data.horizon=1 are longer than the series, which has 240 times; give a shorter window"),
+        (
+            "data.horizon=300",
+            r"^data.horizon=300: and data.window=6 are longer than the series, which has 240 times; give a shorter horizon",
+        ),
+        ("data.horizon=200", r"^data.horizon=200: leaves no time to forecast in split train"),
+        ("data.test_fraction=0.001", r"^data.test_fraction=0.001: leaves no time to forecast in split test"),
+        (
+            "data.train_until=2001-06-01T00:00Z data.val_until=2001-07",
+            r"has a zone; give it as the series' own times are, from 2001-01-01 to",
+        ),
+        ("data.train_until=1999 data.val_until=2001", r"^data.train_until=1999: is not within the series"),
         ("data.window=190", r"leaves no time to forecast in split train .* come before the first forecast"),
         ("data.train_until=2001-03", r"^data.train_until=2001-03: give data.train_until and data.val_until both, or neither"),
         (
@@ -113,6 +136,13 @@ def test_setting_that_cannot_be_used_is_one_line(tmp_path: Path, overrides: str,
 )
 def test_default_series_that_is_not_there_is_one_line(tmp_path: Path, overrides: str, words: str) -> None:
     refused(parse(composed("train", ["task=forecasting", "logger=none", f"run_dir={tmp_path}/run", overrides])), words)
+
+
+def test_shares_that_leave_nothing_to_train_on_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^data.test_fraction=0.6: and data.val_fraction=0.4 leave nothing to train on; give smaller ones$"
+    ):
+        config(tmp_path, "data.val_fraction=0.4", "data.test_fraction=0.6")
 
 
 @pytest.mark.parametrize(("split", "places"), [("train", slice(0, 168)), ("val", slice(168, 192)), ("test", slice(192, 240))])

@@ -97,15 +97,27 @@ def test_series_is_the_same_whichever_way_it_is_written(tmp_path: Path) -> None:
     table.to_csv(tmp_path / "european.csv", sep=";", index=False)
     dated = table.assign(time=pd.to_datetime(table["time"]))
     dated.set_index("time").to_parquet(tmp_path / "indexed.parquet")
+    rows = table.to_csv(index=False).splitlines(keepends=True)
+    (tmp_path / "trailing.csv").write_text("".join(row.replace("\n", ",\n") for row in rows))
+    (tmp_path / "dangling.csv").write_text(rows[0] + "".join(row.replace("\n", ",\n") for row in rows[1:]))
     (tmp_path / "units.csv").write_text("# a river\ntime,rain,flow\n#,mm,m3/s\n" + table.to_csv(index=False, header=False))
     written = dated.assign(time=dated["time"].dt.strftime("%d.%m.%Y"))
     files = [saved(table, tmp_path / "plain.csv"), saved(dated, tmp_path / "typed.parquet"), saved(written, tmp_path / "written.csv")]
-    files += [tmp_path / name for name in ("european.csv", "indexed.parquet", "units.csv")]
+    files += [tmp_path / name for name in ("european.csv", "indexed.parquet", "units.csv", "trailing.csv", "dangling.csv")]
     formats = [["data.time_format='%d.%m.%Y'"] if file.stem == "written" else [] for file in files]
     assert len({windows_of(config(tmp_path, *given, file=file)).series.digest for file, given in zip(files, formats, strict=True)}) == 1
 
 
-@pytest.mark.parametrize(("freq", "words"), [("D", "1 day"), ("6h", "6 hours"), ("MS", "1 month"), ("W", "7 days"), ("YE", "12 months")])
+def test_names_and_notes_may_have_any_letters(tmp_path: Path) -> None:
+    table = river().rename(columns={"rain": "gauge #1, rain"}).assign(notes="")
+    table.loc[3, "notes"] = "# looked at twice"
+    assert windows_of(config(tmp_path, file=saved(table, tmp_path / "letters.csv"))).series.columns == ("gauge #1, rain", "flow")
+
+
+@pytest.mark.parametrize(
+    ("freq", "words"),
+    [("D", "1 day"), ("6h", "6 hours"), ("MS", "1 month"), ("W", "7 days"), ("YE", "12 months"), ("28D", "28 days"), ("60D", "60 days")],
+)
 def test_steps_have_names(tmp_path: Path, freq: str, words: str) -> None:
     table = river().assign(time=pd.date_range("1960-01-01", periods=240, freq=freq).astype(str))
     assert windows_of(config(tmp_path, file=saved(table, tmp_path / "steps.csv"))).series.step == words

@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
-from conftest import train_run
+from conftest import planned, train_run
 from images import PIXELS, chosen, config, dataset_of, folder_of
 from PIL import Image
 
@@ -77,6 +77,12 @@ def test_image_that_cannot_be_used_is_one_line(tmp_path: Path, spoil: Callable[[
     folder = folder_of(tmp_path / "digits", chosen())
     spoil(folder)
     refused(config(tmp_path, data=folder), f"^data.folder={re.escape(str(folder))}.*{words}")
+
+
+def test_what_a_file_manager_leaves_beside_images_is_no_image(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "digits", chosen())
+    (folder / "1" / "._0000.png").write_bytes(b"Mac OS X")
+    assert planned(config(tmp_path, data=folder)).task.pictures["train"].names == ("0", "1")
 
 
 def test_no_folder_and_folders_without_classes_are_one_line_each(tmp_path: Path) -> None:

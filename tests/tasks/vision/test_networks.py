@@ -44,6 +44,11 @@ def test_image_of_which_nothing_is_left_is_refused() -> None:
         network("model.image_size=12")
 
 
+def test_kernel_that_is_larger_than_an_image_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^model.kernel=40: too large: an image has 28 pixels each way, its padding among them; give a"):
+        network("model.kernel=40")
+
+
 @pytest.mark.skipif(importlib.util.find_spec("efficientnet_lite_pytorch") is None, reason="the package is not installed")
 @pytest.mark.parametrize("size", [33, 64])
 def test_efficientnet_says_what_the_port_says(size: int) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,12 +93,19 @@ def _made(data: EnvironmentDataConfig, render: str | None) -> "Env":
         raise ConfigError(KEY, data.environment, "needs the package gymnasium; run make setup EXTRAS=control") from error
     given = {} if data.max_episode_steps is None else {"max_episode_steps": data.max_episode_steps}
     try:
-        return gymnasium.make(data.environment, render_mode=render, disable_env_checker=True, **given)
+        with warnings.catch_warnings(action="ignore"):  # of versions, which are said below
+            made = gymnasium.make(data.environment, render_mode=render, disable_env_checker=True, **given)
     except gymnasium.error.UnregisteredEnv as error:
         raise ConfigError(KEY, data.environment, _unknown(data.environment, [*gymnasium.registry])) from error
     except Exception as error:  # whatever another's code raises, a package that it needs among them
         problem = _not_installed(data.environment) or f"cannot be made: {' '.join(str(error).split())}"
         raise ConfigError(KEY, data.environment, problem) from error
+    module, colon, name = data.environment.rpartition(":")
+    if made.spec and made.spec.id != name:
+        raise ConfigError(
+            KEY, data.environment, f"has no version, and another one is another task; give {KEY}={module}{colon}{made.spec.id}"
+        )
+    return made
 
 
 def _unknown(name: str, there: list[str]) -> str:

@@ -33,6 +33,7 @@ class Control(Task):
 
     metric: ClassVar[Metric] = Metric("return", "", better="higher")
     counted: ClassVar[str] = "episodes"
+    over: ClassVar[str | None] = "environment_steps"
     picture: ClassVar[Picture] = Picture("gif", "An episode", "One held-out episode, each action the likeliest by the trained policy.")
 
     def __init__(self, config: Config, context: Context) -> None:

@@ -3,8 +3,10 @@
 Symbols: `T` times, `F` columns that are read. No torch.
 """
 
+import csv
 import hashlib
 import importlib.util
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,7 +22,8 @@ from qpa.errors import ConfigError, line
 
 Key = tuple[str, object]
 SEPARATORS = ",;\t"
-COMMENT = "#"  # what follows is no row, as a line of units below the names
+COMMENT = "#"  # a line that begins so is no row, as one of units below the names
+LARGEST = 1e30  # squares of larger ones have no place in fp32
 ZONE = r"^(.{11,}?)(Z|[+-]\d\d(:?\d\d)?)$"  # at the end of a time; a date alone is shorter
 PARQUET = (".parquet", ".pq")
 MONTH = np.timedelta64(28, "D")  # from here on, steps are counted in calendar months
@@ -135,15 +138,36 @@ def _table(file: Path, key: Key) -> Any:
             table = pandas.read_parquet(file)
             table = table if isinstance(table.index, pandas.RangeIndex) else table.reset_index()
         else:
-            with file.open(encoding="utf-8-sig") as rows:
-                first = next((row for row in rows if row.strip() and not row.startswith(COMMENT)), "")
-            separator = max(SEPARATORS, key=first.count)
-            table = pandas.read_csv(file, sep=separator, dtype=str, comment=COMMENT, skipinitialspace=True, encoding="utf-8-sig")
+            table = _written(file, key)
     except (OSError, ValueError, ImportError) as error:  # of pandas, pyarrow and codecs
         raise ConfigError(*key, f"{file.name} cannot be read as a table ({line(error)}); give CSV in UTF-8, or Parquet") from error
     if table.empty:
         raise ConfigError(*key, "has no rows")
     return table.rename(columns=str)
+
+
+def _written(file: Path, key: Key) -> Any:
+    """A data frame of a CSV file's rows, all as text; what has no name and no values, as after a last comma, is no column."""
+    import pandas
+
+    rows = [row for row in file.read_text(encoding="utf-8-sig").splitlines() if row.strip() and not row.startswith(COMMENT)]
+    if len(rows) < 2:
+        raise ConfigError(*key, "has no rows")
+    separator = max(SEPARATORS, key=rows[0].count)
+    names = [name.strip() for name in next(csv.reader(rows, delimiter=separator))]
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise ConfigError(*key, f"has two columns of the name {twice[0]}; rename one")
+    widest = max(row.count(separator) for row in rows) + 1
+    places = range(max(widest, len(names)))  # a row may have more than there are names
+    text = io.StringIO("\n".join(rows[1:]))
+    table = pandas.read_csv(text, sep=separator, header=None, names=places, dtype=str, skipinitialspace=True)
+    named = {place: names[place] if place < len(names) else "" for place in places}
+    empty = [place for place, name in named.items() if not name and table[place].isna().all()]
+    if nameless := [place for place, name in named.items() if not name and place not in empty]:
+        column = table[nameless[0]].dropna()
+        problem = f"row {column.index[0] + 1} has {column.iloc[0]} in column {nameless[0] + 1}, which has no name; name it, or mend the row"
+        raise ConfigError(*key, problem)
+    return table.drop(columns=empty).rename(columns=named)
 
 
 def _known(key: str, name: str, there: Sequence[str]) -> None:
@@ -154,11 +178,11 @@ def _known(key: str, name: str, there: Sequence[str]) -> None:
 
 
 def _holds_numbers(column: Any) -> bool:
-    """Whether the first of its cells that is not empty is a number: a bad one further on is a mistake, and not another kind of column."""
+    """Whether any of its cells is a number, or all are empty: one that is no number is a mistake then, and not another kind of column."""
     import pandas
 
     given = column.dropna()
-    return given.empty or (not pandas.api.types.is_datetime64_any_dtype(column) and bool(_parsed(given.iloc[:1]).notna().all()))
+    return given.empty or (not pandas.api.types.is_datetime64_any_dtype(column) and bool(_parsed(given).notna().any()))
 
 
 def _parsed(column: Any) -> Any:
@@ -169,10 +193,12 @@ def _parsed(column: Any) -> Any:
 
 def _numbers(column: Any, times: np.ndarray, key: Key) -> np.ndarray:
     found = _parsed(column).to_numpy(dtype=np.float64, na_value=np.nan)
-    if len(bad := np.flatnonzero(~np.isfinite(found))):
+    if len(bad := np.flatnonzero(~(np.abs(found) < LARGEST))):
         row, first = int(bad[0]), column.iloc[int(bad[0])]
         said = "is empty" if first is None or first != first else f"is {first}"
-        problem = f"column {column.name} {said} at {_said(times[row])}, and has to be a finite number ({len(bad):,} such rows)"
+        problem = (
+            f"column {column.name} {said} at {_said(times[row])}, and has to be a finite number below {LARGEST:g} ({len(bad):,} such rows)"
+        )
         raise ConfigError(*key, f"{problem}; fill them in, or leave the column out with data.inputs")
     return found
 
@@ -214,7 +240,8 @@ def _step(times: np.ndarray, key: Key) -> str:
     """From one time to the next, in words; all steps have to be alike."""
     if len(times) < 2:
         raise ConfigError(*key, "has a single time; give a series")
-    counted = times.astype("datetime64[M]") if np.median(np.diff(times)) >= MONTH else times
+    alike = len(np.unique(np.diff(times))) == 1
+    counted = times if alike or np.median(np.diff(times)) < MONTH else times.astype("datetime64[M]")
     steps, counts = np.unique(np.diff(counted), return_counts=True)
     step = steps[counts.argmax()]
     if len(steps) > 1:

@@ -4,6 +4,7 @@ A split is told by the times that are forecast. What is read for them may lie be
 the time at which the forecast is made. Symbols: `n` forecasts, `W` times of a window, `F` columns. No torch.
 """
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from qpa.config import SeriesDataConfig
 from qpa.errors import ConfigError
-from qpa.tasks.forecasting.series import Series
+from qpa.tasks.forecasting.series import ZONE, Series
 
 SPLITS = ("train", "val", "test")
 
@@ -99,17 +100,24 @@ def _by_time(series: Series, data: SeriesDataConfig) -> list[int]:
     """The places after the last to train on, and after the last of validation."""
     borders: list[int] = []
     for key in ("train_until", "val_until"):
-        given = getattr(data, key)
+        given = str(getattr(data, key))
+        if re.match(ZONE, given):
+            raise ConfigError(f"data.{key}", given, f"has a zone; give it as the series' own times are, from {_said(series)}")
         try:
             border = np.datetime64(given)
             after = border + np.timedelta64(1, np.datetime_data(border.dtype)[0])  # the whole day, or month, or year
         except ValueError as error:
             raise ConfigError(f"data.{key}", given, "is no time, as 1986-12-31 or 1986-12 is") from error
         if np.isnat(border) or not series.times[0] <= after or not border < series.times[-1]:
-            problem = f"is not within the series, which runs from {series.times[0]} to {series.times[-1]}".replace("T00:00:00", "")
+            problem = f"is not within the series, which runs from {_said(series)}"
             raise ConfigError(f"data.{key}", given, f"{problem}; give a time in it that leaves some for the next split")
         borders.append(int(np.searchsorted(series.times, after)))
     return borders
+
+
+def _said(series: Series) -> str:
+    """Its first and last time."""
+    return f"{series.times[0]} to {series.times[-1]}".replace("T00:00:00", "")
 
 
 def _by_share(series: Series, data: SeriesDataConfig) -> list[int]:
@@ -120,10 +128,13 @@ def _by_share(series: Series, data: SeriesDataConfig) -> list[int]:
 
 def _check(split: str, series: Series, places: np.ndarray, data: SeriesDataConfig) -> None:
     if not len(places):
+        longer, other = ("horizon", "window") if data.horizon > data.window else ("window", "horizon")
+        both = f"data.{other}={getattr(data, other)}"
         if data.window + data.horizon > len(series):
-            problem = f"and data.horizon={data.horizon} are longer than the series, which has {len(series):,} times; give a shorter window"
-            raise ConfigError("data.window", data.window, problem)
-        key = {"train": "train_until", "val": "val_until", "test": "val_until"}[split] if data.train_until else "window"
+            problem = f"and {both} are longer than the series, which has {len(series):,} times; give a shorter {longer}"
+            raise ConfigError(f"data.{longer}", getattr(data, longer), problem)
+        named = {"train": longer, "val": "val_fraction", "test": "test_fraction"}
+        key = {"train": "train_until", "val": "val_until", "test": "val_until"}[split] if data.train_until else named[split]
         short = f"data.window={data.window} and data.horizon={data.horizon} times come before the first forecast"
         raise ConfigError(f"data.{key}", getattr(data, key), f"leaves no time to forecast in split {split} ({short}); move the splits")
     observed = series.observed[places]

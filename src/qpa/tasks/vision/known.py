@@ -11,6 +11,7 @@ from qpa.tasks.pretrained import source
 
 LITE0 = "EfficientNet-lite0"
 HUB_HEAD, LITE0_HEAD = "classifier", "_fc"  # as transformers names it, and as EfficientNet's port does
+POOL = 2  # what a small network's max-pooling divides each side by
 SAVED_CLASSES = 2  # transformers' number where a config names none
 
 
@@ -26,6 +27,27 @@ def check(model: ImageModelConfig) -> None:
             raise ConfigError("model.dtype", "bfloat16", "the new head would be trained in it; give float32 or auto")
     if isinstance(model, EfficientNetConfig) and model.weights == "published":
         lite0_file(model)
+    if isinstance(model, NetworkConfig):
+        last_side(model)
+
+
+def last_side(model: NetworkConfig) -> int:
+    """Pixels each way that a small network's convolutions and max-pooling leave of an image.
+
+    Raises:
+        ConfigError: nothing is left.
+    """
+    side = model.image_size or 0
+    for number in range(1, len(model.filters) + 1):
+        seen = side + 2 * model.padding
+        if number == 1 and model.kernel > seen > 0:
+            problem = f"too large: an image has {seen} pixels each way, its padding among them; give a smaller kernel"
+            raise ConfigError("model.kernel", model.kernel, problem)
+        side = (seen - model.kernel + 1) // POOL
+        if side < 1:
+            problem = f"too small: nothing is left of an image after convolution {number}; give larger images, or fewer model.filters"
+            raise ConfigError("model.image_size", model.image_size, problem)
+    return side
 
 
 def lite0_file(model: EfficientNetConfig) -> Path:

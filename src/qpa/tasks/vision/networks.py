@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from qpa.config import NetworkConfig
-from qpa.errors import ConfigError
+from qpa.tasks.vision import known
 
 LITE0 = (  # of each stage: blocks, kernel, stride, expansion, channels out (Tan & Le 2019, arXiv 1905.11946; the `lite` variant)
     (1, 3, 1, 1, 16),
@@ -22,7 +22,6 @@ LITE0 = (  # of each stage: blocks, kernel, stride, expansion, channels out (Tan
 STEM, TOP = 32, 1280  # channels
 DROPOUT, DROPPED_PATHS = 0.2, 0.2
 EPSILON = 1e-3  # of batch norm
-POOL = 2
 
 
 def plain(model: NetworkConfig, classes: int) -> nn.Sequential:
@@ -31,16 +30,12 @@ def plain(model: NetworkConfig, classes: int) -> nn.Sequential:
     Raises:
         ConfigError: nothing is left of an image after so many convolutions.
     """
-    size, layers = model.image_size or 0, {}
+    layers: dict[str, nn.Module] = {}
     for number, (before, after) in enumerate(pairwise([model.channels, *model.filters]), 1):
         layers[f"conv{number}"] = nn.Conv2d(before, after, model.kernel, padding=model.padding)
-        layers[f"pool{number}"] = nn.MaxPool2d(POOL)
-        size = (size + 2 * model.padding - model.kernel + 1) // POOL
-        if size < 1:
-            problem = f"too small: nothing is left of an image after convolution {number}; give larger images, or fewer model.filters"
-            raise ConfigError("model.image_size", model.image_size, problem)
+        layers[f"pool{number}"] = nn.MaxPool2d(known.POOL)
     layers["flatten"] = nn.Flatten()
-    features = [model.channels, *model.filters][-1] * size**2
+    features = [model.channels, *model.filters][-1] * known.last_side(model) ** 2
     for number, (before, after) in enumerate(pairwise([features, *model.hidden, classes]), 1):
         layers[f"linear{number}"] = nn.Linear(before, after)
     network = nn.Sequential()

@@ -108,7 +108,7 @@ def _of_folder(data: ImageFolderConfig, key: str, folder: Path) -> Pictures:
         raise ConfigError(key, folder, "there is no such folder")
     kinds = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     names = _in_order(place.name for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
-    there = {name: [file for file in sorted((folder / name).rglob("*")) if file.suffix.lower() in kinds] for name in names}
+    there = {name: [file for file in sorted((folder / name).rglob("[!.]*")) if file.suffix.lower() in kinds] for name in names}
     if not names:
         loose = any(file.suffix.lower() in kinds for file in folder.iterdir())
         has = "has images, but none in a folder that names its class" if loose else "is empty"
