@@ -133,7 +133,11 @@ def mean_curve(given: Sequence[Curve], *, alike: bool) -> tuple[list[int], list[
     else:
         begins, ends = (choose(curve[end][0] for curve in given) for choose, end in ((max, 0), (min, -1))) if given else (0, -1)
         places = [*range(begins, ends + 1, max(1, (ends - begins) // CURVE_POINTS))]
-        means = np.mean([np.interp(places, *zip(*curve, strict=True)) for curve in given], 0).tolist() if places else []
+        means = (
+            np.mean([np.interp(places, [place for place, _ in curve], [value for _, value in curve]) for curve in given], 0).tolist()
+            if places
+            else []
+        )
     return places, [float(f"{mean:.6g}") for mean in means]
 
 

@@ -57,7 +57,7 @@ def months(table: pd.DataFrame) -> pd.DataFrame:
             with_value("time", 3, "04.01.2001"),
             r"row 4 of column time is 04.01.2001, no ISO 8601 time, .*; mend it, or give data.time_format",
         ),
-        (with_value("flow", 9, ""), r"column flow is empty at 2001-01-10, and has to be a finite number below 1e\+30 \(1 such rows\); fill"),
+        (with_value("flow", 9, ""), r"column flow is empty at 2001-01-10, and has to be a finite number below 1e\+30 \(1 such rows\)"),
         (with_value("rain", 9, "much"), r"column rain is much at 2001-01-10, and has to be a finite number"),
         (with_value("rain", 0, "much"), r"column rain is much at 2001-01-01, and has to be a finite number"),
         (with_value("flow", 9, "1e300"), r"column flow is 1e300 at 2001-01-10, and has to be a finite number below 1e\+30"),

@@ -82,7 +82,7 @@ def test_image_that_cannot_be_used_is_one_line(tmp_path: Path, spoil: Callable[[
 def test_what_a_file_manager_leaves_beside_images_is_no_image(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "digits", chosen())
     (folder / "1" / "._0000.png").write_bytes(b"Mac OS X")
-    assert planned(config(tmp_path, data=folder)).task.pictures["train"].names == ("0", "1")
+    assert planned(config(tmp_path, data=folder)).task.pictures["train"].names == ("0", "1", "2")
 
 
 def test_no_folder_and_folders_without_classes_are_one_line_each(tmp_path: Path) -> None:

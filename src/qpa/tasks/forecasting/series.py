@@ -162,7 +162,8 @@ def _written(file: Path, key: Key) -> Any:
     text = io.StringIO("\n".join(rows[1:]))
     table = pandas.read_csv(text, sep=separator, header=None, names=places, dtype=str, skipinitialspace=True)
     named = {place: names[place] if place < len(names) else "" for place in places}
-    empty = [place for place, name in named.items() if not name and table[place].isna().all()]
+    filled = table.notna().any().to_dict()
+    empty = [place for place, name in named.items() if not name and not filled[place]]
     if nameless := [place for place, name in named.items() if not name and place not in empty]:
         column = table[nameless[0]].dropna()
         problem = f"row {column.index[0] + 1} has {column.iloc[0]} in column {nameless[0] + 1}, which has no name; name it, or mend the row"
