@@ -33,7 +33,7 @@ FITTING = {"peft=fourierft": ["peft.n_frequency=50"], "peft=vblora": ["peft.vect
 FITTING |= {f"experiment=all_linear/{name}_5": FITTING[f"peft={name}"] for name in ("fourierft", "vblora")}
 
 
-CASES = 2  # of a test's, run each time
+CASES = 1  # of a test's, run each time
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -103,6 +103,7 @@ def test_a_case_that_fails_is_null(benchmark: Any, monkeypatch: pytest.MonkeyPat
     assert leaves == [None] * len(leaves)
 
 
+@pytest.mark.slow
 def test_of_large_adapters_as_many_are_written_as_there_is_room_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

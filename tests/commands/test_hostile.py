@@ -168,7 +168,7 @@ def test_no_number_costs_more_than_the_deepest_model(choices: list[str]) -> None
     calls(lambda: planned(config), most=WORK * usual)
 
 
-@pytest.mark.parametrize("cases", [10, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [10, pytest.param(120, marks=pytest.mark.slow)])
 def test_any_words_on_the_command_line_are_taken_or_refused_in_one_line(cases: int) -> None:
     """Hydra's own grammar too, through the planner's whole entry."""
     names = [".".join(path) for path in keys(configs()[0])]
@@ -270,7 +270,7 @@ def test_damaged_checkpoints_are_told_from_good_ones(make_config: MakeConfig, tm
         print(f"\n{sum(counts.values())} damaged checkpoints: {counts['refused']} refused, {counts['harmless']} read as written")
 
 
-@pytest.mark.parametrize("cases", [10, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [10, pytest.param(80, marks=pytest.mark.slow)])
 def test_damaged_records_are_refused_in_one_line_or_read(
     finished_run: dict[str, Any], make_config: MakeConfig, tmp_path: Path, cases: int
 ) -> None:

@@ -110,8 +110,7 @@ def stock(folder: Path, model: PreTrainedModel) -> nn.Module:
 
 
 @pytest.mark.few(6)
-@pytest.mark.parametrize("precision", FLOATS)
-@pytest.mark.parametrize(("model", "method"), CASES)
+@pytest.mark.parametrize(("model", "method", "precision"), [(*case, list(FLOATS)[place % 2]) for place, case in enumerate(CASES)])
 def test_every_methods_adapter_comes_out_of_its_file_as_it_was(tmp_path: Path, model: str, method: str, precision: str) -> None:
     dtype = FLOATS[precision]
     generated = trained(method, model, dtype)

@@ -117,6 +117,7 @@ def test_words_follow_the_metric_and_its_direction(page: Page) -> None:
     assert "perplexity" not in accuracy.replace("of perplexity, and whatever else has a log scale", "")
 
 
+@pytest.mark.slow
 def test_picked_run_shows_the_command_that_repeats_it(page: Page) -> None:
     row = page.locator("tr[data-run]").nth(4)
     row.click()
@@ -126,6 +127,7 @@ def test_picked_run_shows_the_command_that_repeats_it(page: Page) -> None:
     assert page.inner_text(".picked pre") != command
 
 
+@pytest.mark.slow
 def test_filter_leaves_the_runs_that_contain_it(page: Page) -> None:
     shown = page.locator(".task >> nth=0").locator("tr[data-run]:visible")
     every = shown.count()
@@ -135,6 +137,7 @@ def test_filter_leaves_the_runs_that_contain_it(page: Page) -> None:
     assert shown.count() == every > 3
 
 
+@pytest.mark.slow
 def test_page_fits_a_phone_and_dark_mode(page: Page) -> None:
     page.set_viewport_size({"width": 400, "height": 800})
     page.emulate_media(color_scheme="dark")

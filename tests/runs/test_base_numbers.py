@@ -59,6 +59,7 @@ def test_anything_the_base_numbers_depend_on_has_them_measured_again(
     assert one != two or other == "data.batch_size=2"
 
 
+@pytest.mark.slow
 def test_another_model_in_the_same_folder_is_measured_again(
     make_config: MakeConfig, saved_base: Callable[..., Path], readings: list[Learner], tmp_path: Path
 ) -> None:
@@ -71,6 +72,7 @@ def test_another_model_in_the_same_folder_is_measured_again(
     assert len(readings) == 4
 
 
+@pytest.mark.slow
 def test_damaged_file_is_measured_again(make_config: MakeConfig, readings: list[Learner], tmp_path: Path) -> None:
     train_run(make_config(f"run_dir={tmp_path}/one", "trainer.max_steps=1"))
     (kept,) = (tmp_path / "cache" / "base").iterdir()

@@ -34,6 +34,7 @@ def nll_gained(result: record.Record, split: str) -> float:
     return math.log(found["base_perplexity"]) - math.log(found["perplexity"])
 
 
+@pytest.mark.slow
 def test_gain_kept_is_the_share_of_the_baselines_nll(trained: Callable, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     plain = trained("plain", "generator=none")
     alone = trained("ours")

@@ -198,6 +198,7 @@ def test_checkpoint_of_another_config_is_refused_and_stays(make_config: MakeConf
     assert (finished / "checkpoints" / "last.ckpt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_run_goes_on_with_its_own_text_and_seed_alone(make_config: MakeConfig, tmp_path: Path, text_file: Path) -> None:
     here, plain = f"run_dir={tmp_path}/run", "generator=none"  # whose checkpoint would fit any text and seed
     train(make_config(here, plain))
@@ -213,6 +214,7 @@ def test_run_goes_on_with_its_own_text_and_seed_alone(make_config: MakeConfig, t
     assert longer["qpa"]["resumed_from_step"] == 4
 
 
+@pytest.mark.slow
 def test_best_step_of_a_replaced_run_is_not_taken_for_the_new_ones(make_config: MakeConfig, tmp_path: Path) -> None:
     good, bad = f"run_dir={tmp_path}/good", f"run_dir={tmp_path}/bad"
     fixed = ["trainer.max_steps=3", "trainer.val_every=3"]
@@ -400,7 +402,7 @@ metric_list: [{{metric: acc}}]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lora", "adapter", "prefix"])
+@pytest.mark.parametrize("method", ["lora", "prefix"])
 def test_tasks_of_the_harness_are_measured_on_the_saved_adapter_and_on_the_base(
     make_config: MakeConfig, tmp_path: Path, method: str
 ) -> None:

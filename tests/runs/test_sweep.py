@@ -141,6 +141,7 @@ def test_jobs_that_are_one_run_wait_for_each_other(sweep: Callable[..., list[str
     assert len(list(tmp_path.glob("outputs/tiny-*/result.json"))) == 1
 
 
+@pytest.mark.slow
 def test_fail_fast_stops_at_the_first_failure(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
     done = finish(sweep("circuit.qubits=99,6", "fail_fast=true"), tmp_path)
     assert done.returncode == 1

@@ -118,6 +118,7 @@ def test_real_graphs_come_to_the_numbers_of_plain_steps(case: str, make_config: 
     assert captured[2] == pytest.approx(plain[2], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_captured_run_stopped_and_resumed_equals_the_uninterrupted_plain_one(
     make_config: MakeConfig, graphs: list[Rerun], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

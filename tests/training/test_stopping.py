@@ -96,6 +96,7 @@ def test_default_is_40_steps_and_epochs_alone_are_epochs(compose_config: Callabl
     assert given("trainer.max_epochs=3") == (None, 3)
 
 
+@pytest.mark.slow
 def test_run_of_epochs_is_the_run_of_as_many_steps(make_config: MakeConfig, tmp_path: Path) -> None:
     few = ["data.batch_size=16", "trainer.val_every=10"]
     folder, ours = trained(make_config(f"run_dir={tmp_path}/epochs", "trainer.max_epochs=0.2", "trainer.max_steps=null", *few))
@@ -292,6 +293,7 @@ def test_resumed_run_has_the_time_that_is_left(make_config: MakeConfig, tmp_path
     assert (longer["resumed_from_step"], longer["steps"]) == (12, 24)
 
 
+@pytest.mark.slow
 def test_run_that_ends_in_time_is_the_run_without_a_limit(make_config: MakeConfig, tmp_path: Path) -> None:
     limits = ["trainer.max_time='10:00:00:00'", "trainer.patience=100"]
     folder, ours = trained(make_config(f"run_dir={tmp_path}/limits", *limits))

@@ -221,6 +221,7 @@ def test_fresh_run_takes_nothing_of_what_was_in_its_folder(make_config: MakeConf
     assert [step for step, _ in held.curve("train/loss")] == [3, 4]
 
 
+@pytest.mark.slow
 def test_metrics_that_cannot_be_read_cost_wandb_and_not_the_run(make_config: MakeConfig, capsys: pytest.CaptureFixture) -> None:
     fixed = ["logger=wandb", "trainer.max_steps=5", "trainer.checkpoint_every=1"]
     config = make_config(*fixed)

@@ -76,6 +76,7 @@ def test_a_trained_operator_is_adapted_in_its_own_scale(tmp_path: Path, method: 
     assert other["protocol"]["base"] == "trained on other data"
 
 
+@pytest.mark.slow
 def test_evaluation_at_another_viscosity_keeps_the_scale_of_the_training(tmp_path: Path) -> None:
     """It is what the operator reaches there as the base model of another run."""
     found = config(tmp_path, "generator=none")

@@ -86,6 +86,7 @@ def test_what_is_reported_is_scikit_learns_of_stock_pefts_logits(tmp_path: Path,
     assert json.loads((tmp_path / "run" / "adapter" / "classes.json").read_text())["classes"] == ["0", "1", "2"]
 
 
+@pytest.mark.slow
 def test_images_give_the_same_run_whichever_way_they_come(tmp_path: Path) -> None:
     rows = chosen()
     dataset_of(rows).save_to_disk(tmp_path / "saved")
@@ -159,6 +160,7 @@ def test_statistics_of_batch_norm_stay_the_base_models(tmp_path: Path) -> None:
     torch.testing.assert_close(base.state_dict(), before, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.few(1)
 @pytest.mark.parametrize(("model", "method"), [("cnn", "whole generator=paper mapper=quantum_train"), ("lite0", "lora"), ("vit", "lora")])
 def test_onnxruntime_says_of_the_exported_graph_what_the_saved_model_says(tmp_path: Path, model: str, method: str) -> None:
