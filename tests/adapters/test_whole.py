@@ -239,34 +239,25 @@ def policy(*sizes: int) -> Network:
     return lambda: nn.Sequential(nn.Linear(sizes[0], sizes[1]), nn.ReLU(), nn.Linear(sizes[1], sizes[2]))
 
 
-class Floods(nn.Module):
-    """A linear layer that is trained plainly, as the published 13 numbers beside; what is generated after it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.front, self.lstm, self.last = nn.Linear(12, 1), nn.LSTM(1, 50, num_layers=2), nn.Linear(50, 1)
-
-
-RY, U3_CU3 = 1, 6  # angles of a qubit in a layer
+U3_CU3 = 6  # angles of a qubit in a layer
 
 
 def published() -> Iterator[Any]:
-    yield pytest.param(mnist, [4, 20, 4], 6_690, 13, U3_CU3, 16, 249 + 78 * 16, id="mnist")
-    yield pytest.param(cifar, [40, 200, 40], 285_226, 19, U3_CU3, 38, 17_121 + 114 * 38, id="cifar10")
-    yield pytest.param(policy(4, 128, 2), [10, 10, 10], 898, 10, U3_CU3, 5, 651, id="cartpole")
-    yield pytest.param(policy(147, 32, 3), [10, 64, 10], 4_835, 13, U3_CU3, 13, 2_529, id="minigrid")
-    yield pytest.param(Floods, [32, 64, 64, 64, 32], 31_051, 15, RY, 15, 13_327, id="floods")
+    yield pytest.param(mnist, [4, 20, 4], 6_690, 13, 16, 249 + 78 * 16, id="mnist")
+    yield pytest.param(cifar, [40, 200, 40], 285_226, 19, 38, 17_121 + 114 * 38, id="cifar10")
+    yield pytest.param(policy(4, 128, 2), [10, 10, 10], 898, 10, 5, 651, id="cartpole")
+    yield pytest.param(policy(147, 32, 3), [10, 64, 10], 4_835, 13, 13, 2_529, id="minigrid")
 
 
-@pytest.mark.parametrize(("network", "hidden", "weights", "qubits", "per_qubit", "layers", "trained"), list(published()))
+@pytest.mark.few(4)
+@pytest.mark.parametrize(("network", "hidden", "weights", "qubits", "layers", "trained"), list(published()))
 def test_published_counts_come_out_exactly(
-    network: Network, hidden: list[int], weights: int, qubits: int, per_qubit: int, layers: int, trained: int
+    network: Network, hidden: list[int], weights: int, qubits: int, layers: int, trained: int
 ) -> None:
-    config = WholeConfig(modules_to_save=["front"])
-    tensors, _ = methods.planned(network, config)
-    beside = sum(t.size for t in tensors if t.beside)
-    circuit = {"layers": layers * per_qubit}  # as many angles, all of RY
+    """The fifth, of a river's LSTM, has a task of its own that counts it."""
+    tensors, _ = methods.planned(network, WholeConfig())
+    circuit = {"layers": layers * U3_CU3}  # as many angles, all of RY
     settings = settings_from(seed=1, generator="paper", latents=None, circuit=circuit, mapper={"kind": "quantum_train", "hidden": hidden})
-    layout = layout_of(settings, [t for t in tensors if not t.beside])
-    counts = counted(settings, layout, beside=beside)
+    layout = layout_of(settings, tensors)
+    counts = counted(settings, layout)
     assert (layout.generated, layout.qubits, layout.circuits, counts.trainable) == (weights, qubits, 1, trained)
