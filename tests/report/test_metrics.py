@@ -92,6 +92,15 @@ def test_words_and_gains_of_a_metric_of_which_more_is_better(
     assert not any("perplexity" in line for line in told)
 
 
+def test_large_numbers_are_said_without_an_exponent(tmp_path: Path) -> None:
+    seeds(tmp_path, [900.0, 1500.0, 1210.0], metric=RETURN, kind="none")
+    seeds(tmp_path, [100.0, 400.0, 320.0], metric=RETURN)
+    told = " ".join(sentences(compared(tmp_path)))
+    assert "return 1203.333 ± 750" in told
+    assert "930 lower, 95 % interval -1,310 to -548" in told
+    assert "e+" not in told
+
+
 def test_table_and_figures_name_metric_and_unit(tmp_path: Path) -> None:
     seeds(tmp_path, [90.0, 91.0], metric=ACCURACY, kind="none")
     seeds(tmp_path, [88.0, 89.5], metric=ACCURACY)

@@ -17,7 +17,7 @@ from qpa.report.runs import Found, Run, find
 from qpa.report.verdict import sentences, show
 
 MOST_DRAWN = 3  # tasks as PNG; the page has all
-LONG = ("curve", "config", "protocol", "picture", "confusion")  # of a run: not in tables
+LONG = ("curve", "over", "config", "protocol", "picture", "confusion")  # of a run: not in tables
 USAGE = "usage: python -m qpa.report [runs=outputs] [out=report | study=FILE.jsonl]"
 
 

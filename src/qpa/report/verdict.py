@@ -123,21 +123,31 @@ def _gain(difference: Difference) -> str:
     kept = difference.gain_kept
     if kept is None:
         return ""
-    return f"; {kept.mean:.1%}" + (f" ± {100 * kept.half_width:.2g} points" if kept.half_width is not None else "") + " of its gain is kept"
+    return (
+        f"; {kept.mean:.1%}"
+        + (f" ± {_short(100 * kept.half_width, 2)} points" if kept.half_width is not None else "")
+        + " of its gain is kept"
+    )
 
 
 def _signed(difference: Difference) -> str:
     found, unit = difference.difference, unit_of_differences(difference.setting.first.metric)
-    amount = f"{abs(found.mean):.3g} {unit}".rstrip() + (" lower" if found.mean < 0 else " higher")
+    amount = f"{_short(abs(found.mean), 3)} {unit}".rstrip() + (" lower" if found.mean < 0 else " higher")
     if found.half_width is None:
         return f"{amount}, one seed: no interval"
     low, high = found.mean - found.half_width, found.mean + found.half_width
     chance = "" if difference.p is None else f", paired t-test p = {difference.p:.2g}"
-    return f"{amount}, 95 % interval {low:+.3g} to {high:+.3g}, {found.seeds} seeds{chance}"
+    return f"{amount}, 95 % interval {_short(low, 3, '+')} to {_short(high, 3, '+')}, {found.seeds} seeds{chance}"
+
+
+def _short(value: float, digits: int, sign: str = "") -> str:
+    """Rounded to so many digits; large numbers without an exponent, as 120 and not 1.2e+02."""
+    rounded = float(f"{value:.{digits}g}")
+    return f"{rounded:{sign},.0f}" if abs(rounded) >= 10**digits else f"{value:{sign}.{digits}g}"
 
 
 def _estimate(setting: Setting) -> str:
     """The metric on the test split, with its name and unit."""
     metric, found = setting.first.metric, setting.test
-    width = f" ± {found.half_width:.2g}" if found.half_width is not None else ""
+    width = f" ± {_short(found.half_width, 2)}" if found.half_width is not None else ""
     return f"{metric.name} {found.mean:.{decimals(found.mean, least=3)}f}{width}" + (f" {metric.unit}" if metric.unit else "")
