@@ -59,6 +59,7 @@ def captions(comparison: Comparison) -> dict[str, str]:
     """What a reader has to know of each figure."""
     metric, first = comparison.metric, comparison.settings[0].first
     side = "left" if metric.better == "lower" else "right"
+    until = "" if first.over is None else ", up to where the first of them ends"
     labelled = {"confusion": confusion.caption(comparison)} if first.confusion else {}
     return labelled | {
         "pareto": "Every setting at its best rate by validation, mean over seeds; error bars: 95 % interval. Dotted: the Pareto front. "
@@ -66,7 +67,7 @@ def captions(comparison: Comparison) -> dict[str, str]:
         "gain": "The share of the baseline's gain over the base model that is kept, by seed, with 95 % intervals over seeds, of settings "
         "that train about as much. Shaded: the circuit's interval. Open marks: one seed.",
         "differences": f"Differences of test {metric.name}, paired by seed, with 95 % intervals; {side} is better. Open marks: one seed.",
-        "curves": f"Validation {metric.name} while training, mean over seeds{'' if first.over is None else ', up to where the first of them ends'}.",
+        "curves": f"Validation {metric.name} while training, mean over seeds{until}.",
         "split": "What is trained, as a share of what plain PEFT trains.",
         "cost": "Median time of an optimizer step, and peak memory since training began.",
     }
