@@ -28,6 +28,7 @@ MEASURED = {  # of a row of the second, what measures the circuit
     "8,192 shots, SPSA": {"shots": 8192, "gradient": "spsa"},
     "1,024 shots, SPSA": {"shots": 1024, "gradient": "spsa"},
     "1,024 shots, SPSA, depolarising noise of 0.01": {"shots": 1024, "gradient": "spsa", "noise": 0.01},
+    "1,024 shots, SPSA, depolarising noise of 0.05": {"shots": 1024, "gradient": "spsa", "noise": 0.05},
 }
 SOLVED = 475  # the return at which the environment is solved
 
