@@ -150,7 +150,7 @@ def _written(file: Path, key: Key) -> Any:
     """A data frame of a CSV file's rows, all as text; what has no name and no values, as after a last comma, is no column."""
     import pandas
 
-    rows = [row for row in file.read_text(encoding="utf-8-sig").splitlines() if row.strip() and not row.startswith(COMMENT)]
+    rows = [row for row in file.read_text(encoding="utf-8-sig").split("\n") if row.strip() and not row.startswith(COMMENT)]
     if len(rows) < 2:
         raise ConfigError(*key, "has no rows")
     separator = max(SEPARATORS, key=rows[0].count)
