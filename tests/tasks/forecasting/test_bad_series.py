@@ -65,6 +65,7 @@ def months(table: pd.DataFrame) -> pd.DataFrame:
         (lambda table: table.set_axis(["time", "flow", "flow"], axis=1), r"has two columns of the name flow; rename one"),
         (lambda table: table.reset_index().rename(columns={"index": ""}), r"row 1 has 0 in column 1, which has no name; name it, or mend"),
         (with_value("flow", 4, "5.0,6"), r"column flow is 5.0,6 at 2001-01-05, and has to be a finite number"),
+        (with_value("rain", 9, "2,5"), r"column rain is 2,5 at 2001-01-10, .*; write them with a decimal point, or leave the column out"),
         (with_value("rain", 9, "inf"), r"column rain is inf at 2001-01-10, and has to be a finite number"),
         (lambda table: table.head(1), r"has a single time; give a series"),
         (lambda table: table.head(0), r"has no rows"),

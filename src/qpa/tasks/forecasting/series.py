@@ -197,10 +197,11 @@ def _numbers(column: Any, times: np.ndarray, key: Key) -> np.ndarray:
     if len(bad := np.flatnonzero(~(np.abs(found) < LARGEST))):
         row, first = int(bad[0]), column.iloc[int(bad[0])]
         said = "is empty" if first is None or first != first else f"is {first}"
-        problem = (
-            f"column {column.name} {said} at {_said(times[row])}, and has to be a finite number below {LARGEST:g} ({len(bad):,} such rows)"
+        mend = "write them with a decimal point" if "," in str(first) else "fill them in"
+        wanted = (
+            f"and has to be a finite number below {LARGEST:g} ({len(bad):,} such rows); {mend}, or leave the column out with data.inputs"
         )
-        raise ConfigError(*key, f"{problem}; fill them in, or leave the column out with data.inputs")
+        raise ConfigError(*key, f"column {column.name} {said} at {_said(times[row])}, {wanted}")
     return found
 
 
