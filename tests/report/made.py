@@ -34,6 +34,8 @@ def write_run(
     config |= {"seed": seed, "latents": {"kind": latents}}
     config["generator"]["kind"] = kind
     config["mapper"]["kind"] = changed.get("mapper", config["mapper"]["kind"])
+    if changed.get("train_bytes"):
+        config["data"]["train_bytes"] = changed["train_bytes"]
     config["optimizer"]["lr"] = config["generator"]["lr"]
     record["run_info"] |= {"command": f"python train.py seed={seed}", "error_msg": changed.get("error")}
     record["train_info"] |= {"status": changed.get("status", "success"), "file_size": draw.randint(10**6, 10**7)}
@@ -45,9 +47,11 @@ def write_run(
         ours |= {"test": base.copy(), "val": base.copy()}
     ours["test"][name] = value
     ours["val"][name] = changed.get("val", value)
+    if changed.get("pieces"):
+        ours["test"]["pieces"] = changed["pieces"]
     ours["texts"]["train"] = [changed.get("text", "digest")]
     ours |= {"seconds_per_step": draw.uniform(1, 2), "peak_memory_bytes": draw.randint(2**30, 2**32)}
-    folder = root / "-".join(map(str, (name, kind, latents, seed, *changed.values())))
+    folder = root / "-".join(map(str, (name, kind, latents, seed, *(v for k, v in changed.items() if k != "pieces"))))
     folder.mkdir(parents=True)
     (folder / "result.json").write_text(json.dumps(record))
     (folder / "metrics.csv").write_text(f"epoch,step,train/loss,val/{name}\n0,4,3.0,\n0,4,,{value + 2}\n0,9,,{value}\n")

@@ -77,7 +77,8 @@ def test_front_has_the_rate_that_validation_prefers_even_if_another_is_better_on
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ([20.1, 20.9, 22.2], "is not distinguishable from a learned table"),
+        ([20.1, 20.9, 22.2], "does as well as a learned table"),
+        ([18.1, 22.9, 22.2], "is not distinguishable, with 3 seeds, from a learned table"),
         ([25.1, 26.0, 27.2], "is better than a learned table"),
         ([15.1, 16.0, 17.2], "is worse than a learned table"),
         ([25.0], "cannot be told by one seed from a learned table"),
@@ -93,6 +94,7 @@ def test_first_sentence_says_whether_the_circuit_matters(tmp_path: Path, table: 
     assert f"{abs(difference.difference.mean):.3g} {'lower' if difference.difference.mean < 0 else 'higher'}" in told[1]
     assert ("no interval" in told[1]) == (len(table) == 1)
     assert ("paired t-test p" in told[1]) == (len(table) > 1)
+    assert ("would have been seen" in told[1]) == ("not distinguishable" in words)
 
 
 def test_circuit_and_control_are_tuned_alike_among_the_rates_of_both(tmp_path: Path) -> None:

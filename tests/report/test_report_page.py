@@ -77,7 +77,7 @@ def test_page_says_what_was_read_and_left_out(page: Page) -> None:
     for words in ("49 finished runs", "3 tasks", "compared within each, not across", "1 not finished", "1 damaged and left out"):
         assert words in text
     assert "<b>too many</b>" in text  # shown as it is, not as markup
-    assert page.inner_text(".verdict p") == "The circuit is not distinguishable from a learned table."
+    assert page.inner_text(".verdict p") == "The circuit does as well as a learned table."
 
 
 def test_page_has_a_row_for_plain_peft_and_every_setting_beside_it(page: Page, report: Path) -> None:

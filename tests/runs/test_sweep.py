@@ -22,6 +22,7 @@ from hydra import compose, initialize_config_dir
 from qpa.adapters import base_weights
 from qpa.config import parse
 from qpa.report.runs import find
+from qpa.runs.sweep import Job, preferred
 
 QUESTIONS = [path.stem for path in sorted((ROOT / "sweeps").glob("*.yaml"))]
 MakeConfig = Callable[..., object]
@@ -285,3 +286,27 @@ def test_terminal_shows_the_jobs_while_they_run(sweep: Callable[..., list[str]],
     assert "1 success, 1 running; best so far: job 0" in live
     assert re.search(r"step \d+/60", live)
     assert "2 success; best so far" in end
+
+
+@pytest.mark.slow
+def test_rates_first_runs_other_seeds_only_at_the_rate_that_validation_prefers(sweep: Callable[..., list[str]], tmp_path: Path) -> None:
+    """A job that cannot run keeps no other from it, and is told at the end."""
+    rates = ("optimizer.lr=1e-6,1e-2,-1", "mapper.width=2,3")
+    done = finish(sweep("hydra/sweeper=rates_first", "seed=1,2,3", *rates, "trainer.max_steps=4"), tmp_path)
+    assert done.returncode == 1
+    assert statuses(tmp_path).count("failed") == 2, done.stderr
+    found = [json.loads(path.read_text())["run_info"]["train_config"] for path in tmp_path.glob("outputs/tiny-*/result.json")]
+    runs = sorted((config["seed"], config["mapper"]["width"], config["optimizer"]["lr"]) for config in found)
+    assert [run for run in runs if run[0] == 1] == [(1, width, rate) for width in (2, 3) for rate in (1e-6, 1e-2)]
+    assert [run for run in runs if run[0] > 1] == [(seed, width, 1e-2) for seed in (2, 3) for width in (2, 3)]
+    assert "optimizer.lr" in done.stderr
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_preferred_is_by_validation_and_among_what_differs_in_the_rate_alone(better: str) -> None:
+    def job(val: float, *overrides: str, status: str = "success") -> Job:
+        return {"status": status, "metric": "m", "better": better, "val": val, "value": -val, "overrides": ["seed=1", *overrides]}
+
+    jobs = [job(1, "optimizer.lr=1", "x=1"), job(2, "optimizer.lr=2", "x=1"), job(0, "optimizer.lr=3", "x=1", status="failed")]
+    jobs += [job(5, "x=2", "optimizer.lr=1"), job(4, "x=2", "optimizer.lr=2")]
+    assert [one["val"] for one in preferred(jobs)] == ([1, 4] if better == "lower" else [2, 5])

@@ -13,11 +13,12 @@ from qpa.errors import ConfigError, UsageError
 from qpa.files import write_json
 from qpa.report import images, page, records, table
 from qpa.report.compare import Comparison, Difference, Setting, compare
+from qpa.report.growth import growths
 from qpa.report.runs import Found, Run, find
 from qpa.report.verdict import sentences, show
 
 MOST_DRAWN = 3  # tasks as PNG; the page has all
-LONG = ("curve", "over", "config", "protocol", "picture", "confusion")  # of a run: not in tables
+LONG = ("curve", "over", "config", "protocol", "picture", "pieces", "confusion")  # of a run: not in tables
 USAGE = "usage: python -m qpa.report [runs=outputs] [out=report | study=FILE.jsonl]"
 
 
@@ -36,12 +37,13 @@ def main(arguments: list[str]) -> None:
 def _report(root: Path, out: Path) -> None:
     found = find(root)
     comparisons = compare(found.finished)
+    grown = growths(comparisons)
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "report.json", as_json(found, comparisons))
     _write_csv(out / "report.csv", found)
-    table.write_markdown(out / "report.md", comparisons)
+    table.write_markdown(out / "report.md", comparisons, grown)
     page.write(out / "index.html", found, comparisons)
-    images.write(out, comparisons[:MOST_DRAWN])
+    images.write(out, comparisons[:MOST_DRAWN], grown[:MOST_DRAWN])
     show(found, comparisons)
     print(out / "index.html")
 
@@ -71,6 +73,7 @@ def as_json(found: Found, comparisons: list[Comparison]) -> dict[str, Any]:
         "tasks": [
             {
                 "task": c.task,
+                "family": c.settings[0].first.family,
                 "name": c.name,
                 "metric": asdict(c.metric),
                 "settings": [_setting(s) for s in c.settings],
@@ -98,7 +101,8 @@ def _setting(setting: Setting) -> dict[str, Any]:
 
 def _difference(difference: Difference) -> dict[str, Any]:
     sides = {"setting": difference.setting.first.setting, "against": difference.against.first.setting}
-    return sides | {"difference": asdict(difference.difference), "p": difference.p, "test": "paired t-test over seeds"}
+    found = {key: getattr(difference, key) for key in ("p", "equivalence_p", "tests", "detectable", "over_data")}
+    return sides | {"difference": asdict(difference.difference)} | found | {"test": "paired t-test over seeds, corrected by Holm"}
 
 
 def _write_csv(path: Path, found: Found) -> None:

@@ -35,6 +35,7 @@ class TextDataConfig(DataConfig):
     test_files: Annotated[list[str], Part.SHOWN]
     forgetting_files: Annotated[list[str], Part.SHOWN]
     val_fraction: float | None = Field(gt=0, lt=1)
+    train_bytes: int | None = Field(ge=1)
     max_held_out_windows: Annotated[int | None, Part.MEASURE] = Field(ge=1)
     context: int = Field(ge=2)
     cache_hidden: Annotated[bool | None, Part.SHOWN]

@@ -32,7 +32,7 @@ ADDED: dict[str, Any] = {
     "trainer.strategy": "single",
 }
 MODEL = {"model.dtype": "auto", "model.quantization": None}
-TEXT = {"data.special_tokens": False}
+TEXT = {"data.special_tokens": False, "data.train_bytes": None}
 ROWS = TEXT | {
     "data.answer_metrics": {},
     "data.answer_tokens": 64,
@@ -50,7 +50,8 @@ ROWS = TEXT | {
     "data.tools_column": None,
     "data.train_on": "completions",
 }
-MEASURING = ("data.answer_tokens", "data.generate", "data.template")  # of these, what a checkpoint does not belong to
+# Of these, what a checkpoint does not belong to, or what is not said of it where it is null.
+MEASURING = ("data.answer_tokens", "data.generate", "data.template", "data.train_bytes")
 ADDED_TO: dict[tuple[str, str], dict[str, Any]] = {  # one choice of a group, by the key and value that tell it
     ("data.source", "files"): ROWS | {"data.encoding": None},
     ("data.source", "hub"): ROWS | {"data.splits": {"train": None, "val": None, "test": None}, "data.text_column": "text"},

@@ -25,6 +25,7 @@ UNSAID = (
     "trainer.max_time",
     "trainer.patience",
     "latents.start",
+    "data.train_bytes",
 )  # where they are null, as if there were no such keys
 UNTRAINED = ("zeros", "random")  # of `latents.kind`: start nowhere
 SUBSPACE = "subspace"  # of `mapper.kind`

@@ -1,38 +1,27 @@
 """What the runs say: a mean and an interval for every setting, and paired differences against plain PEFT and between latents.
 
-Seeds are the sample: intervals are 95 % Student-t intervals over them, differences are paired by seed (paired t-test).
+Seeds are the sample: intervals are 95 % Student-t intervals over them, differences are paired by seed (paired t-test), and tests are
+corrected for their number in a table (Holm). What other held-out data would have given is in the bootstrap's interval alone.
 Runs are compared within one task only; rates are chosen on the validation split, never by test.
 """
 
 import math
-import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
 
-from scipy import stats
+import numpy as np
 
 from qpa.config import IDENTITY
 from qpa.config.identity import SUBSPACE, Part
+from qpa.report import statistics
 from qpa.report.runs import Run
+from qpa.report.statistics import LEVEL, Estimate, estimate
 from qpa.runs.baseline import gain_kept
 from qpa.tasks.task import Metric
 
-CONFIDENCE = 0.95
 TOLD = ("generator.kind", "latents.kind", "peft._target_", "peft.r", "peft.use_dora", "peft.target_modules")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds; `half_width` of its 95 % interval is None of a single seed."""
-
-    mean: float
-    half_width: float | None
-    seeds: int
-
-    def times(self, factor: float) -> "Estimate":
-        """In another unit."""
-        return Estimate(factor * self.mean, None if self.half_width is None else factor * self.half_width, self.seeds)
 
 
 @dataclass(frozen=True)
@@ -54,25 +43,37 @@ class Setting:
     @property
     def val(self) -> float:
         """Mean of the metric on the validation split."""
-        return statistics.fmean(run.val for run in self.runs)
+        return fmean(run.val for run in self.runs)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The test metric of one setting less that of another, over the seeds that both have; `p` of the paired t-test."""
+    """The test metric of one setting less that of another, over the seeds that both have.
+
+    Attributes:
+        setting, against: the two.
+        difference: its mean and interval over seeds.
+        spread: its standard deviation over them; None of one seed.
+        p: of the paired t-test; None of one seed.
+        equivalence_p: of the test that what is kept of the other's gain is all of it, but for `MARGIN`; None of one seed, or where the
+            other has gained nothing.
+        over_data: the 95 % interval of the mean over other held-out data, where both runs have their test split's pieces on record.
+        tests: how many the two p-values are corrected for.
+    """
 
     setting: Setting
     against: Setting
     difference: Estimate
+    spread: float | None
     p: float | None
+    equivalence_p: float | None
+    over_data: tuple[float, float] | None
+    tests: int = 1
 
     @property
     def gain_kept(self) -> Estimate | None:
         """The share that is kept of the other's gain over the base model, by seed; None where it has gained nothing."""
-        theirs = {run.seed: (run.base, run.test) for run in self.against.runs}
-        ours = {run.seed: (run.base, run.test) for run in self.setting.runs if run.seed in theirs}
-        shares = [gain_kept(self.setting.first.metric, pair, theirs[seed]) for seed, pair in ours.items()]
-        return None if None in shares else estimate([share for share in shares if share is not None])
+        return estimate(shares) if (shares := _shares(self.setting, self.against)) else None
 
     @property
     def better(self) -> bool:
@@ -80,10 +81,19 @@ class Difference:
         return self.setting.first.metric.improves(self.difference.mean, on=0.0)
 
     @property
+    def detectable(self) -> float | None:
+        """What difference so many seeds would have shown, four times in five; None of one seed."""
+        return None if self.spread is None else self.spread * statistics.detectable(self.difference.seeds, tests=self.tests)
+
+    @property
     def significant(self) -> bool:
-        """Whether the interval leaves out zero."""
-        width = self.difference.half_width
-        return width is not None and abs(self.difference.mean) > width
+        """Whether it is more than chance would easily do."""
+        return self.p is not None and self.p < LEVEL
+
+    @property
+    def as_good(self) -> bool:
+        """Whether what is kept of the other's gain is all of it, but for `MARGIN`."""
+        return self.equivalence_p is not None and self.equivalence_p < LEVEL
 
 
 @dataclass(frozen=True)
@@ -141,27 +151,57 @@ def compare(runs: Iterable[Run]) -> list[Comparison]:
     return [_compare(task, found) for task, found in sorted(tasks.items(), key=lambda item: -len(item[1]))]
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """Mean and 95 % t-interval."""
-    count = len(values)
-    if count < 2:
-        return Estimate(statistics.fmean(values), None, count)
-    spread = statistics.stdev(values) / math.sqrt(count)
-    return Estimate(statistics.fmean(values), float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * spread, count)
-
-
 def paired(setting: Setting, against: Setting) -> Difference | None:
     """Over common seeds; None where there is none."""
-    theirs = {run.seed: run.test for run in against.runs}
-    pairs = [(run.test, theirs[run.seed]) for run in setting.runs if run.seed in theirs]
+    pairs = _pairs(setting, against)
     if not pairs:
         return None
-    differences = [ours - other for ours, other in pairs]
-    found = estimate(differences)
-    varied = found.half_width is not None and found.half_width > 0
-    ours, others = zip(*pairs, strict=True)
-    p = float(stats.ttest_rel(ours, others).pvalue) if varied else None  # pyright: ignore[reportAttributeAccessIssue]
-    return Difference(setting, against, found, p)
+    differences = [ours.test - other.test for ours, other in pairs]
+    shares = _shares(setting, against)
+    return Difference(
+        setting,
+        against,
+        estimate(differences),
+        spread=stdev(differences) if len(differences) > 1 else None,
+        p=statistics.paired_p(differences),
+        equivalence_p=statistics.equivalence_p(shares) if shares else None,
+        over_data=_over_data(pairs),
+    )
+
+
+def corrected(differences: Iterable[Difference | None]) -> list[Difference]:
+    """Those of one table that there are, with p-values corrected for their number (Holm), of either kind of test."""
+    found = [difference for difference in differences if difference]
+    tests = statistics.holm([d.p for d in found]), statistics.holm([d.equivalence_p for d in found])
+    number = max(1, sum(d.p is not None for d in found))
+    return [replace(d, p=p, equivalence_p=q, tests=number) for d, p, q in zip(found, *tests, strict=True)]
+
+
+def _pairs(setting: Setting, against: Setting) -> list[tuple[Run, Run]]:
+    """Of the seeds that both have."""
+    theirs = {run.seed: run for run in against.runs}
+    return [(run, theirs[run.seed]) for run in setting.runs if run.seed in theirs]
+
+
+def _shares(setting: Setting, against: Setting) -> list[float] | None:
+    """By seed, how much is kept of the other's gain; None where it has gained nothing with one of them."""
+    metric = setting.first.metric
+    shares = [gain_kept(metric, (ours.base, ours.test), (other.base, other.test)) for ours, other in _pairs(setting, against)]
+    return None if None in shares else [share for share in shares if share is not None]
+
+
+def _over_data(pairs: Sequence[tuple[Run, Run]]) -> tuple[float, float] | None:
+    """Where all of the runs have the same pieces on record."""
+    sums = [(ours.pieces, other.pieces) for ours, other in pairs]
+    alike = {tuple(count for _, count in pieces) if pieces else None for pair in sums for pieces in pair}
+    if len(alike) != 1 or None in alike:
+        return None
+    return statistics.over_pieces([(np.array(ours), np.array(other)) for ours, other in sums], _metric_of(pairs[0][0].metric))
+
+
+def _metric_of(metric: Metric) -> Callable[[statistics.Sums], statistics.Sums]:
+    """Its value of sums and what they are summed over, `[..., 2]`."""
+    return lambda sums: np.exp(sums[..., 0] / sums[..., 1]) if metric.scale == "log" else sums[..., 0] / sums[..., 1]
 
 
 def _compare(task: str, runs: list[Run]) -> Comparison:
@@ -173,10 +213,10 @@ def _compare(task: str, runs: list[Run]) -> Comparison:
     lora = [s for s in plain if s.first.method.startswith("LoRA")] or plain
     baseline = preferred(lora) if lora else None
     best = tuned(settings)
-    differences = [paired(s, baseline) for s in best if s is not baseline] if baseline else []
-    controls = list(_controls([s for s in settings if not s.first.plain]))
+    told = corrected(paired(s, baseline) for s in best if s is not baseline) if baseline else []
+    controls = corrected(_controls([s for s in settings if not s.first.plain]))
     varied = {kind[0].first.latents: _varied(kind) for kind in _grouped(settings, lambda run: run.latents)}
-    first, told = runs[0], [d for d in differences if d]
+    first = runs[0]
     return Comparison(task, first.task_name, first.metric, settings, best, baseline, told, controls, varied, front(best))
 
 
@@ -190,15 +230,15 @@ def preferred(settings: Sequence[Setting]) -> Setting:
     return min(settings, key=lambda s: (len(s.runs) == 1, ascending(s.first.metric, s.val)))
 
 
-def _controls(settings: list[Setting]) -> Iterator[Difference]:
+def _controls(settings: list[Setting]) -> Iterator[Difference | None]:
     """Of settings that share all but what makes the mapper's features, and of subspaces: the circuit against each, equally well tuned."""
     for beside in _grouped(settings, lambda run: run.place):
         kinds = {kinds[0].first.latents: kinds for kinds in _grouped(beside, lambda run: run.latents)}
         if circuits := kinds.pop("circuit", []):
             for controls in (*kinds.values(), _subspaces(settings, preferred(circuits))):
                 sides = _at_shared_rates(circuits, controls)
-                if controls and (difference := paired(*map(preferred, sides))):
-                    yield difference
+                if controls:
+                    yield paired(*map(preferred, sides))
 
 
 def _subspaces(settings: list[Setting], beside: Setting) -> list[Setting]:

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 from plotly.subplots import make_subplots
 
-from qpa.report.compare import Comparison, Estimate, Setting
+from qpa.report.compare import Comparison, Setting
 from qpa.report.looks import COLOURS, Figure, in_lines, interval, styled, wrapped
+from qpa.report.statistics import Estimate
 from qpa.report.verdict import label, named
 
 APART = 1.5  # settings of one size: from one to the next, trained numbers grow by less than this factor

@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MultipleL
 
 from qpa.report.compare import Comparison
 from qpa.report.figures import all_figures
+from qpa.report.growth import Growth, figure
 from qpa.report.known import DASHES, SYMBOLS, check
 from qpa.report.looks import Figure
 
@@ -32,11 +33,12 @@ LOOKS |= {f"{side}tick.{kind}.size": 0 for side in "xy" for kind in ("major", "m
 styled = matplotlib.style.context(LOOKS, after_reset=True)  # whatever the user's matplotlibrc says
 
 
-def write(folder: Path, comparisons: list[Comparison]) -> None:
-    """Write `NAME.png` of the first task's figures, `NAME-2.png` of the second's, and so on."""
-    for number, comparison in enumerate(comparisons, 1):
-        for name, figure in all_figures(comparison).items():
-            write_figure(folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png"), figure)
+def write(folder: Path, comparisons: Sequence[Comparison], growths: Sequence[Growth] = ()) -> None:
+    """Write `NAME.png` of the first task's figures, `NAME-2.png` of the second's, and so on; and `growth.png` likewise."""
+    drawings = [*map(all_figures, comparisons)], [{"growth": figure(growth)} for growth in growths]
+    for number, figures in (pair for each in drawings for pair in enumerate(each, 1)):
+        for name, one in figures.items():
+            write_figure(folder / (f"{name}.png" if number == 1 else f"{name}-{number}.png"), one)
 
 
 @styled

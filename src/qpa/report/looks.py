@@ -5,7 +5,8 @@ from typing import Any
 
 from plotly import graph_objects as go
 
-from qpa.report.compare import Estimate, Setting
+from qpa.report.compare import Setting
+from qpa.report.statistics import Estimate
 
 MOST_SHOWN = 14  # settings in figures that have a line for each; the Pareto figure has all at their best rate
 LINE = 38  # pixels of a line in figures with one for each setting

@@ -44,19 +44,21 @@ function colour() {
   document.querySelectorAll(".plot").forEach((plot) => Plotly.relayout(plot, { "font.color": ink }));
 }
 
+async function draw(figure, { data, layout }) {
+  if (innerWidth < 560) Object.assign(layout, { height: layout.height * 1.25, font: { ...layout.font, size: 10 } });
+  await Plotly.newPlot(figure.querySelector(".plot"), data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
+}
+
 async function start() {
   const packed = Uint8Array.from(atob(document.getElementById("plotly").textContent), (c) => c.charCodeAt(0));
   const code = await new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   const script = document.createElement("script");
   script.textContent = code;
   document.head.append(script);
+  for (const figure of document.querySelectorAll("[data-growth]")) await draw(figure, DATA.growths[figure.dataset.growth]);
   for (const section of document.querySelectorAll(".task")) {
     const task = DATA.tasks[section.dataset.task];
-    for (const figure of section.querySelectorAll("figure")) {
-      const { data, layout } = task.figures[figure.dataset.figure];
-      if (innerWidth < 560) Object.assign(layout, { height: layout.height * 1.25, font: { ...layout.font, size: 10 } });
-      await Plotly.newPlot(figure.querySelector(".plot"), data, layout, { responsive: true, displaylogo: false, displayModeBar: false });
-    }
+    for (const figure of section.querySelectorAll("figure")) await draw(figure, task.figures[figure.dataset.figure]);
     section.querySelectorAll(".choices select").forEach((select) => select.addEventListener("change", () => choose(section, task)));
     for (const row of section.querySelectorAll("tr[data-run]")) {
       row.addEventListener("click", () => pick(section, task, row.dataset.run));

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from qpa.report import confusion
+from qpa.report import confusion, growth
 from qpa.report.axes import axes
 from qpa.report.compare import Comparison
 from qpa.report.figures import all_figures
@@ -27,18 +27,25 @@ SHOWN = ("answered", "drawn")  # of a task: on the page as it is, not for its sc
 
 def write(path: Path, found: Found, comparisons: list[Comparison]) -> None:
     """Write the page."""
-    tasks = [_task(comparison) for comparison in comparisons]
+    tasks, found_growths = [_task(comparison) for comparison in comparisons], growth.growths(comparisons)
+    grown = [{"name": one.name, "heads": growth.heads(one), "rows": growth.rows(one)} for one in found_growths]
     environment = Environment(loader=PackageLoader("qpa.report", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     html = environment.get_template("page.html.j2").render(
         counted=counted(found, comparisons),
         tasks=tasks,
+        growths=grown,
         legend=LEGEND,
         unfinished=found.unfinished,
         damaged=found.damaged,
         style=_text("page.css"),
         script=_text("page.js"),
         plotly=base64.b64encode(gzip.compress(get_plotlyjs().encode(), mtime=0)).decode(),
-        data=json.dumps({"tasks": [{k: v for k, v in task.items() if k not in SHOWN} for task in tasks]}).replace("<", r"\u003c"),
+        data=json.dumps(
+            {
+                "tasks": [{k: v for k, v in task.items() if k not in SHOWN} for task in tasks],
+                "growths": [json.loads(growth.figure(one).to_json() or "") for one in found_growths],
+            }
+        ).replace("<", r"\u003c"),
     )
     path.write_text(html, encoding="utf-8")
 

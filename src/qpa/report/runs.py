@@ -19,6 +19,7 @@ from qpa.runs.record import JOB, RESULT
 from qpa.tasks.task import Metric, Picture
 
 SPELLED = {"Lora": "LoRA", "Vera": "VeRA", "UniLora": "Uni-LoRA", "VBLoRA": "VB-LoRA", "TinyLora": "TinyLoRA", "RandLora": "RandLoRA"}
+AMOUNT = "data.train_bytes"
 METRIC = TypeAdapter(Metric)
 
 
@@ -30,6 +31,7 @@ class Run:
         folder: where it lies, or lay before it became a study's line.
         task, task_name: what it is comparable within, as a hash and in words: model, data and metric, how much is read in training.
         metric: what `test`, `base` and `val` are values of.
+        family: the same as `task`, without how much there is to train on.
         setting: all of its config that has an effect, but seed and names: runs that differ in their seed alone share it.
         tuned: the same without the learning rate.
         place: the same without what makes the mapper's features either: a circuit and the controls in its place share it.
@@ -47,6 +49,8 @@ class Run:
         over: what that is; None: optimizer steps.
         protocol: what the metric is a metric of, as the task has it.
         picture: what the task draws of it, where it draws; None on record of older runs.
+        pieces: of each piece of the test split the sum of what the metric is a mean of (of a log scale: its logarithm) and of how many;
+            None where they are not on record.
         confusion: of a task whose examples have one label each, how many of each (rows) were said to have each (columns); else None.
         config: all keys of its setting with their values, `circuit.qubits` and the like.
     """
@@ -55,6 +59,7 @@ class Run:
     name: str
     task: str
     task_name: str
+    family: str
     metric: Metric
     setting: str
     tuned: str
@@ -79,6 +84,7 @@ class Run:
     over: str | None
     protocol: dict[str, Any]
     picture: Picture | None
+    pieces: list[list[float]] | None
     confusion: list[list[int]] | None
     config: dict[str, Any]
 
@@ -171,6 +177,7 @@ def _run(stored: Stored, command: str) -> Run:
         name=record["run_info"]["experiment_name"],
         task=_task(config, ours, by),
         task_name=f"{by['task']['name']}, {by['task']['read']:,} {by['task']['counted']} read",
+        family=_task(config, ours, by, but=AMOUNT),
         metric=metric,
         setting=hashed(setting),
         tuned=hashed({key: value for key, value in setting.items() if IDENTITY.part(key) is not Part.RATE}),
@@ -195,15 +202,16 @@ def _run(stored: Stored, command: str) -> Run:
         over=by["task"].get("over"),
         protocol=ours.get("protocol", {}),
         picture=Picture(**ours["picture"]) if "picture" in ours else None,
+        pieces=ours["test"].get("pieces"),
         confusion=None if ours.get("protocol", {}).get("several") else ours["test"].get("confusion"),
         config=setting,
     )
 
 
-def _task(config: dict[str, Any], ours: dict[str, Any], by: dict[str, Any]) -> str:
-    """The hash of what has to be the same for runs to be compared."""
+def _task(config: dict[str, Any], ours: dict[str, Any], by: dict[str, Any], *, but: str = "") -> str:
+    """The hash of what has to be the same for runs to be compared, but for one key."""
     data = {split: ours["texts"].get(split) for split in ("train", "val", "test")}
-    same = IDENTITY.picked(config, Part.TASK, Part.MEASURE)
+    same = {key: value for key, value in IDENTITY.picked(config, Part.TASK, Part.MEASURE).items() if key != but}
     return hashed([by["task"]["kind"], by["task"]["read"], by["metric"], same, data])
 
 

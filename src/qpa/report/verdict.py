@@ -102,11 +102,12 @@ def _other_rate(difference: Difference) -> str:
 
 
 def _judged(difference: Difference) -> str:
-    if difference.difference.seeds == 1:
+    seeds = difference.difference.seeds
+    if seeds == 1:
         return "cannot be told by one seed from"
-    if not difference.significant:
-        return "is not distinguishable from"
-    return "is better than" if difference.better else "is worse than"
+    if difference.significant:
+        return "is better than" if difference.better else "is worse than"
+    return "does as well as" if difference.as_good else f"is not distinguishable, with {seeds} seeds, from"
 
 
 def _listed(names: list[str]) -> str:
@@ -134,10 +135,25 @@ def _signed(difference: Difference) -> str:
     found, unit = difference.difference, unit_of_differences(difference.setting.first.metric)
     amount = f"{_short(abs(found.mean), 3)} {unit}".rstrip() + (" lower" if found.mean < 0 else " higher")
     if found.half_width is None:
-        return f"{amount}, one seed: no interval"
+        return f"{amount}, one seed: no interval{_over_data(difference)}"
     low, high = found.mean - found.half_width, found.mean + found.half_width
     chance = "" if difference.p is None else f", paired t-test p = {difference.p:.2g}"
-    return f"{amount}, 95 % interval {_short(low, 3, '+')} to {_short(high, 3, '+')}, {found.seeds} seeds{chance}"
+    interval = f"95 % interval {_short(low, 3, '+')} to {_short(high, 3, '+')}, {found.seeds} seeds"
+    return f"{amount}, {interval}{chance}{_unseen(difference)}{_over_data(difference)}"
+
+
+def _unseen(difference: Difference) -> str:
+    """Where nothing can be said: what difference there would have had to be."""
+    if difference.significant or difference.as_good or not difference.detectable:
+        return ""
+    return f" ({_short(difference.detectable, 2)} would have been seen)"
+
+
+def _over_data(difference: Difference) -> str:
+    if difference.over_data is None:
+        return ""
+    low, high = (_short(end, 3, "+") for end in difference.over_data)
+    return f", over other held-out data {low} to {high}"
 
 
 def _short(value: float, digits: int, sign: str = "") -> str:

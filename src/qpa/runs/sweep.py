@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ from qpa.errors import JobFailedError
 from qpa.files import write_json
 from qpa.runs import record, run
 from qpa.runs.plan import Plan
+from qpa.tasks.task import Metric
 from qpa.training import processes
 
 Job = dict[str, Any]
+SEED, RATE = "seed=", "optimizer.lr="  # overrides of these keys
 
 
 def context(kept: dict[Any, Any]) -> Context:
@@ -77,9 +79,10 @@ def run_job(composed: DictConfig, here: Context, work: Callable[[Plan], object])
 
 
 def _found(plan: Plan) -> Job:
-    """What the sweep's table shows of a finished job."""
+    """What the sweep's table shows of a finished job, and what rates are chosen by."""
     metric, ours = plan.task.metric, record.read(plan.folder)["qpa"]
-    return {"metric": metric.name, "better": metric.better, "value": ours["test"][metric.name], "ratio": ours["params"]["ratio"]}
+    val, value = (ours[split][metric.name] for split in ("val", "test"))
+    return {"metric": metric.name, "better": metric.better, "val": val, "value": value, "ratio": ours["params"]["ratio"]}
 
 
 def replace_values(config: DictConfig) -> None:
@@ -102,3 +105,21 @@ def jobs_of(folder: Path) -> list[Job]:
         with suppress(OSError, ValueError):  # as if it had not begun
             found.append(json.loads(path.read_text()))
     return sorted(found, key=lambda job: int(job["number"]))
+
+
+def preferred(jobs: Sequence[Job]) -> list[Job]:
+    """Of finished jobs that differ in their rate alone, the one that is best on the validation split."""
+    groups: dict[tuple[str, ...], Job] = {}
+    for job in jobs:
+        if job["status"] != "success":
+            continue
+        metric = Metric(job["metric"], "", job["better"])
+        best = groups.setdefault(tuple(without(job, RATE)), job)
+        if metric.improves(job["val"], on=best["val"]):
+            groups[tuple(without(job, RATE))] = job
+    return list(groups.values())
+
+
+def without(job: Job, key: str) -> list[str]:
+    """A job's overrides but those of one key."""
+    return [override for override in job["overrides"] if not override.startswith(key)]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -12,7 +13,9 @@ from texts import cut, read, three
 from qpa.commands import evaluate
 from qpa.config import Config
 from qpa.errors import ConfigError
+from qpa.tasks.language import splits
 from qpa.tasks.language.loss import IGNORED
+from qpa.tasks.language.splits import Examples
 from qpa.tasks.loaders import Shuffled
 from qpa.tasks.pretrained import tokenizer
 from qpa.tasks.pretrained.tokenizer import TextEncoder, byte_encoder
@@ -77,6 +80,37 @@ def test_given_test_files_leave_the_validation_text_whole(make_config: MakeConfi
         (tmp_path / name).write_text(name + PROSE)
     texts = read(make_config(*(f"data.{s}_files=[{tmp_path}/{n}]" for s, n in zip(SPLITS, "abc", strict=True))).data)
     assert vars(texts) == three("a" + PROSE, "b" + PROSE, "c" + PROSE)
+
+
+@pytest.mark.parametrize("size", [70, 101, 250, 400])
+def test_first_bytes_of_the_training_text_are_read_and_what_is_held_out_stays(make_config: MakeConfig, tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.txt").write_text(PROSE)
+    whole = read(make_config(f"data.train_files=[{tmp_path}/a.txt]").data)
+    some = read(make_config(f"data.train_files=[{tmp_path}/a.txt]", f"data.train_bytes={size}").data)
+    assert some.train == PROSE.encode()[:size].decode(errors="ignore")  # no half of an umlaut
+    assert (some.val, some.test) == (whole.val, whole.test)
+
+
+def test_first_rows_are_those_that_hold_so_many_bytes_and_what_is_held_out_stays(make_config: MakeConfig, tmp_path: Path) -> None:
+    rows = [{"prompt": f"{number}?", "completion": "ü" * number} for number in range(1, 60)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = f"data.train_files=[{tmp_path}/a.jsonl]"
+    whole, some = (splits.read(make_config(given, *more).data, tmp_path) for more in ((), ("data.train_bytes=900",)))
+    trained, held_out = ({name: [row.values for row in cast(Examples, found[name]).rows] for name in SPLITS} for found in (some, whole))
+    assert trained["val"] == held_out["val"]
+    assert trained["test"] == held_out["test"]
+    first = trained["train"]
+    assert first == held_out["train"][: len(first)]
+    sizes = [len(json.dumps(row, sort_keys=True)) + 1 for row in held_out["train"]]
+    assert sum(sizes[: len(first) - 1]) < 900 <= sum(sizes[: len(first)])
+    assert len({cast(Examples, found["train"]).key for found in (whole, some)}) == 2
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])
+def test_more_bytes_than_there_are_is_one_line(make_config: MakeConfig, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text(PROSE if name == "a.txt" else '{"prompt": "a", "completion": "b"}\n' * 9)
+    with pytest.raises(ConfigError, match=r"data.train_bytes=90000: there are only [\d,]+ bytes to train on"):
+        splits.read(make_config(f"data.train_files=[{tmp_path}/{name}]", "data.train_bytes=90000").data, tmp_path)
 
 
 @pytest.mark.parametrize(("content", "message"), [("", "empty"), (" \n", "empty"), ("a few words", "shorter than one window")])

@@ -1,11 +1,16 @@
 """Perplexity against a sum over single tokens in numpy, whatever the batches."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+from conftest import folder_of, train_run
 
-from qpa.tasks.language.loss import next_token_nll
-from qpa.tasks.language.perplexity import LegacyPerplexity, Perplexity
+from qpa.config import Config
+from qpa.runs import record
+from qpa.tasks.language.loss import next_token_nll, next_token_scores
+from qpa.tasks.language.perplexity import MOST_PIECES, LegacyPerplexity, Perplexity, Pieces
 from qpa.tasks.language.windows import IGNORED
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -57,3 +62,31 @@ def test_legacy_number_averages_batch_means_over_padding_too() -> None:
         metric.update(*token_nll(logits, labels))
         means.append(torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).item())
     assert metric.compute().item() == pytest.approx(np.exp(np.mean(means)), rel=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7])
+def test_pieces_are_the_windows_in_order_however_they_are_read(batch: int) -> None:
+    metric, order = Pieces(), torch.tensor([4, 0, 6, 2, 1, 5, 3])
+    for some in order.split(batch):
+        nll, _, tokens = next_token_scores(lambda hidden: hidden, LOGITS[some], LABELS[some], vocabulary=50)
+        metric.update(some, nll, tokens)
+    alone = [token_nll(LOGITS[place, None], LABELS[place, None]) for place in range(7)]
+    assert metric.compute().tolist() == [[pytest.approx(nll.item(), rel=1e-6), tokens.item()] for nll, tokens in alone]
+
+
+def test_pieces_of_a_long_text_are_few_and_hold_all_of_it() -> None:
+    metric, count = Pieces(), 2 * MOST_PIECES + 1
+    metric.update(torch.arange(count), torch.ones(count, dtype=torch.float64), torch.full((count,), 3))
+    found = metric.compute()
+    assert len(found) <= MOST_PIECES
+    assert found.sum(0).tolist() == [count, 3 * count]
+
+
+def test_pieces_on_record_are_those_of_the_perplexity_beside_them(make_config: Callable[..., Config]) -> None:
+    config = make_config()
+    train_run(config)
+    found = record.read(folder_of(config))["qpa"]
+    for split, prefix in (("val", ""), ("test", ""), ("test", "base_")):
+        nll, tokens = np.sum(found[split][f"{prefix}pieces"], axis=0)
+        assert tokens == found[split]["tokens"]
+        assert np.exp(nll / tokens) == pytest.approx(found[split][f"{prefix}perplexity"], rel=1e-9)

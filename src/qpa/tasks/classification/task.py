@@ -57,6 +57,8 @@ class Classification(Task):
             raise ConfigError("data.too_long", "split", "a text's label is of the whole text; cut or drop")
         if self.data.forgetting_files:
             raise ConfigError("data.forgetting_files", "...", "another text has other labels; leave it out")
+        if self.data.train_bytes:
+            raise ConfigError("data.train_bytes", self.data.train_bytes, "labelled texts are not cut so; leave it out, or give fewer rows")
         files.cache_folder(self.config.cache_dir)
 
     def resolved(self) -> Self:

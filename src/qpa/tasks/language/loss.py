@@ -53,7 +53,7 @@ def next_token_nll(
 def next_token_scores(
     head: Callable[[Tensor], Tensor], hidden: Tensor, labels: Tensor, *, vocabulary: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Summed NLL in nats, how many tokens are those that the model holds most likely, and how many there are.
+    """Summed NLL in nats of each window `[B]`, how many tokens are those that the model holds most likely, and each window's tokens `[B]`.
 
     Args:
         head, hidden, labels, vocabulary: as for `next_token_nll`.
@@ -63,10 +63,10 @@ def next_token_scores(
     found = []
     for h, y in zip(reads.split(piece), following.split(piece), strict=True):
         logits = head(h).float()
-        hits = (logits.argmax(-1) == y).sum()  # none where y is IGNORED
-        found.append((F.cross_entropy(logits, y, ignore_index=IGNORED, reduction="sum"), hits))
-    nll, hits = (torch.stack(parts).sum() for parts in zip(*found, strict=True))
-    return nll, hits, (following != IGNORED).sum()
+        hits = logits.argmax(-1) == y  # none where y is IGNORED
+        found.append((F.cross_entropy(logits, y, ignore_index=IGNORED, reduction="none"), hits))
+    nll, hits = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return nll.view(len(labels), -1).sum(1, dtype=torch.float64), hits.sum(), (labels[:, 1:] != IGNORED).sum(1)
 
 
 def rows_of_a_piece(device: torch.device, vocabulary: int) -> int:

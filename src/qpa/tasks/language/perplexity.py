@@ -1,8 +1,13 @@
 """Perplexity: negative log-likelihood summed over real tokens, divided by their count, exponentiated once; and the share of right ones."""
 
+import math
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+
+MOST_PIECES = 1000  # of a text, on a run's record
 
 
 class Perplexity(Metric):
@@ -25,6 +30,32 @@ class Perplexity(Metric):
     def compute(self) -> Tensor:
         """Perplexity as a float64 scalar."""
         return (self.nll / self.tokens).exp()
+
+
+class Pieces(Metric):
+    """The text in pieces, for the error of having read this text and no other: each one's summed NLL and number of tokens.
+
+    A piece is a window, or as many that follow one another as leave at most `MOST_PIECES`.
+    """
+
+    full_state_update = False
+    numbers: list[Tensor]
+    sums: list[Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("numbers", [], dist_reduce_fx="cat")
+        self.add_state("sums", [], dist_reduce_fx="cat")
+
+    def update(self, numbers: Tensor, nll: Tensor, tokens: Tensor) -> None:
+        """Add windows: their numbers in the text, summed NLL in nats, and tokens summed over, all `[B]`."""
+        self.numbers.append(numbers.to(nll.device))
+        self.sums.append(torch.stack([nll, tokens], 1))
+
+    def compute(self) -> Tensor:
+        """`[pieces, 2]` in the order of the text, float64."""
+        sums = dim_zero_cat(self.sums)[dim_zero_cat(self.numbers).argsort()]
+        return torch.stack([part.sum(0) for part in sums.split(math.ceil(len(sums) / MOST_PIECES))])
 
 
 class Tokens(Metric):

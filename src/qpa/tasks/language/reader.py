@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from qpa.tasks.language.hidden_store import HiddenStore
 from qpa.tasks.language.language_model import LanguageModel
 from qpa.tasks.language.loss import next_token_nll, next_token_scores
-from qpa.tasks.language.perplexity import Accuracy, LegacyPerplexity, Perplexity, Tokens
+from qpa.tasks.language.perplexity import Accuracy, LegacyPerplexity, Perplexity, Pieces, Tokens
 from qpa.tasks.task import Learner
 
 LEGACY = "legacy/perplexity"
@@ -36,17 +36,18 @@ class Reader(Learner):
         return self.nll(self.hidden(batch, "train"), batch["input_ids" if self.paper_protocol else "labels"])
 
     def scores(self) -> nn.ModuleDict:
-        """Perplexity, accuracy, the tokens they are taken over, and the paper's own number where its protocol is used."""
+        """Perplexity, accuracy, the tokens they are taken over, the text in pieces, and the paper's own number by its protocol."""
         legacy = {LEGACY: LegacyPerplexity()} if self.paper_protocol else {}
-        return nn.ModuleDict({"perplexity": Perplexity(), "accuracy": Accuracy(), "tokens": Tokens(), **legacy})
+        return nn.ModuleDict({"perplexity": Perplexity(), "accuracy": Accuracy(), "tokens": Tokens(), "pieces": Pieces(), **legacy})
 
     def score(self, batch: Windows, split: str, scores: nn.ModuleDict) -> None:
         """Count one batch of windows."""
         hidden, language = self.hidden(batch, split), self.language
         nll, hits, tokens = next_token_scores(language.head, hidden, batch["labels"], vocabulary=language.vocabulary)
-        cast(Perplexity, scores["perplexity"]).update(nll, tokens)
-        cast(Accuracy, scores["accuracy"]).update(hits, tokens)
-        cast(Tokens, scores["tokens"]).update(tokens)
+        cast(Perplexity, scores["perplexity"]).update(nll.sum(), tokens.sum())
+        cast(Accuracy, scores["accuracy"]).update(hits, tokens.sum())
+        cast(Tokens, scores["tokens"]).update(tokens.sum())
+        cast(Pieces, scores["pieces"]).update(batch["index"], nll, tokens)
         if self.paper_protocol:
             cast(LegacyPerplexity, scores[LEGACY]).update(*self.nll(hidden, batch["input_ids"]))
 

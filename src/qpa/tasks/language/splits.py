@@ -11,8 +11,8 @@ from qpa.config import FilesDataConfig, HubDataConfig, RowsDataConfig, TextDataC
 from qpa.errors import ConfigError
 from qpa.files import digest, files_of
 from qpa.tasks.language.forms import Conversations, Prompts, RunningText, UnusableError, recognised
-from qpa.tasks.language.text import Text, cut, of_lines
-from qpa.tasks.rows import Faults, Row, Rows, reading, shuffled_split
+from qpa.tasks.language.text import Text, beginning, cut, of_lines
+from qpa.tasks.rows import Faults, Row, Rows, first_rows, reading, shuffled_split
 
 LOOKED_AT = 1_000  # rows that are looked at before anything slow begins
 
@@ -54,7 +54,8 @@ def title(data: TextDataConfig) -> str:
     """What the data are, in a few words."""
     paths = data.train_files if isinstance(data, FilesDataConfig) else []
     hub = data.hub if isinstance(data, HubDataConfig) else None
-    return ", ".join("/".join(Path(path).parts[-2:]) for path in paths) or hub or data.source
+    whole = ", ".join("/".join(Path(path).parts[-2:]) for path in paths) or hub or data.source
+    return f"{whole}, the first {data.train_bytes:,} bytes" if data.train_bytes else whole
 
 
 def read(data: TextDataConfig, cache: Path, *, speaks: bool = True) -> dict[str, Split]:
@@ -74,6 +75,8 @@ def read(data: TextDataConfig, cache: Path, *, speaks: bool = True) -> dict[str,
     if "train" not in found:
         found["train"] = pydoc()
     held_out = _held_out(data, found)
+    if data.train_bytes:
+        held_out["train"] = _beginning(held_out["train"], data.train_bytes)
     for name, split in held_out.items():
         if isinstance(split, Text):
             _check_text(data, name, split)
@@ -164,6 +167,18 @@ def _held_out(data: TextDataConfig, found: Mapping[str, Split]) -> dict[str, Spl
     if test is None:
         val, test = _apart(val, 0.5)
     return {**found, "train": train, "val": val, "test": test}
+
+
+def _beginning(split: Split, size: int) -> Split:
+    """The first so many bytes."""
+    if isinstance(split, Text):
+        found, held = beginning(split, size)
+    else:
+        rows, held = first_rows(split.rows, size)
+        found = replace(split, rows=rows)
+    if held < size:
+        raise ConfigError("data.train_bytes", size, f"there are only {held:,} bytes to train on; give fewer, or leave it out for all")
+    return found
 
 
 def where(data: TextDataConfig, name: str) -> tuple[str, object]:

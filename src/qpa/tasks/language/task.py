@@ -273,7 +273,8 @@ class Language(Task):
         on_gpu = home(self.config.trainer.accelerator).type == "cuda"
         machine = torch.cuda.get_device_name() if on_gpu else torch.backends.cpu.get_cpu_capability()
         model = source.identity(self.model, self.folder, seed=self.config.seed)
-        read = (self.dtype, self.data.protocol, self.data.batch_size, machine, torch.__version__, transformers.__version__, COMPUTATION)
+        versions = (torch.__version__, transformers.__version__, COMPUTATION, "pieces")
+        read = (self.dtype, self.data.protocol, self.data.batch_size, machine, *versions)
         windows = [(split, held_out.key, len(held_out)) for split, held_out in self.windows.items() if split != "train"]
         name = hashlib.sha256(repr((model, source.weights(self.model), read, windows)).encode()).hexdigest()[:24]
         return self.cache / "base" / f"{name}.json"

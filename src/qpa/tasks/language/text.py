@@ -79,6 +79,18 @@ def cut(text: Text, shares: Iterable[float]) -> list[Text]:
     return [*parts, replace(text, start=start)]
 
 
+def beginning(text: Text, size: int) -> tuple[Text, int]:
+    """The longest beginning of at most so many bytes, as UTF-8; and how many bytes there are, if they are fewer."""
+    place, seen = text.start, 0
+    for piece in text:
+        written = piece.encode(errors="replace")
+        if seen + len(written) >= size:
+            fits = len(written[: size - seen].decode(errors="ignore"))
+            return replace(text, stop=place + fits), size
+        place, seen = place + len(piece), seen + len(written)
+    return text, seen
+
+
 def _line_end(text: Text, at: int) -> int | None:
     """The place after the first line end from a character on."""
     place = at

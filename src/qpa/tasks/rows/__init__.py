@@ -3,6 +3,6 @@
 from qpa.tasks.rows.faults import Faults
 from qpa.tasks.rows.reading import Rows, read
 from qpa.tasks.rows.row import Row
-from qpa.tasks.rows.split import shuffled_split
+from qpa.tasks.rows.split import first_rows, shuffled_split
 
-__all__ = ["Faults", "Row", "Rows", "read", "shuffled_split"]
+__all__ = ["Faults", "Row", "Rows", "first_rows", "read", "shuffled_split"]

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import islice
 from random import Random
 from typing import Any
 
 from qpa.errors import ConfigError
 from qpa.tasks.rows.reading import Rows
-from qpa.tasks.rows.row import Row
+from qpa.tasks.rows.row import Row, canonical
 
 SEED = 0  # one for all runs: what is held out is no setting
 
@@ -27,6 +28,48 @@ def shuffled_split(rows: Rows, share: float) -> tuple[Rows, Rows]:
         raise ConfigError(*rows.key, f"has only {count} row, of which none can be held out; give more, or data.val_files")
     held_out = min(max(1, round(share * count)), count - 1)
     return Part(rows, held_out, held_out=False), Part(rows, held_out, held_out=True)
+
+
+def first_rows(rows: Rows, size: int) -> tuple[Rows, int]:
+    """The first rows that hold so many bytes, written as JSON lines, at least one; and how many bytes those hold, or all there are."""
+    held = 0
+    for count, row in enumerate(rows, 1):
+        held += len(canonical(row.values))
+        if held >= size:
+            return First(rows, count), held
+    return rows, held
+
+
+class First(Rows):
+    """The first of some rows.
+
+    Args:
+        rows: all of them.
+        count: how many.
+    """
+
+    def __init__(self, rows: Rows, count: int) -> None:
+        super().__init__(rows.key, rows.cache, text=rows.text)
+        self.rows, self.count = rows, count
+
+    def __iter__(self) -> Iterator[Row]:
+        return islice(iter(self.rows), self.count)
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def digest(self) -> str:
+        """Of all rows' digest and of how many these are."""
+        return hashlib.sha256(f"{self.rows.digest} first {self.count}".encode()).hexdigest()
+
+    def stamp(self) -> list[Any] | None:
+        """Of all rows."""
+        return self.rows.stamp()
+
+    def table(self) -> Any:
+        """Of all rows."""
+        return self.rows.table()
 
 
 class Part(Rows):

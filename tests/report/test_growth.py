@@ -1,0 +1,70 @@
+"""Gains by how much there is to train on: which runs are put side by side, and what the figure and the table show of them."""
+
+import math
+from pathlib import Path
+
+import pytest
+from made import seeds
+from scipy import stats
+
+from qpa.commands.report import main
+from qpa.report.compare import compare
+from qpa.report.growth import Growth, figure, growths, heads, rows
+from qpa.report.runs import find
+
+AMOUNTS = {5_000: 24.0, 40_000: 22.0, 1_000_000: 20.0}  # and what plain LoRA reaches
+
+
+def found(root: Path) -> list[Growth]:
+    return growths(compare(find(root).finished))
+
+
+@pytest.fixture
+def grown(tmp_path: Path) -> Growth:
+    for amount, value in AMOUNTS.items():
+        seeds(tmp_path, [value, value + 0.3, value - 0.2], kind="none", train_bytes=amount)
+        seeds(tmp_path, [value + 0.5, value + 0.9, value + 0.2], train_bytes=amount)
+        seeds(tmp_path, [value + 3.0], train_bytes=amount, lr=0.5, val=40.0)  # a rate that validation does not prefer
+    seeds(tmp_path, [19.0, 19.5])  # of the whole text, which has no amount
+    seeds(tmp_path, [19.0, 19.5], text="another", train_bytes=5_000)
+    (growth,) = found(tmp_path)
+    return growth
+
+
+def test_runs_on_more_and_less_of_one_text_are_put_side_by_side(grown: Growth) -> None:
+    assert grown.amounts == tuple(AMOUNTS)
+    assert heads(grown) == ("setting", "trained", "5 kB", "40 kB", "1 MB")
+
+
+def test_figure_has_the_gain_of_each_setting_at_its_best_rate_with_its_interval(grown: Growth) -> None:
+    lines = {trace.name: trace for trace in figure(grown).data}  # pyright: ignore[reportAttributeAccessIssue]
+    assert set(lines) == {"plain LoRA r=4, 1,000 numbers", "the circuit, 50 numbers"}
+    base = grown.comparisons[0].settings[0].first.base
+    for place, value in enumerate(AMOUNTS.values()):
+        gains = [math.log(base / (value + more)) for more in (0.5, 0.9, 0.2)]
+        line = lines["the circuit, 50 numbers"]
+        assert line.y[place] == pytest.approx(sum(gains) / 3)
+        assert line.error_y.array[place] == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(gains))
+
+
+def test_table_has_the_baselines_gain_and_what_others_keep_of_it(grown: Growth) -> None:
+    plain, circuit = rows(grown)
+    base = grown.comparisons[0].settings[0].first.base
+    for place, value in enumerate(AMOUNTS.values(), 2):
+        gain = sum(math.log(base / (value + more)) for more in (0, 0.3, -0.2)) / 3
+        assert plain[place].startswith(f"{gain:.3f} ± ")
+        assert plain[place].endswith(" nats")
+        shares = [math.log(base / (value + ours)) / math.log(base / (value + other)) for ours, other in ((0.5, 0), (0.9, 0.3), (0.2, -0.2))]
+        assert circuit[place].startswith(f"{100 * sum(shares) / 3:.1f} ± ")
+
+
+def test_one_amount_alone_is_no_growth(tmp_path: Path) -> None:
+    seeds(tmp_path, [20.0, 21.0], train_bytes=5_000)
+    assert found(tmp_path) == []
+
+
+def test_report_writes_it_into_page_tables_and_figures(grown: Growth, tmp_path: Path) -> None:
+    main([f"runs={tmp_path}", f"out={tmp_path}/out"])
+    assert "How much data it takes" in (tmp_path / "out" / "index.html").read_text()
+    assert "| the circuit, 50 numbers | 50 |" in (tmp_path / "out" / "report.md").read_text()
+    assert (tmp_path / "out" / "growth.png").stat().st_size > 10_000
