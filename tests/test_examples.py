@@ -54,6 +54,22 @@ def test_preferences_are_learned_from_a_file_of_ones_own(tmp_path: Path, own_mod
     assert after < 0.8 * before
 
 
+@pytest.mark.slow
+def test_federated_clients_learn_together_and_of_all_methods_qpa_sends_least(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "examples" / "recipes" / "federated.py")]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = {row[0]: row[1:] for row in ([cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines()[2:])}
+    assert list(rows) == ["LoRA r=8", "VeRA", "Uni-LoRA", "QPA"]
+    sent = {method: int(row[0].replace(",", "")) for method, row in rows.items()}
+    assert min(sent, key=sent.__getitem__) == "QPA"
+    for _, found in rows.values():
+        values = [float(value) for value in found.split(" -> ")]
+        assert values == sorted(values, reverse=True)
+    assert values[-1] < 0.8 * values[0]
+
+
 def tiny_model(folder: Path) -> Path:
     """A random model with its tokenizer, as a user would have one."""
     from tokenizers import Tokenizer, models, pre_tokenizers

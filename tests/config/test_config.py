@@ -149,6 +149,11 @@ def test_rate_of_an_optimizer_of_ones_own_wins_over_the_generators(tmp_path: Pat
     assert (config.optimizer.target, config.optimizer.lr) == ("torch.optim.SGD", 0.5)
 
 
+@pytest.mark.parametrize(("environment", "name"), [("Acrobot-v1", "policy-Acrobot-v1-"), ("ALE/Pong:v5", "policy-ALE-Pong-v5-")])
+def test_name_of_a_run_is_of_its_environment_and_one_folder(environment: str, name: str) -> None:
+    assert composed("train", ["task=control", f"data.environment={environment}"])["name"].startswith(name)
+
+
 def test_unknown_key_is_refused(compose_config: Callable[..., DictConfig]) -> None:
     config = compose_config()
     config.circuit.qubit = 8

@@ -288,6 +288,22 @@ def test_table_has_mean_interval_paired_test_and_gain_of_every_setting(tmp_path:
     assert row[5] == f"{mean[2]:.1f} ± {half[2]:.1f} %"
 
 
+def test_table_says_what_adapting_costs_on_another_text_where_a_run_has_one(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        folder = write_run(tmp_path / "runs", seed=seed, value=20.0, kind="none")
+        record = json.loads((folder / "result.json").read_text())
+        record["qpa"]["forgetting"] = {"perplexity": 30.0 + seed, "base_perplexity": 25.5, "tokens": 9}
+        (folder / "result.json").write_text(json.dumps(record))
+        write_run(tmp_path / "runs", seed=seed, value=20.5)
+    (comparison,) = compare(find(tmp_path / "runs").finished)
+    column = heads(comparison).index("another text (base 25.50)")
+    half = stats.t.ppf(0.975, 1) * 0.5
+    assert {row[0]: row[column] for row in rows(comparison)} == {
+        "plain LoRA r=4 on lm_head, the baseline": f"31.50 ± {half:.2f} (2)",
+        "the circuit": "",
+    }
+
+
 def test_table_shows_settings_that_cannot_be_compared_and_says_over_how_many_seeds(tmp_path: Path) -> None:
     seeds(tmp_path / "runs", [20.0, 21.0], kind="none")
     seeds(tmp_path / "runs", [20.5, 21.5, 22.0])

@@ -18,7 +18,7 @@ from qpa.report.runs import Found, Run, find
 from qpa.report.verdict import sentences, show
 
 MOST_DRAWN = 3  # tasks as PNG; the page has all
-LONG = ("curve", "over", "config", "protocol", "picture", "pieces", "confusion")  # of a run: not in tables
+LONG = ("curve", "over", "config", "protocol", "picture", "pieces", "forgetting", "confusion")  # of a run: not in tables
 USAGE = "usage: python -m qpa.report [runs=outputs] [out=report | study=FILE.jsonl]"
 
 
@@ -90,7 +90,8 @@ def as_json(found: Found, comparisons: list[Comparison]) -> dict[str, Any]:
 
 def _flat(run: Run) -> dict[str, Any]:
     kept = {key: getattr(run, key) for key in Run.__dataclass_fields__ if key not in LONG}
-    return kept | {"metric": run.metric.name, "ratio": run.ratio}
+    base, adapted = run.forgetting or (None, None)
+    return kept | {"metric": run.metric.name, "ratio": run.ratio, "base_forgetting": base, "forgetting": adapted}
 
 
 def _setting(setting: Setting) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Run:
         latents_params, mapper_params, beside_params: the parts of `trainable`; all 0 where the adapter itself is trained.
         test, base: on the test split, of the adapted and of the base model.
         val: on the validation split, what rates and widths may be chosen by.
+        forgetting: the metric on another text, of the base model and adapted, where the data have one.
         seconds_per_step: median; None of a run that was resumed after its last step.
         peak_memory_bytes, adapter_bytes: peak while training, size of the exported adapter.
         command: what runs it again.
@@ -76,6 +77,7 @@ class Run:
     test: float
     base: float
     val: float
+    forgetting: list[float] | None
     seconds_per_step: PositiveFloat | None
     peak_memory_bytes: PositiveInt
     adapter_bytes: PositiveInt
@@ -194,6 +196,7 @@ def _run(stored: Stored, command: str) -> Run:
         test=ours["test"][metric.name],
         base=ours["test"][f"base_{metric.name}"],
         val=ours["val"][metric.name],
+        forgetting=[found[f"base_{metric.name}"], found[metric.name]] if (found := ours.get("forgetting")) else None,
         seconds_per_step=ours["seconds_per_step"],
         peak_memory_bytes=ours["peak_memory_bytes"],
         adapter_bytes=record["train_info"]["file_size"],

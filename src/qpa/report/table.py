@@ -8,7 +8,7 @@ from qpa.report import growth
 from qpa.report.axes import axes
 from qpa.report.compare import Comparison, Difference, Setting, tested
 from qpa.report.growth import Growth
-from qpa.report.statistics import MARGIN, Estimate
+from qpa.report.statistics import MARGIN, Estimate, estimate
 from qpa.report.verdict import decimals, label, sentences
 
 LEGEND = (
@@ -25,7 +25,7 @@ Row = tuple[str, ...]
 def heads(comparison: Comparison) -> Row:
     """What stands above the columns."""
     compared = (axes(comparison.metric)["test"].title, "above the baseline", "gain kept")
-    return "setting", "trained", "of the baseline's", *compared, "s per step", "peak memory"
+    return "setting", "trained", "of the baseline's", *compared, *_elsewhere(comparison), "s per step", "peak memory"
 
 
 def rows(comparison: Comparison) -> list[Row]:
@@ -75,9 +75,24 @@ def _row(setting: Setting, difference: Difference | None, comparison: Comparison
         f"{_estimate(test, digits)} ({test.seeds})",
         _above(difference, digits) if difference else "",
         _kept(difference) if difference else "",
+        *(_forgotten(setting) for _ in _elsewhere(comparison)),
         f"{seconds:.2f}" if math.isfinite(seconds) else "",
         f"{memory:.2f} GiB",
     )
+
+
+def _elsewhere(comparison: Comparison) -> Row:
+    """The head of a column for what adapting costs on another text, where any run has one."""
+    bases = [run.forgetting[0] for setting in comparison.settings for run in setting.runs if run.forgetting]
+    return (f"another text (base {bases[0]:.{decimals(bases[0], least=2)}f})",) if bases else ()
+
+
+def _forgotten(setting: Setting) -> str:
+    values = [run.forgetting[1] for run in setting.runs if run.forgetting]
+    if not values:
+        return ""
+    found = estimate(values)
+    return f"{_estimate(found, decimals(found.mean, found.half_width, least=2))} ({found.seeds})"
 
 
 def _references(comparison: Comparison) -> list[Row]:

@@ -16,13 +16,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 import qpa
 
-CLIENTS, ROUNDS, STEPS, WINDOW = 20, 3, 2, 128
+CLIENTS, ROUNDS, STEPS, WINDOW = 20, 3, 2, 64
 name, file, *_ = *sys.argv[1:], None, None
 
 
 def base_model() -> LlamaForCausalLM:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 12, "num_attention_heads": 4}
+    sizes = {"vocab_size": 256, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4}
     tiny = LlamaForCausalLM(LlamaConfig(initializer_range=0.2, **sizes)) if name is None else None
     return tiny or AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
 
@@ -51,7 +51,8 @@ def perplexity(model: torch.nn.Module) -> float:
 def federated(config, mapper, rate: float) -> None:
     model = get_peft_model(base_model(), config)
     generated = qpa.generate(model, seed=1, mapper=mapper) if mapper else None
-    trained = dict((generated or model).named_parameters()) if generated else {n: p for n, p in model.named_parameters() if p.requires_grad}
+    trained = {key: number for key, number in (generated or model).named_parameters() if number.requires_grad}
+    adam = torch.optim.AdamW
 
     @torch.no_grad()
     def load(numbers: dict[str, torch.Tensor]) -> None:
@@ -66,8 +67,7 @@ def federated(config, mapper, rate: float) -> None:
         total = {key: torch.zeros_like(value) for key, value in common.items()}
         for part in parts:
             load(common)
-            kind = generated.optimizer if generated else lambda kind, lr: kind(trained.values(), lr=lr)
-            optimizer = kind(torch.optim.AdamW, lr=rate)
+            optimizer = generated.optimizer(adam, lr=rate) if generated else adam(trained.values(), lr=rate)
             for batch in part[number]:
                 model(input_ids=batch, labels=batch).loss.backward()
                 optimizer.step()
