@@ -15,7 +15,8 @@ from qpa.tasks.language import template
 from qpa.tasks.language.examples import Example, Writer
 from qpa.tasks.language.forms import recognised
 from qpa.tasks.pretrained import tokenizer
-from qpa.tasks.rows import Faults, Row
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.row import Row
 
 TEMPLATES = Path(__file__).parent / "templates"
 SPECIAL = ["<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>", "<end_of_turn>"]

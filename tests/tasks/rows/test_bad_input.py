@@ -17,7 +17,8 @@ from backports import zstd
 
 from qpa.config import Config, FilesDataConfig, HubDataConfig
 from qpa.errors import ConfigError
-from qpa.tasks.rows import Faults, read
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.reading import read
 
 MakeConfig = Callable[..., Config]
 Files = dict[str, bytes | str]
@@ -256,7 +257,7 @@ def test_every_split_names_its_own_key(make_config: MakeConfig, tmp_path: Path, 
 
 
 def test_one_row_cannot_be_split(make_config: MakeConfig, tmp_path: Path) -> None:
-    from qpa.tasks.rows import shuffled_split
+    from qpa.tasks.rows.split import shuffled_split
 
     write(tmp_path, {"a.jsonl": '{"a": 1}\n'})
     config = make_config("data=files", f"data.train_files=[{tmp_path}/a.jsonl]")
@@ -304,7 +305,7 @@ def test_nothing_heavy_is_imported_for_text(tmp_path: Path, form: str) -> None:
     code = f"""
 import sys
 from pathlib import Path
-from qpa.tasks.rows import Faults
+from qpa.tasks.rows.faults import Faults
 from qpa.tasks.rows.reading import of_files
 rows = of_files({{"train": ["{tmp_path}/{form}"]}}, None, Path("{tmp_path}/cache"), Faults("data", skip=False))["train"]
 assert rows.digest and len(list(rows)) >= 1

@@ -19,7 +19,9 @@ from backports import zstd
 
 from qpa.config import Config, FilesDataConfig, HubDataConfig
 from qpa.files import digest
-from qpa.tasks.rows import Faults, Rows, read, shuffled_split
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.reading import Rows, read
+from qpa.tasks.rows.split import shuffled_split
 
 MakeConfig = Callable[..., Config]
 Read = Callable[..., Rows]
@@ -267,7 +269,8 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 from qpa.config import FilesDataConfig
-from qpa.tasks.rows import Faults, shuffled_split
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.split import shuffled_split
 from qpa.tasks.rows.reading import of_files
 if sys.argv[1].endswith("parquet"):
     import pyarrow.parquet

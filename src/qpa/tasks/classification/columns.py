@@ -6,7 +6,8 @@ from typing import Any
 
 from qpa.config import RowsDataConfig
 from qpa.errors import ConfigError
-from qpa.tasks.rows import Faults, Rows
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.reading import Rows
 
 LABELS = ("label", "labels", "class", "classes", "category", "categories", "target", "topic", "intent", "sentiment")
 PAIRS = (

@@ -8,7 +8,8 @@ from typing import Any
 
 from qpa.errors import ConfigError
 from qpa.tasks.classification.columns import Columns, Example, examples
-from qpa.tasks.rows import Faults, Rows
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.reading import Rows
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from qpa import files
 from qpa.config import Config, FilesDataConfig, HubDataConfig, LanguageModelConfig, RowsDataConfig, expected
 from qpa.config.context import Context
 from qpa.errors import ConfigError
-from qpa.tasks import rows
 from qpa.tasks.classification import columns
 from qpa.tasks.classification import labels as labelled
 from qpa.tasks.classification.columns import Columns
@@ -20,7 +19,9 @@ from qpa.tasks.classification.labels import Labels
 from qpa.tasks.pretrained import checks, source, tokenizer
 from qpa.tasks.pretrained.modules import HEADS_OF_LABELS
 from qpa.tasks.pretrained.tokenizer import TextEncoder
-from qpa.tasks.rows import Faults, Rows
+from qpa.tasks.rows import reading
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.reading import Rows
 from qpa.tasks.task import Batch, Metric, Task
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Classification(Task):
     @cached_property
     def rows(self) -> dict[str, Rows]:
         """By split, those that are given."""
-        found = rows.read(cast(FilesDataConfig | HubDataConfig, self.data), self.cache, self.faults)
+        found = reading.read(cast(FilesDataConfig | HubDataConfig, self.data), self.cache, self.faults)
         if "val" not in found and self.data.val_fraction is None:
             raise ConfigError("data.val_fraction", None, "give a share of the training rows, as 0.1, or data with a validation split")
         return found

@@ -16,7 +16,8 @@ from qpa.errors import ConfigError
 from qpa.tasks.classification.columns import Columns, Example, examples
 from qpa.tasks.classification.labels import Labels, unknown
 from qpa.tasks.pretrained.tokenizer import TextEncoder
-from qpa.tasks.rows import Faults, Rows
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.reading import Rows
 
 BLOCK = 1_000  # texts that are encoded at once
 SPLIT_SEED = 0  # the held-out share is the same in all runs on the same rows

@@ -16,7 +16,7 @@ from qpa.tasks.language.examples import Writer
 from qpa.tasks.language.forms import ASSISTANT, USER, Dialogue, Message, UnusableError
 from qpa.tasks.language.template import Template
 from qpa.tasks.pretrained.tokenizer import TextEncoder
-from qpa.tasks.rows import Rows
+from qpa.tasks.rows.reading import Rows
 from qpa.tasks.task import Question
 
 GENERATION = "generation_config.json"

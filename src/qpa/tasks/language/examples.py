@@ -10,7 +10,8 @@ from qpa.config import RowsDataConfig
 from qpa.tasks.language.forms import ASSISTANT, USER, Conversations, Dialogue, Form, Pair, Prompts, UnusableError
 from qpa.tasks.language.template import Span, Template
 from qpa.tasks.pretrained.tokenizer import TextEncoder
-from qpa.tasks.rows import Faults, Row
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.row import Row
 
 AT_ONCE = 512  # rows tokenised together, by all threads
 FILE = "data.template=FILE"

@@ -12,7 +12,11 @@ from qpa.errors import ConfigError
 from qpa.files import digest, files_of
 from qpa.tasks.language.forms import Conversations, Prompts, RunningText, UnusableError, recognised
 from qpa.tasks.language.text import Text, beginning, cut, of_lines
-from qpa.tasks.rows import Faults, Row, Rows, first_rows, reading, shuffled_split
+from qpa.tasks.rows import reading
+from qpa.tasks.rows.faults import Faults
+from qpa.tasks.rows.reading import Rows
+from qpa.tasks.rows.row import Row
+from qpa.tasks.rows.split import first_rows, shuffled_split
 
 LOOKED_AT = 1_000  # rows that are looked at before anything slow begins
 

@@ -32,7 +32,7 @@ from qpa.tasks.language.splits import Examples, Split, where
 from qpa.tasks.language.template import Template
 from qpa.tasks.language.text import Text
 from qpa.tasks.pretrained.tokenizer import TextEncoder
-from qpa.tasks.rows import Faults
+from qpa.tasks.rows.faults import Faults
 
 T = TypeVar("T")
 Row = dict[str, list[int]]
