@@ -39,7 +39,7 @@ def test_equivalence_is_two_one_sided_t_tests_within_the_margin(shares: list[flo
     assert statistics.equivalence_p(shares) == pytest.approx(max(above, below))
 
 
-@pytest.mark.parametrize(("pairs", "tests"), [(3, 1), (5, 1), (5, 7), (20, 3)])
+@pytest.mark.parametrize(("pairs", "tests"), [(2, 4), (3, 1), (3, 19), (5, 7), (20, 3)])
 def test_detectable_difference_is_seen_four_times_in_five(pairs: int, tests: int) -> None:
     effect = statistics.detectable(pairs, tests=tests)
     draws = np.random.default_rng(1).normal(effect, 1.0, (20_000, pairs))

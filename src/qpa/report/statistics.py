@@ -5,18 +5,19 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import DescrStatsW
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE  # of a test
 MARGIN = 0.05  # of a gain: what is within it of another's is as good
 POWER = 0.8  # the chance to see a difference that is called detectable
+QUANTILES = (np.arange(20_000) + 0.5) / 20_000  # by which means over a distribution are taken
 RESAMPLES, BATCH = 2000, 100  # of the bootstrap, and how many at once
 
 
@@ -71,7 +72,14 @@ def holm(found: Sequence[float | None]) -> list[float | None]:
 def detectable(pairs: int, *, tests: int) -> float:
     """The least difference, in standard deviations of the pairs' differences, that so many pairs show with `POWER`, if it is one of so
     many that are tested (the first of Holm's steps)."""
-    return float(TTestPower().solve_power(effect_size=None, nobs=pairs, alpha=LEVEL / tests, power=POWER))
+    least = stats.t.ppf(1 - LEVEL / tests / 2, pairs - 1) * np.sqrt(stats.chi2.ppf(QUANTILES, pairs - 1) / (pairs - 1))
+
+    def chance(effect: float) -> float:
+        """That t, a normal number about `effect * sqrt(pairs)` over its estimated deviation, is beyond the level's bound."""
+        return float(stats.norm.cdf(effect * math.sqrt(pairs) - least).mean())
+
+    root: Any = optimize.brentq(lambda effect: chance(effect) - POWER, 0.0, 2 * least.max())
+    return float(root)
 
 
 Sums = NDArray[np.float64]  # [pieces, 2]: of each piece of the held-out data the sum and what it is summed over
