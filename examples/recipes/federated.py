@@ -30,6 +30,8 @@ def base_model() -> LlamaForCausalLM:
 text = Path(file).read_text() if file else "\n".join(topics.values())
 tokens = AutoTokenizer.from_pretrained(name)(text)["input_ids"] if name else list(text.encode())
 windows = torch.tensor(tokens[: len(tokens) // WINDOW * WINDOW]).view(-1, WINDOW)
+if len(windows) < (CLIENTS + 1) * 4 * STEPS * ROUNDS:
+    sys.exit(f"{file}: has {len(windows)} windows of {WINDOW} tokens, and {CLIENTS} clients need {(CLIENTS + 1) * 4 * STEPS * ROUNDS}")
 held_out, *parts = windows.tensor_split(CLIENTS + 1)
 parts = [part[: 4 * STEPS * ROUNDS].view(ROUNDS, STEPS, -1, WINDOW) for part in parts]
 

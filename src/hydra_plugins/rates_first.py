@@ -11,7 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from qpa.errors import JobFailedError
-from qpa.runs.sweep import RATE, SEED, jobs_of, preferred, without
+from qpa.runs.sweep import RATE, SEED, is_of, jobs_of, preferred, without
 
 
 class RatesFirst(BasicSweeper):
@@ -23,15 +23,17 @@ class RatesFirst(BasicSweeper):
         if len(seeds) < 2 or len(self._values(RATE, arguments)) < 2:
             return super().sweep(arguments)
         self.params = {key: value for key, value in self.params.items() if key != "seed"}
+        self.max_batch_size = None  # the first batch with a job that failed would be the last
         failed: list[JobFailedError] = []
-        first = [argument for argument in arguments if not argument.startswith(SEED)]
+        first = [*(argument for argument in arguments if not is_of(SEED, argument)), seeds[0]]
         try:
-            super().sweep([*first, seeds[0]])
+            super().sweep(first)
         except JobFailedError as error:
             failed.append(error)
         assert self.config is not None
         assert self.launcher is not None
-        jobs = jobs_of(Path(self.config.hydra.sweep.dir))
+        assert self.overrides is not None
+        jobs = jobs_of(Path(self.config.hydra.sweep.dir))[: len(self.overrides[0])]  # no others, that an earlier sweep has left there
         later = [[*without(job, SEED), seed] for seed in seeds[1:] for job in preferred(jobs)]
         for done in self.launcher.launch(later, initial_job_idx=len(jobs)) if later else ():
             try:
@@ -45,5 +47,5 @@ class RatesFirst(BasicSweeper):
     def _values(self, key: str, arguments: Sequence[str]) -> list[str]:
         """Each value of a key, as an override."""
         given = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
-        (found,) = self.split_arguments(OverridesParser.create().parse_overrides([a for a in given if a.startswith(key)]), None)
+        (found,) = self.split_arguments(OverridesParser.create().parse_overrides([a for a in given if is_of(key, a)]), None)
         return [override for overrides in found for override in overrides]

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
-from made import seeds
+from made import seeds, write_run
 from scipy import stats
 
 from qpa.commands.report import main
@@ -68,3 +68,36 @@ def test_report_writes_it_into_page_tables_and_figures(grown: Growth, tmp_path: 
     assert "How much data it takes" in (tmp_path / "out" / "index.html").read_text()
     assert "| the circuit, 50 numbers | 50 |" in (tmp_path / "out" / "report.md").read_text()
     assert (tmp_path / "out" / "growth.png").stat().st_size > 10_000
+
+
+def test_setting_that_shares_no_seed_with_the_baseline_has_its_gain(tmp_path: Path) -> None:
+    for amount in AMOUNTS:
+        write_run(tmp_path, seed=1, value=20.0, kind="none", train_bytes=amount)
+        write_run(tmp_path, seed=2, value=21.0, train_bytes=amount)
+    (growth,) = found(tmp_path)
+    assert all(cell.endswith(" nats") for row in rows(growth) for cell in row[2:])
+
+
+def test_better_is_not_called_worse(tmp_path: Path) -> None:
+    for amount in AMOUNTS:
+        seeds(tmp_path, [20.0, 20.1, 20.2], kind="none", train_bytes=amount)
+        seeds(tmp_path, [18.0, 18.11, 18.19], train_bytes=amount)
+        seeds(tmp_path, [22.0, 22.11, 22.19], train_bytes=amount, latents="table")
+        seeds(tmp_path, [20.1, 20.2, 20.301], train_bytes=amount, latents="zeros")
+    (growth,) = found(tmp_path)
+    words = {row[0].split(",")[0]: row[2].split(" %")[1] for row in rows(growth)[1:]}
+    assert words == {"the circuit": ", better", "a learned table": ", worse", "nothing in its place": ", worse, as good"}
+
+
+def test_settings_of_equal_size_are_lines_of_their_own(tmp_path: Path) -> None:
+    for amount, better in zip(AMOUNTS, (1, 2, 1), strict=True):
+        for layers in (1, 2):
+            seeds(tmp_path, [20.0 + (layers == better), 20.5], train_bytes=amount, layers=layers)
+    (growth,) = found(tmp_path)
+    assert [row[0] for row in rows(growth)] == [
+        "the circuit (layers=1), 50 numbers",
+        "the circuit (layers=2), 50 numbers",
+    ]
+    base = growth.comparisons[0].settings[0].first.base
+    first, _ = figure(growth).data  # pyright: ignore[reportGeneralTypeIssues]
+    assert list(first.y) == [pytest.approx((math.log(base / value) + math.log(base / 20.5)) / 2) for value in (21.0, 20.0, 21.0)]

@@ -105,3 +105,23 @@ def test_interval_over_text_is_said_where_both_read_the_same_pieces(tmp_path: Pa
     write_run(tmp_path, seed=1, value=19.0, pieces=other, latents="table")
     (comparison,) = compare(find(tmp_path).finished)
     assert [d.over_data for d in comparison.against_controls] == [None]
+
+
+def test_a_certain_difference_can_be_as_good_and_both_is_said(tmp_path: Path) -> None:
+    seeds(tmp_path, [20.0, 20.3, 19.9])
+    seeds(tmp_path, [19.9, 20.2001, 19.8], latents="zeros")
+    (comparison,) = compare(find(tmp_path).finished)
+    assert sentences(comparison)[0] == "The circuit is worse than (by less than 5% of its gain) nothing in its place."
+
+
+def test_more_tests_need_a_larger_difference() -> None:
+    for pairs in (2, 3, 5, 10):
+        found = [statistics.detectable(pairs, tests=tests) for tests in (1, 2, 3, 4, 10, 50)]
+        assert found == sorted(found)
+        assert len({*found}) == 6
+
+
+def test_piece_with_nothing_in_it_counts_for_nothing() -> None:
+    sides = [np.array([[10.0 * factor, 5], [0, 0], [12.0 * factor, 5]]) for factor in (1.0, 1.1)]
+    found = statistics.over_pieces([(sides[0], sides[1])], lambda sums: sums[..., 0] / sums[..., 1])
+    assert found == statistics.over_pieces([(sides[0][[0, 2]], sides[1][[0, 2]])], lambda sums: sums[..., 0] / sums[..., 1])

@@ -248,9 +248,11 @@ def _subspaces(settings: list[Setting], beside: Setting) -> list[Setting]:
 
 
 def _at_shared_rates(*sides: list[Setting]) -> list[list[Setting]]:
-    """Of both those at the rates that both were run at, lest one has had more to choose from; all, where no rate is shared."""
+    """Of both those at the rates that both were run at, lest one has had more to choose from; all, where that would cost seeds."""
     rates = set.intersection(*({s.first.learning_rate for s in side} for side in sides))
-    return [[s for s in side if s.first.learning_rate in rates] or side for side in sides]
+    kept = [[s for s in side if s.first.learning_rate in rates] for side in sides]
+    enough = all(few and len(preferred(few).runs) >= len(preferred(all_).runs) for few, all_ in zip(kept, sides, strict=True) if all_)
+    return kept if enough else list(sides)
 
 
 def _grouped(settings: Iterable[Setting], by: Callable[[Run], str]) -> list[list[Setting]]:

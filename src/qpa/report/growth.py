@@ -6,14 +6,15 @@ from dataclasses import dataclass
 
 from qpa.report.compare import Comparison, Setting
 from qpa.report.looks import Figure, colour_of, styled
-from qpa.report.runs import AMOUNT
+from qpa.report.runs import AMOUNT, Run
 from qpa.report.statistics import Estimate, estimate
-from qpa.report.verdict import named, unit_of_differences
+from qpa.report.verdict import label, named, unit_of_differences
 from qpa.tasks.task import Metric
 
 DASHES = ("solid", "dash", "dot")
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "triangle-down")
-APART = 1.02  # the factor from one line's points to the next's, so that intervals do not hide one another
+PLAIN = ("#222222", "#7f7f7f", "#8c564b", "#b8a800", "#3a6b6b")  # plain methods are many here, and apart from one another
+APART = 1.04  # the factor from one line's points to the next's, so that intervals do not hide one another
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,21 @@ def figure(growth: Growth) -> Figure:
     drawn, lines = Figure(), _lines(growth)
     seen: dict[str, int] = defaultdict(int)
     for number, (name, settings) in enumerate(lines.items()):
-        latents = next(iter(settings.values())).first.latents
+        run = _first(settings)
         gains = {amount: _gain(setting) for amount, setting in settings.items()}
-        look = seen[latents]
-        seen[latents] += 1
+        colour = PLAIN[seen[run.latents] % len(PLAIN)] if run.plain else colour_of(run.latents)
+        look = seen[run.latents]
+        seen[run.latents] += 1
         drawn.add_scatter(
-            x=[amount * APART ** (number - len(lines) / 2) for amount in gains],
+            x=[amount * APART ** (number - (len(lines) - 1) / 2) for amount in gains],
             y=[gain.mean for gain in gains.values()],
             error_y=dict(type="data", array=[gain.half_width or 0 for gain in gains.values()], thickness=1, width=3),
             mode="lines+markers",
-            line=dict(color=colour_of(latents), width=2, dash=DASHES[look % len(DASHES)]),
-            marker=dict(color=colour_of(latents), size=8, symbol=SYMBOLS[look % len(SYMBOLS)]),
+            line=dict(color=colour, width=2, dash=DASHES[look % len(DASHES)]),
+            marker=dict(color=colour, size=8, symbol=SYMBOLS[look % len(SYMBOLS)]),
             name=name,
-            hovertemplate=f"{name}<br>%{{x:.3s}}B, %{{y:.4g}}<extra></extra>",
+            customdata=[_bytes(amount) for amount in gains],
+            hovertemplate=f"{name}<br>%{{customdata}}: %{{y:.4g}}<extra></extra>",
         )
     ticks = [_bytes(amount) for amount in growth.amounts]
     drawn.update_xaxes(title="training data", type="log", tickvals=list(growth.amounts), ticktext=ticks)
@@ -83,7 +86,7 @@ def rows(growth: Growth) -> list[tuple[str, ...]]:
     """As many strings as `heads` for every setting: of the baseline the gain over the base model, of the others what they keep of it."""
     found = []
     for name, settings in _lines(growth).items():
-        trained = next(iter(settings.values())).first.trainable
+        trained = _first(settings).trainable
         cells = (_cell(comparison, settings.get(amount)) for amount, comparison in zip(growth.amounts, growth.comparisons, strict=True))
         found.append((name, f"{trained:,}", *cells))
     return found
@@ -94,24 +97,36 @@ def _cell(comparison: Comparison, setting: Setting | None) -> str:
         return ""
     if setting is comparison.baseline:
         return f"{_said(_gain(setting), 3)} {_unit(comparison.metric)}"
-    (difference,) = (d for d in comparison.against_baseline if d.setting is setting) if comparison.baseline else (None,)
+    difference = next((d for d in comparison.against_baseline if d.setting is setting), None)
     kept = difference and difference.gain_kept
     if difference is None or kept is None:
         return f"{_said(_gain(setting), 3)} {_unit(comparison.metric)}"
-    return f"{_said(kept.times(100), 1)} %" + (", as good" if difference.as_good else ", worse" if difference.significant else "")
+    words = [("better" if difference.better else "worse")] * difference.significant + ["as good"] * difference.as_good
+    return ", ".join([f"{_said(kept.times(100), 1)} %", *words])
 
 
 def _lines(growth: Growth) -> dict[str, dict[int, Setting]]:
-    """By name, the settings at their best rates that train the same numbers in the same way, by amount; most trained numbers first."""
-    lines: dict[tuple[int, str], dict[int, Setting]] = defaultdict(dict)
+    """By name, the settings at their best rates that differ in the amount alone; most trained numbers first."""
+    lines: dict[str, dict[int, Setting]] = defaultdict(dict)
     for amount, comparison in zip(growth.amounts, growth.comparisons, strict=True):
-        modules = comparison.baseline.first.method.partition(" on ")[2] if comparison.baseline else ""
         for setting in comparison.best:
-            run = setting.first
-            method = run.method.removesuffix(f" on {modules}")
-            name = f"plain {method}" if run.plain else named(run.latents)
-            lines[-run.trainable, f"{name}, {run.trainable:,} numbers"].setdefault(amount, setting)
-    return {name: settings for (_, name), settings in sorted(lines.items(), key=lambda item: item[0])}
+            lines[setting.first.line][amount] = setting
+    comparisons = dict(zip(growth.amounts, growth.comparisons, strict=True))
+    told = [(settings, label(settings[min(settings)], comparisons[min(settings)])) for settings in lines.values()]
+    told.sort(key=lambda pair: (-_first(pair[0]).trainable, pair[1]))
+    names = [_name(_first(settings), growth) for settings, _ in told]
+    apart = [name if names.count(name) == 1 else longer for name, (_, longer) in zip(names, told, strict=True)]
+    return {f"{name}, {_first(settings).trainable:,} numbers": settings for name, (settings, _) in zip(apart, told, strict=True)}
+
+
+def _first(settings: dict[int, Setting]) -> Run:
+    return settings[min(settings)].first
+
+
+def _name(run: Run, growth: Growth) -> str:
+    baseline = growth.comparisons[0].baseline
+    modules = baseline.first.method.partition(" on ")[2] if baseline else ""
+    return f"plain {run.method.removesuffix(f' on {modules}')}" if run.plain else named(run.latents)
 
 
 def _gain(setting: Setting) -> Estimate:
@@ -128,4 +143,4 @@ def _unit(metric: Metric) -> str:
 
 
 def _bytes(amount: int) -> str:
-    return f"{amount / 1e6:g} MB" if amount >= 1e6 else f"{amount / 1e3:g} kB"
+    return f"{amount / 1e6:.3g} MB" if amount >= 1e6 else f"{amount / 1e3:.3g} kB"

@@ -1,5 +1,6 @@
 """The records of runs, each as one flat row; what cannot be read, or did not finish, is named and kept apart."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,10 @@ class Run:
         folder: where it lies, or lay before it became a study's line.
         task, task_name: what it is comparable within, as a hash and in words: model, data and metric, how much is read in training.
         metric: what `test`, `base` and `val` are values of.
-        family: the same as `task`, without how much there is to train on.
+        family: the same as `task`, without how much there is to train on, and with the length of training as it was given.
         setting: all of its config that has an effect, but seed and names: runs that differ in their seed alone share it.
         tuned: the same without the learning rate.
+        line: the same without how much there is to train on either.
         place: the same without what makes the mapper's features either: a circuit and the controls in its place share it.
         method: PEFT method and adapted modules, e.g. `LoRA r=8 on all-linear`.
         latents: what makes the numbers of the chunks: `circuit`, or what stands in its place (`table`, ...); `none` where the adapter
@@ -64,6 +66,7 @@ class Run:
     metric: Metric
     setting: str
     tuned: str
+    line: str
     place: str
     method: str
     latents: str
@@ -96,6 +99,13 @@ class Run:
         if value <= 0 and info.data["metric"].scale == "log":
             raise ValueError("Input should be greater than 0")
         return value
+
+    @field_validator("pieces")
+    @classmethod
+    def _are_pairs(cls, pieces: list[list[float]] | None) -> list[list[float]] | None:
+        if pieces is not None and any(len(piece) != 2 or piece[1] < 0 for piece in pieces):
+            raise ValueError("Input should be pairs of a sum and a count")
+        return pieces
 
     @property
     def plain(self) -> bool:
@@ -179,10 +189,11 @@ def _run(stored: Stored, command: str) -> Run:
         name=record["run_info"]["experiment_name"],
         task=_task(config, ours, by),
         task_name=f"{by['task']['name']}, {by['task']['read']:,} {by['task']['counted']} read",
-        family=_task(config, ours, by, but=AMOUNT),
+        family=_family(config, ours, by),
         metric=metric,
         setting=hashed(setting),
         tuned=hashed({key: value for key, value in setting.items() if IDENTITY.part(key) is not Part.RATE}),
+        line=hashed({key: value for key, value in setting.items() if key != AMOUNT and IDENTITY.part(key) is not Part.RATE}),
         place=hashed(IDENTITY.place(config)),
         method=_method(config["peft"]),
         latents=standing(config),
@@ -196,7 +207,7 @@ def _run(stored: Stored, command: str) -> Run:
         test=ours["test"][metric.name],
         base=ours["test"][f"base_{metric.name}"],
         val=ours["val"][metric.name],
-        forgetting=[found[f"base_{metric.name}"], found[metric.name]] if (found := ours.get("forgetting")) else None,
+        forgetting=_elsewhere(metric.name, ours.get("forgetting") or {}),
         seconds_per_step=ours["seconds_per_step"],
         peak_memory_bytes=ours["peak_memory_bytes"],
         adapter_bytes=record["train_info"]["file_size"],
@@ -211,11 +222,25 @@ def _run(stored: Stored, command: str) -> Run:
     )
 
 
-def _task(config: dict[str, Any], ours: dict[str, Any], by: dict[str, Any], *, but: str = "") -> str:
-    """The hash of what has to be the same for runs to be compared, but for one key."""
+def _task(config: dict[str, Any], ours: dict[str, Any], by: dict[str, Any]) -> str:
+    """The hash of what has to be the same for runs to be compared."""
     data = {split: ours["texts"].get(split) for split in ("train", "val", "test")}
-    same = {key: value for key, value in IDENTITY.picked(config, Part.TASK, Part.MEASURE).items() if key != but}
+    same = IDENTITY.picked(config, Part.TASK, Part.MEASURE)
     return hashed([by["task"]["kind"], by["task"]["read"], by["metric"], same, data])
+
+
+def _family(config: dict[str, Any], ours: dict[str, Any], by: dict[str, Any]) -> str:
+    """The same for runs on more and less of one text: epochs of those read more and less."""
+    data = {split: ours["texts"].get(split) for split in ("train", "val", "test")}
+    same = {key: value for key, value in IDENTITY.picked(config, Part.TASK, Part.MEASURE).items() if key != AMOUNT}
+    length = [config["trainer"].get(key) for key in ("max_steps", "max_epochs")]
+    return hashed([by["task"]["kind"], length, by["metric"], same, data])
+
+
+def _elsewhere(metric: str, found: dict[str, Any]) -> list[float] | None:
+    """Of the base model and adapted, where both are numbers."""
+    values = [value for key in (f"base_{metric}", metric) if isinstance(value := found.get(key), float) and math.isfinite(value)]
+    return values if len(values) == 2 else None
 
 
 def _method(peft: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE  # of a test
 MARGIN = 0.05  # of a gain: what is within it of another's is as good
+EQUAL = 1e-12  # values that differ by less are the same
 POWER = 0.8  # the chance to see a difference that is called detectable
 QUANTILES = (np.arange(20_000) + 0.5) / 20_000  # by which means over a distribution are taken
 RESAMPLES, BATCH = 2000, 100  # of the bootstrap, and how many at once
@@ -47,8 +48,8 @@ def paired_p(differences: Sequence[float]) -> float | None:
     """Of the paired t-test, from the pairs' differences; None of a single pair."""
     if len(differences) < 2:
         return None
-    if statistics.stdev(differences) == 0:
-        return float(differences[0] == 0)
+    if not _varied(differences):
+        return float(max(map(abs, differences)) <= EQUAL)
     return float(stats.ttest_1samp(differences, 0.0).pvalue)  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -56,9 +57,14 @@ def equivalence_p(shares: Sequence[float]) -> float | None:
     """Of the two one-sided t-tests that shares of a gain lie within `MARGIN` of all of it (Schuirmann 1987); None of a single one."""
     if len(shares) < 2:
         return None
-    if statistics.stdev(shares) == 0:
+    if not _varied(shares):
         return float(abs(shares[0] - 1) >= MARGIN)
     return float(DescrStatsW(np.array(shares)).ttost_mean(1 - MARGIN, 1 + MARGIN)[0])
+
+
+def _varied(values: Sequence[float]) -> bool:
+    """Whether they differ by more than rounding does."""
+    return statistics.stdev(values) > EQUAL * max(1.0, *map(abs, values))
 
 
 def holm(found: Sequence[float | None]) -> list[float | None]:
@@ -98,6 +104,7 @@ def over_pieces(pairs: Sequence[tuple[Sums, Sums]], value: Callable[[Sums], Sums
         Its ends; None where there are fewer than two pieces.
     """
     sides = np.array(pairs)  # [seeds, 2, pieces, 2]
+    sides = sides[:, :, sides[0, 0, :, 1] > 0]  # a window may have nothing that counts
     if sides.shape[2] < 2:
         return None
 

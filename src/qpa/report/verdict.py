@@ -7,6 +7,7 @@ from rich.markup import escape
 
 from qpa.report.compare import Comparison, Difference, Setting, told
 from qpa.report.runs import Found
+from qpa.report.statistics import MARGIN
 from qpa.tasks.task import Metric
 
 NAMES = {"circuit": "the circuit", "frozen_circuit": "an untrained circuit", "table": "a learned table", "mlp": "a small MLP"}
@@ -106,7 +107,8 @@ def _judged(difference: Difference) -> str:
     if seeds == 1:
         return "cannot be told by one seed from"
     if difference.significant:
-        return "is better than" if difference.better else "is worse than"
+        better = "better than" if difference.better else "worse than"
+        return f"is {better}" + (f" (by less than {MARGIN:.0%} of its gain)" if difference.as_good else "")
     return "does as well as" if difference.as_good else f"is not distinguishable, with {seeds} seeds, from"
 
 

@@ -5,6 +5,7 @@ how it ended. The runs themselves lie where single runs lie, so a sweep that is 
 """
 
 import json
+import math
 import os
 import shlex
 import sys
@@ -111,7 +112,7 @@ def preferred(jobs: Sequence[Job]) -> list[Job]:
     """Of finished jobs that differ in their rate alone, the one that is best on the validation split."""
     groups: dict[tuple[str, ...], Job] = {}
     for job in jobs:
-        if job["status"] != "success":
+        if job["status"] != "success" or not math.isfinite(job["val"]):
             continue
         metric = Metric(job["metric"], "", job["better"])
         best = groups.setdefault(tuple(without(job, RATE)), job)
@@ -122,4 +123,9 @@ def preferred(jobs: Sequence[Job]) -> list[Job]:
 
 def without(job: Job, key: str) -> list[str]:
     """A job's overrides but those of one key."""
-    return [override for override in job["overrides"] if not override.startswith(key)]
+    return [override for override in job["overrides"] if not is_of(key, override)]
+
+
+def is_of(key: str, override: str) -> bool:
+    """Whether an override is one of this key, of whatever kind."""
+    return override.lstrip("+~").startswith(key)

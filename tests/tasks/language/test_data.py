@@ -101,9 +101,15 @@ def test_first_rows_are_those_that_hold_so_many_bytes_and_what_is_held_out_stays
     assert trained["test"] == held_out["test"]
     first = trained["train"]
     assert first == held_out["train"][: len(first)]
-    sizes = [len(json.dumps(row, sort_keys=True)) + 1 for row in held_out["train"]]
+    sizes = [len(json.dumps(row, ensure_ascii=False).encode()) + 1 for row in held_out["train"]]
     assert sum(sizes[: len(first) - 1]) < 900 <= sum(sizes[: len(first)])
     assert len({cast(Examples, found["train"]).key for found in (whole, some)}) == 2
+
+
+def test_too_few_bytes_for_a_window_is_one_line(make_config: MakeConfig, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(PROSE)
+    with pytest.raises(ConfigError, match=r"data.train_bytes=5: the train text \(less than \d+ bytes\) is shorter than one window"):
+        read(make_config(f"data.train_files=[{tmp_path}/a.txt]", "data.train_bytes=5").data)
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl"])

@@ -187,6 +187,8 @@ def _beginning(split: Split, size: int) -> Split:
 
 def where(data: TextDataConfig, name: str) -> tuple[str, object]:
     """The config key a split comes from, and its value."""
+    if name == "train" and data.train_bytes:
+        return "data.train_bytes", data.train_bytes
     val_files = getattr(data, "val_files", [])
     files = getattr(data, f"{name}_files", []) or (val_files if name == "test" else [])
     if files:

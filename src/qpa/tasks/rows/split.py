@@ -1,6 +1,7 @@
 """A held-out share of rows that come without one."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from itertools import islice
 from random import Random
@@ -8,7 +9,7 @@ from typing import Any
 
 from qpa.errors import ConfigError
 from qpa.tasks.rows.reading import Rows
-from qpa.tasks.rows.row import Row, canonical
+from qpa.tasks.rows.row import Row
 
 SEED = 0  # one for all runs: what is held out is no setting
 
@@ -31,10 +32,10 @@ def shuffled_split(rows: Rows, share: float) -> tuple[Rows, Rows]:
 
 
 def first_rows(rows: Rows, size: int) -> tuple[Rows, int]:
-    """The first rows that hold so many bytes, written as JSON lines, at least one; and how many bytes those hold, or all there are."""
+    """The first rows that hold so many bytes, as lines of JSON in UTF-8, at least one; and how many bytes those hold, or all there are."""
     held = 0
     for count, row in enumerate(rows, 1):
-        held += len(canonical(row.values))
+        held += len(json.dumps(row.values, ensure_ascii=False).encode(errors="replace")) + 1
         if held >= size:
             return First(rows, count), held
     return rows, held
