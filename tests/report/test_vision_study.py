@@ -54,3 +54,20 @@ def test_the_adapters_sentence_is_that_of_the_records() -> None:
         said = f"{100 * setting.test.mean:.1f} ± {100 * setting.test.half_width:.1f}"
         assert said in text
         assert f"{setting.first.trainable:,}" in text
+
+
+def test_seven_other_seeds_say_what_is_written_of_them() -> None:
+    (found,) = compare(find(ROOT / "docs" / "vision" / "ten_layers.jsonl").finished)
+    text = " ".join((ROOT / "docs" / "vision.md").read_text().split()).partition("seeds 4 to 10 give:")[2]
+    for name, latents in (
+        ("the circuit", "circuit"),
+        ("numbers", "shared_table"),
+        ("features", "random_features"),
+        ("subspace", "subspace"),
+    ):
+        (setting,) = (s for s in found.best if s.first.latents == latents)
+        assert sorted(run.seed for run in setting.runs) == [4, 5, 6, 7, 8, 9, 10]
+        assert setting.test.half_width is not None
+        assert f"{name} {100 * setting.test.mean:.1f} ± {100 * setting.test.half_width:.1f}" in text
+    judged = {d.against.first.latents: (d.significant, d.as_good) for d in found.against_controls}
+    assert judged == {"shared_table": (False, True), "random_features": (False, False), "subspace": (True, False)}
