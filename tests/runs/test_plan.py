@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, build
@@ -14,6 +15,7 @@ from qpa.commands import plan
 from qpa.config import Config
 from qpa.errors import ConfigError
 from qpa.runs import sizing
+from qpa.tasks.language.advice import LITTLE
 
 MakeConfig = Callable[..., Config]
 KEYS = ["generated", "circuits", "qubits", "layers", "chunk_size", "circuit_params", "mapper_params", "trainable", "plain_peft", "ratio"]
@@ -132,3 +134,30 @@ def test_reference_simulator_that_is_not_installed_is_refused_with_the_way_out(
     monkeypatch.setitem(sys.modules, "torchquantum", None)  # as Python has it: not to be imported
     with pytest.raises(ConfigError, match=r"circuit.backend=torchquantum: is not installed; pip install --no-deps torchquantum==0\.1\.8"):
         plan_of(make_config("circuit.backend=torchquantum"))
+
+
+@pytest.mark.parametrize(
+    ("size", "more", "words"),
+    [
+        (300_000, ["data.train_bytes=5000"], "about 5 kB to train on: with so little text"),
+        (300_000, [], "about 270 kB to train on: with so much text"),
+        (90_000, ["data.val_files=[a.txt]"], "about 90 kB to train on: with so little text"),
+        (300_000, ["peft.target_modules=[lm_head]"], "on the output head"),
+        (300_000, ["peft.target_modules=[q_proj]"], None),
+        (300_000, ["data.train_files=[missing.txt]"], None),
+    ],
+)
+def test_plan_says_what_pays_for_so_much_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, size: int, more: list[str], words: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a line\n" * (size // 7))
+    advice = planned(capsys, "data=text", "data.train_files=[a.txt]", *more)["advice"]
+    assert advice is None if words is None else advice.startswith(words)
+
+
+def test_advice_is_in_the_table_of_the_results() -> None:
+    results = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    assert results.index("## If you have") < results.index("In short")
+    for words in (f"less than {LITTLE // 1000} kB", "mapper.width=2", "experiment=lm_head"):
+        assert words in results[: results.index("In short")]

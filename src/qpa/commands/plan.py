@@ -40,6 +40,8 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(record(found) | {"overrides": list(overrides)}))
         return
     show(found)
+    if advice := found.task.advice():
+        print(advice)
     for note in found.notes():
         print(f"qpa: {note}", file=sys.stderr)
     if settings.target_ratio is not None:
@@ -69,6 +71,7 @@ def record(plan: Plan) -> dict[str, Any]:
         "circuits_per_step": circuits_per_step(plan),
         "shots": used,
         "device_seconds": None if used is None else used * SECONDS_PER_SHOT,
+        "advice": plan.task.advice(),
     }
 
 

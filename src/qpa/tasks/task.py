@@ -191,6 +191,10 @@ class Task(ABC):
         """What a user should know before the run, though it can work."""
         return []
 
+    def advice(self) -> str | None:
+        """In a line, what measurements say of a run like this one; None where there are none."""
+        return None
+
     def resolved(self) -> Self:
         """The same with `auto` in its config replaced by what this machine computes in: a run is known by that, not by the machine."""
         trainer = self.config.trainer

@@ -14,7 +14,7 @@ from qpa.config.identity import COMPUTATION
 from qpa.core.layout import AdapterTensor
 from qpa.errors import ConfigError
 from qpa.files import cache_folder
-from qpa.tasks.language import checks, splits
+from qpa.tasks.language import advice, checks, splits
 from qpa.tasks.language.splits import Split
 from qpa.tasks.pretrained import checks as pretrained
 from qpa.tasks.pretrained import source, tokenizer
@@ -66,6 +66,10 @@ class Language(Task):
         """Of a method that is slow on this model."""
         slow = "DoRA on lm_head multiplies out the whole head at every step: slow, and large in memory"
         return [slow] if checks.dense_head(self.config.peft) else []
+
+    def advice(self) -> str | None:
+        """By how much text there is."""
+        return advice.of(self.data, self.config.peft)
 
     def resolved(self) -> Self:
         """bf16 where the GPU or the processor that is used is faster in it, else fp32.
