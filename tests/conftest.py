@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,6 +83,14 @@ def real_record() -> str:
         if kinds == ("qpa", "circuit", "codes") and (config["peft"]["r"], config["peft"]["target_modules"]) == (4, ["lm_head"]):
             return json.dumps(record)
     raise AssertionError("there is no such record")
+
+
+def flat(scores: Mapping[str, Any]) -> dict[str, float]:
+    """What a split's record holds, each number under a name of its own: pytest compares no lists within dicts."""
+    found: dict[str, float] = {}
+    for name, value in scores.items():
+        found |= flat({f"{name}.{i}": inner for i, inner in enumerate(value)}) if isinstance(value, list) else {name: value}
+    return found
 
 
 def planned(config: "Config", kept: dict | None = None) -> "Plan":
