@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from made import seeds, write_run
 from scipy import stats
 
@@ -11,6 +12,7 @@ from qpa.commands.report import main
 from qpa.report.compare import compare
 from qpa.report.growth import Growth, figure, growths, heads, rows
 from qpa.report.runs import find
+from qpa.report.table import markdown_of
 
 AMOUNTS = {5_000: 24.0, 40_000: 22.0, 1_000_000: 20.0}  # and what plain LoRA reaches
 
@@ -66,7 +68,7 @@ def test_one_amount_alone_is_no_growth(tmp_path: Path) -> None:
 def test_report_writes_it_into_page_tables_and_figures(grown: Growth, tmp_path: Path) -> None:
     main([f"runs={tmp_path}", f"out={tmp_path}/out"])
     assert "How much data it takes" in (tmp_path / "out" / "index.html").read_text()
-    assert "| the circuit, 50 numbers | 50 |" in (tmp_path / "out" / "report.md").read_text()
+    assert "| the circuit | 50 |" in (tmp_path / "out" / "report.md").read_text()
     assert (tmp_path / "out" / "growth.png").stat().st_size > 10_000
 
 
@@ -85,7 +87,7 @@ def test_better_is_not_called_worse(tmp_path: Path) -> None:
         seeds(tmp_path, [22.0, 22.11, 22.19], train_bytes=amount, latents="table")
         seeds(tmp_path, [20.1, 20.2, 20.301], train_bytes=amount, latents="zeros")
     (growth,) = found(tmp_path)
-    words = {row[0].split(",")[0]: row[2].split(" %")[1] for row in rows(growth)[1:]}
+    words = {row[0]: row[2].split(" %")[1] for row in rows(growth)[1:]}
     assert words == {"the circuit": ", better", "a learned table": ", worse", "nothing in its place": ", worse, as good"}
 
 
@@ -95,9 +97,14 @@ def test_settings_of_equal_size_are_lines_of_their_own(tmp_path: Path) -> None:
             seeds(tmp_path, [20.0 + (layers == better), 20.5], train_bytes=amount, layers=layers)
     (growth,) = found(tmp_path)
     assert [row[0] for row in rows(growth)] == [
-        "the circuit (layers=1), 50 numbers",
-        "the circuit (layers=2), 50 numbers",
+        "the circuit (layers=1)",
+        "the circuit (layers=2)",
     ]
     base = growth.comparisons[0].settings[0].first.base
     first, _ = figure(growth).data  # pyright: ignore[reportGeneralTypeIssues]
     assert list(first.y) == [pytest.approx((math.log(base / value) + math.log(base / 20.5)) / 2) for value in (21.0, 20.0, 21.0)]
+
+
+def test_table_of_the_results_is_that_of_the_records() -> None:
+    (growth,) = found(ROOT / "docs" / "little_text")
+    assert markdown_of(growth) in (ROOT / "docs" / "results.md").read_text()

@@ -88,7 +88,7 @@ def rows(growth: Growth) -> list[tuple[str, ...]]:
     for name, settings in _lines(growth).items():
         trained = _first(settings).trainable
         cells = (_cell(comparison, settings.get(amount)) for amount, comparison in zip(growth.amounts, growth.comparisons, strict=True))
-        found.append((name, f"{trained:,}", *cells))
+        found.append((name.removesuffix(f", {trained:,} numbers"), f"{trained:,}", *cells))
     return found
 
 

@@ -45,7 +45,7 @@ def write_markdown(path: Path, comparisons: list[Comparison], growths: list[Grow
     """The growths' tables, then every task's name, verdict and table."""
     parts = [LEGEND + "\n"]
     for one in growths:
-        parts.append(f"## How much data it takes: {_escaped(one.name)}\n\n{_table(growth.heads(one), growth.rows(one))}\n")
+        parts.append(f"## How much data it takes: {_escaped(one.name)}\n\n{markdown_of(one)}\n")
     for comparison in comparisons:
         verdict = "\n\n".join(_escaped(sentence) for sentence in sentences(comparison))
         parts.append(f"## {_escaped(comparison.name)}\n\n{verdict}\n\n{markdown(comparison)}\n")
@@ -55,6 +55,11 @@ def write_markdown(path: Path, comparisons: list[Comparison], growths: list[Grow
 def markdown(comparison: Comparison) -> str:
     """The table alone."""
     return _table(heads(comparison), rows(comparison))
+
+
+def markdown_of(grown: Growth) -> str:
+    """The table of how gains grow, alone."""
+    return _table(growth.heads(grown), growth.rows(grown))
 
 
 def _table(titles: Row, content: list[Row]) -> str:
