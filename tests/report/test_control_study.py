@@ -27,8 +27,9 @@ MEASURED = {  # of a row of the second, what measures the circuit
     "1,024 shots": {"shots": 1024},
     "8,192 shots, SPSA": {"shots": 8192, "gradient": "spsa"},
     "1,024 shots, SPSA": {"shots": 1024, "gradient": "spsa"},
-    "1,024 shots, SPSA, depolarising noise of 0.01": {"shots": 1024, "gradient": "spsa", "noise": 0.01},
-    "1,024 shots, SPSA, depolarising noise of 0.05": {"shots": 1024, "gradient": "spsa", "noise": 0.05},
+    "8,192 shots, SPSA, `fake_guadalupe`": {"shots": 8192, "gradient": "spsa", "device": "fake_guadalupe"},
+    "1,024 shots, SPSA, depolarising noise of 0.01": {"shots": 1024, "gradient": "spsa", "noise": 0.01, "device": "aer"},
+    "1,024 shots, SPSA, depolarising noise of 0.05": {"shots": 1024, "gradient": "spsa", "noise": 0.05, "device": "aer"},
 }
 SOLVED = 475  # the return at which the environment is solved
 
@@ -61,7 +62,7 @@ def first() -> Iterator[tuple[str, list[str]]]:
 
 def second() -> Iterator[tuple[str, list[str]]]:
     for name, circuit in MEASURED.items():
-        wanted = {"shots": None, "gradient": None, "noise": None} | circuit
+        wanted = {"shots": None, "gradient": None, "noise": None, "device": None} | circuit
         found = [s for s in settings("devices") if s.first.latents == "circuit"]
         (setting,) = (s for s in found if all(s.first.config.get(f"circuit.{key}") == value for key, value in wanted.items()))
         runs = sorted(setting.runs, key=lambda run: run.seed)
