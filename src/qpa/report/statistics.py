@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.weightstats import DescrStatsW
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE  # of a test
@@ -59,7 +57,8 @@ def equivalence_p(shares: Sequence[float]) -> float | None:
         return None
     if not _varied(shares):
         return float(abs(shares[0] - 1) >= MARGIN)
-    return float(DescrStatsW(np.array(shares)).ttost_mean(1 - MARGIN, 1 + MARGIN)[0])
+    least, most = (stats.ttest_1samp(shares, 1 + end, alternative=side) for end, side in ((-MARGIN, "greater"), (MARGIN, "less")))
+    return float(max(least.pvalue, most.pvalue))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _varied(values: Sequence[float]) -> bool:
@@ -70,8 +69,8 @@ def _varied(values: Sequence[float]) -> bool:
 def holm(found: Sequence[float | None]) -> list[float | None]:
     """P-values corrected for their number (Holm 1979); those that are None stay, and count for nothing."""
     known = [p for p in found if p is not None]
-    corrected = iter(np.asarray(multipletests(known, method="holm")[1]).tolist() if known else [])
-    return [None if p is None else next(corrected) for p in found]
+    steps = [(len(known) - rank) * p for rank, p in enumerate(sorted(known))]
+    return [p and min(1.0, max(step for step, other in zip(steps, sorted(known), strict=True) if other <= p)) for p in found]
 
 
 @cache
